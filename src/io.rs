@@ -1,0 +1,338 @@
+//! The contract between device front, multipath request core and transport.
+//!
+//! A [`Request`] is what a guest asked for; it belongs to exactly one owner at
+//! a time (law 1 of `docs/architecture.md`). The request core cuts it into
+//! *parts* that fit the map's [`Limits`], and hands each part to a transport
+//! as a [`Command`] for one path. The transport answers every command it
+//! accepted with exactly one [`Completion`].
+//!
+//! This module holds types only: no I/O, no clock, no policy. What a
+//! completion *means* is `mpath::classify`; where a retry goes is
+//! `queue::dispatch`.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use crate::scsi::sense::Sense;
+use crate::scsi::status::{HostByte, Status};
+
+/// A moment on a monotonic clock, in nanoseconds since an arbitrary start.
+///
+/// Pure modules take it as a parameter; only reactors read the real clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// Time elapsed since `earlier`; zero if `earlier` is later.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+    fn add(self, rhs: Duration) -> Time {
+        Time(self.0.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Time {
+    type Output = Time;
+    fn sub(self, rhs: Duration) -> Time {
+        Time(self.0.saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A logical block address of the LU, in units of its logical block size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lba(pub u64);
+
+/// A count of logical blocks of the LU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Blocks(pub u64);
+
+impl fmt::Display for Lba {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for Blocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A run of logical blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Extent {
+    /// First block.
+    pub lba: Lba,
+    /// Length in blocks.
+    pub blocks: Blocks,
+}
+
+impl Extent {
+    /// The extent of `blocks` blocks at `lba`.
+    pub const fn new(lba: u64, blocks: u64) -> Extent {
+        Extent { lba: Lba(lba), blocks: Blocks(blocks) }
+    }
+
+    /// The block after the last one; `None` if that does not fit 64 bits.
+    pub fn end(self) -> Option<Lba> {
+        self.lba.0.checked_add(self.blocks.0).map(Lba)
+    }
+
+    /// Whether the extent lies within a medium of `capacity` blocks.
+    pub fn within(self, capacity: Blocks) -> bool {
+        self.end().is_some_and(|end| end.0 <= capacity.0)
+    }
+}
+
+/// A piece of host memory that carries data: guest memory, or a buffer of ours.
+///
+/// Same layout as `struct iovec`, so a `&[Segment]` can be given to the kernel.
+/// It is a plain address pair, not a reference: whoever holds a segment also
+/// holds the memory generation (or buffer) it points into, and only `guest/`
+/// and the transports ever dereference it (law 7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Segment {
+    /// Host virtual address.
+    pub addr: usize,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+/// Total bytes of a segment list.
+pub fn total_len(segments: &[Segment]) -> usize {
+    segments.iter().map(|s| s.len).sum()
+}
+
+/// What a request or a command does to the LU. Ranges are in logical blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Read an extent into the data segments.
+    Read(Extent),
+    /// Write an extent from the data segments; `fua`: durable before it completes.
+    Write {
+        /// Where.
+        extent: Extent,
+        /// Force unit access (law 9).
+        fua: bool,
+    },
+    /// Make every acknowledged write durable (SYNCHRONIZE CACHE).
+    Flush,
+    /// Deallocate the extents listed beside the operation (UNMAP).
+    Unmap,
+    /// Write zeroes to an extent without data segments (WRITE SAME).
+    WriteZeroes {
+        /// Where.
+        extent: Extent,
+        /// The LU may deallocate, provided the blocks read as zeroes afterwards.
+        unmap: bool,
+    },
+}
+
+impl Op {
+    /// Short name for messages and events.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Read(_) => "READ",
+            Op::Write { .. } => "WRITE",
+            Op::Flush => "SYNCHRONIZE CACHE",
+            Op::Unmap => "UNMAP",
+            Op::WriteZeroes { .. } => "WRITE SAME",
+        }
+    }
+
+    /// Whether doing it twice, with nothing in between, equals doing it once
+    /// (law 3). Every block operation is; raw CDBs will decide by table.
+    pub fn is_idempotent(&self) -> bool {
+        true
+    }
+}
+
+/// Names one guest request: the ring it came from and its head descriptor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag {
+    /// Queue index within the device.
+    pub ring: u16,
+    /// Head descriptor index of the chain.
+    pub head: u16,
+}
+
+/// One guest request, owned by exactly one place at a time.
+///
+/// Requests are boxed and pooled: the vectors keep their capacity, so a warm
+/// pool makes no allocation per I/O. A request must reach [`Outcome`] exactly
+/// once, or be abandoned by an explicit ring stop.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// Which chain this is.
+    pub tag: Tag,
+    /// What to do; `None` only while it sits in the pool.
+    pub op: Option<Op>,
+    /// Data segments in order.
+    pub data: Vec<Segment>,
+    /// Extents of an [`Op::Unmap`].
+    pub extents: Vec<Extent>,
+    /// Device-writable segments that receive the front's answer (for blk the
+    /// status byte; for scsi the response header).
+    pub reply: Vec<Segment>,
+    /// Bytes of data-in the front reports in the used element on success.
+    pub data_in_len: u32,
+    /// Memory generation the segments point into (see `guest::memory`).
+    pub memory_generation: u32,
+    /// When it was popped from the ring.
+    pub arrived: Time,
+}
+
+impl Request {
+    /// Empties the request for reuse, keeping the capacity of its vectors.
+    pub fn reset(&mut self) {
+        self.tag = Tag::default();
+        self.op = None;
+        self.data.clear();
+        self.extents.clear();
+        self.reply.clear();
+        self.data_in_len = 0;
+        self.memory_generation = 0;
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done.
+    Good,
+    /// The LU's own answer, to be passed on exactly (law 4).
+    Lu {
+        /// SCSI status.
+        status: Status,
+        /// Sense data, possibly empty.
+        sense: Sense,
+    },
+    /// No path could carry it and the queueing policy has ended.
+    NoPath,
+    /// Our own refusal or a host error that is no path's fault; the errno.
+    Host(i32),
+    /// Ended by a ring stop before any path took it.
+    Stopped,
+}
+
+/// One command for one path.
+#[derive(Clone, Copy, Debug)]
+pub struct Command<'a> {
+    /// What to do.
+    pub op: Op,
+    /// Data segments; their total length equals the extent's bytes.
+    pub data: &'a [Segment],
+    /// Extents of an [`Op::Unmap`], within the map's limits.
+    pub extents: &'a [Extent],
+    /// Must go by SCSI passthrough even where a faster transport exists, so
+    /// that a failure comes with its sense.
+    pub passthrough: bool,
+    /// The kernel gives up on it after this long.
+    pub timeout: Duration,
+}
+
+/// Who produced an errno: the same number means different things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrnoFrom {
+    /// `ioctl(SG_IO)` itself failed; the command may not have been issued.
+    Ioctl,
+    /// The block layer's translation of a SCSI result (`blk_status_t`).
+    Block,
+    /// A regular file.
+    File,
+}
+
+/// How a command ended on its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// Everything transferred, status GOOD.
+    Good,
+    /// The transport moved only this many bytes and reported no error.
+    Short(usize),
+    /// SCSI passthrough came back with anything but a clean GOOD.
+    Scsi {
+        /// SAM status byte.
+        status: Status,
+        /// Host byte (`DID_*`): what the kernel or HBA says of the transport.
+        host: HostByte,
+        /// Sense, possibly empty.
+        sense: Sense,
+        /// Bytes not transferred.
+        residual: u32,
+    },
+    /// The kernel failed the I/O with an errno and nothing else.
+    Errno {
+        /// Which interface said so.
+        from: ErrnoFrom,
+        /// Positive errno.
+        code: i32,
+    },
+}
+
+/// What one command and one map may carry: the minimum over all paths
+/// (law 4: an oversized command is never a path's verdict).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest data transfer of one command, in logical blocks.
+    pub max_transfer: Blocks,
+    /// Most data segments of one command.
+    pub max_segments: usize,
+    /// Most blocks of one UNMAP command; 0 where UNMAP is not offered.
+    pub max_unmap: Blocks,
+    /// Most block descriptors of one UNMAP command.
+    pub max_unmap_descriptors: usize,
+    /// UNMAP granularity in blocks (1 = none stated).
+    pub unmap_granularity: Blocks,
+    /// First LBA that starts a granule.
+    pub unmap_alignment: Lba,
+    /// Most blocks of one WRITE SAME; 0 = not offered, write zeroes instead.
+    pub max_write_same: Blocks,
+    /// The LU honours FUA in WRITE; otherwise a write-through write is
+    /// followed by a flush.
+    pub fua: bool,
+}
+
+/// What a path is a path *to*: must be equal on all paths of a map (law 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// WWID as multipath-tools prints it, or an equivalent unique string.
+    pub wwid: String,
+    /// Capacity in logical blocks.
+    pub capacity: Blocks,
+    /// Logical block size in bytes: 512 or 4096 in practice.
+    pub block_size: u32,
+}
+
+/// What the LU offers, learned once per map and shown to the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// log2 of logical blocks per physical block.
+    pub physical_block_exp: u8,
+    /// First LBA aligned to a physical block.
+    pub alignment_offset: u16,
+    /// Optimal transfer granularity in logical blocks (0 = unknown).
+    pub min_io: u16,
+    /// Optimal transfer length in logical blocks (0 = unknown).
+    pub opt_io: u32,
+    /// UNMAP works (LBPME with LBPU), or hole punching for a file.
+    pub unmap: bool,
+    /// Unmapped blocks read as zeroes (LBPRZ).
+    pub unmap_reads_zero: bool,
+    /// Write protected.
+    pub read_only: bool,
+    /// VPD 0x80 unit serial number, trimmed; may be empty.
+    pub serial: String,
+    /// INQUIRY vendor, trimmed.
+    pub vendor: String,
+    /// INQUIRY product, trimmed.
+    pub product: String,
+    /// INQUIRY revision, trimmed.
+    pub revision: String,
+}

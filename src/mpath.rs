@@ -1,0 +1,3 @@
+//! The multipath engine.
+
+pub mod snapshot;
