@@ -336,3 +336,38 @@ pub struct Geometry {
     /// INQUIRY revision, trimmed.
     pub revision: String,
 }
+
+/// What a front made of a descriptor chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// The request is complete and valid: hand it to the request core.
+    Submit,
+    /// Answered already (GET_ID, a malformed or refused request); the chain
+    /// goes back with this many bytes written.
+    Answered {
+        /// For the used element.
+        used_len: u32,
+    },
+}
+
+/// A virtio device's request format: chain to [`Request`], [`Outcome`] to answer.
+///
+/// One instance per queue thread; no method blocks, allocates in the good path
+/// or calls back into the queue thread. Segments point into guest memory that
+/// the caller keeps mapped for the duration of the call, and until `finish`
+/// for what was stored in the request.
+pub trait Front: Send {
+    /// Reads the chain (device-readable and device-writable segments in
+    /// descriptor order) and fills `request`, which arrives reset except for
+    /// `tag`, `arrived` and `memory_generation`.
+    fn parse(
+        &mut self,
+        readable: &[Segment],
+        writable: &[Segment],
+        request: &mut Request,
+    ) -> Parsed;
+
+    /// Writes the answer for a submitted request; returns the byte count of
+    /// the used element.
+    fn finish(&mut self, request: &Request, outcome: &Outcome) -> u32;
+}

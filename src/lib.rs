@@ -8,7 +8,9 @@
 //! The library holds all the logic so that integration tests, benches and the
 //! simulation use the very code the daemon runs; it is not a stable API.
 
+pub mod guest;
 pub mod io;
 pub mod mpath;
+pub mod queue;
 pub mod scsi;
 pub mod sim;
