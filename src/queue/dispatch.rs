@@ -26,6 +26,7 @@ use crate::mpath::classify::{self, Disposition, Executed, Next, PathVerdict};
 use crate::mpath::event::{IoReason, IoReport};
 use crate::mpath::selector::{Load, Selector};
 use crate::mpath::snapshot::{PathId, PathTable, Queueing};
+use crate::passthrough_scsi::{Issued, Rejected};
 use crate::queue::Stop;
 use crate::scsi::sense::{Key, Sense, SenseCode};
 use crate::scsi::status::Status;
@@ -34,19 +35,6 @@ use parts::{PartIndex, Parts, Place};
 use paths::{Mark, Paths};
 
 pub use parts::Cookie;
-
-/// What [`Issue::issue`] made of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Issued {
-    /// It is on the path; its completion comes later.
-    Pending,
-    /// It is over already.
-    Done(Completion),
-}
-
-/// No room on that path just now; nothing was issued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
 
 /// The way to the paths.
 pub trait Issue {
@@ -57,7 +45,7 @@ pub trait Issue {
         path: PathId,
         cookie: Cookie,
         command: &Command<'_>,
-    ) -> Result<Issued, Full>;
+    ) -> Result<Issued, Rejected>;
 }
 
 /// Settings of the request core of one map.
@@ -292,6 +280,11 @@ impl Dispatcher {
         }
     }
 
+    /// The path a command is on.
+    pub fn path_of(&self, cookie: Cookie) -> Option<PathId> {
+        self.parts.find(cookie).map(|index| self.parts[index].path)
+    }
+
     /// Takes the completion of a command. Unknown cookies are ignored.
     pub fn complete(&mut self, now: Time, cookie: Cookie, completion: &Completion) {
         let Some(index) = self.parts.find(cookie) else { return };
@@ -485,7 +478,7 @@ impl Dispatcher {
         };
         let cookie = self.parts.cookie(index);
         match paths.issue(id, cookie, &command) {
-            Err(Full) => {
+            Err(Rejected) => {
                 self.paths.set_full(id);
                 false
             }
