@@ -104,6 +104,8 @@ pub struct Multipath {
     paths: Vec<Option<Path>>,
     /// Generations used per slot, so that none is used twice.
     generations: Vec<u32>,
+    /// Slots of removed paths that a queue thread may still use.
+    retiring: Vec<u8>,
     /// Slots in the order in which paths were configured.
     order: Vec<u8>,
     groups: Vec<PathGroup>,
@@ -127,6 +129,7 @@ impl Multipath {
             policy,
             paths: Vec::new(),
             generations: Vec::new(),
+            retiring: Vec::new(),
             order: Vec::new(),
             groups: Vec::new(),
             current: None,
@@ -242,6 +245,7 @@ impl Multipath {
         let in_use = self.current.map(|c| self.groups[c].slots.clone());
         self.paths[slot] = None;
         self.generations[slot] += 1;
+        self.retiring.push(id.slot);
         self.order.retain(|&s| s != id.slot);
         self.regroup();
         // Removing a path must not move I/O off the group in use.
@@ -252,6 +256,11 @@ impl Multipath {
         self.settle(now, fx);
         fx.push(Effect::Retire(id));
         Ok(id)
+    }
+
+    /// The owner has closed a path it was told to retire: its slot is free.
+    pub fn retired(&mut self, id: PathId) {
+        self.retiring.retain(|&slot| slot != id.slot);
     }
 
     /// `fail path`: no I/O on it until [`Multipath::reinstate_path`].
@@ -651,8 +660,12 @@ impl Multipath {
         self.all().filter(|p| p.is_usable()).count()
     }
 
+    fn first_free(&self) -> Option<usize> {
+        (0u8..).zip(&self.paths).position(|(s, p)| p.is_none() && !self.retiring.contains(&s))
+    }
+
     fn free_slot(&mut self) -> Result<u8, MapError> {
-        let slot = match self.paths.iter().position(Option::is_none) {
+        let slot = match self.first_free() {
             Some(free) => free,
             None if self.paths.len() < MAX_PATHS => {
                 self.paths.push(None);
