@@ -63,6 +63,12 @@ pub struct Task {
     pub timeout: Duration,
 }
 
+impl Task {
+    fn abort_after(&self) -> Duration {
+        if self.timeout.is_zero() { DEFAULT_TIMEOUT } else { self.timeout }
+    }
+}
+
 /// A task that ended. Every task submitted ends exactly once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
@@ -207,7 +213,7 @@ impl Array {
             }
             None => Verdict::Refuse(HostByte::NO_CONNECT),
         };
-        let timeout = if task.timeout.is_zero() { DEFAULT_TIMEOUT } else { task.timeout };
+        let timeout = task.abort_after();
         let (service, fate) = match verdict {
             Verdict::Refuse(host) => (Duration::ZERO, Fate::Host(host)),
             Verdict::Lose => (timeout, Fate::Host(HostByte::TIME_OUT)),
@@ -306,10 +312,8 @@ impl Array {
     /// Pending tasks of a path will get no answer: they end at their timeout.
     fn lose_pending(&mut self, id: NexusId) {
         for pending in self.take_pending(id) {
-            let timeout = pending.task.timeout;
-            let timeout = if timeout.is_zero() { DEFAULT_TIMEOUT } else { timeout };
             self.submissions += 1;
-            let key = (pending.submitted + timeout, self.submissions);
+            let key = (pending.submitted + pending.task.abort_after(), self.submissions);
             let fate = Fate::Host(HostByte::TIME_OUT);
             self.pending.insert(key, Pending { fate, ..pending });
         }

@@ -204,7 +204,8 @@ impl Shadow {
                 }
             }
             Fate::Lu => {
-                prop_assert_eq!(sense_of(done).map(|code| code.key), Some(Key::IllegalRequest))
+                let key = sense_of(done).map(|code| code.key);
+                prop_assert_eq!(key, Some(Key::IllegalRequest));
             }
             Fate::Sense(sense) => prop_assert_eq!(sense_of(done), Some(sense)),
             Fate::Host(host) => prop_assert_eq!(host_of(done), host),
