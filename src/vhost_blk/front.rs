@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use crate::guest::copy::{copy_in, copy_out};
+use crate::guest::copy::{copy_in, copy_out, read_array, slice};
 use crate::io::{Front, Op, Outcome, Parsed, Request, Segment, total_len};
 use crate::scsi::sense::Key;
 use crate::scsi::status::Status;
@@ -46,10 +46,7 @@ impl BlkFront {
         data_in: usize,
         request: &mut Request,
     ) -> Result<Parsed, BlkStatus> {
-        let mut raw = [0; HEADER_LEN];
-        if copy_in(readable, 0, &mut raw) != HEADER_LEN {
-            return Err(BlkStatus::IoErr);
-        }
+        let raw = read_array::<HEADER_LEN>(readable, 0).ok_or(BlkStatus::IoErr)?;
         let header = RequestHeader::decode(&raw);
         let kind = RequestType::from_wire(header.kind).ok_or(BlkStatus::Unsupp)?;
         match kind {
@@ -75,7 +72,7 @@ impl BlkFront {
         let extent = self.offer().extent(sector, whole_sectors(len)?).ok_or(BlkStatus::IoErr)?;
         // A chain is at most 2^32 bytes (2.7.5.2), so the used length fits.
         request.data_in_len = u32::try_from(len).map_err(|_| BlkStatus::IoErr)?;
-        push_bytes(&mut request.data, writable, 0, len);
+        slice(writable, 0, len, &mut request.data);
         request.op = Some(Op::Read(extent));
         Ok(Parsed::Submit)
     }
@@ -91,7 +88,7 @@ impl BlkFront {
             return Err(BlkStatus::IoErr);
         }
         let extent = self.offer().extent(sector, whole_sectors(len)?).ok_or(BlkStatus::IoErr)?;
-        push_bytes(&mut request.data, readable, HEADER_LEN, len);
+        slice(readable, HEADER_LEN, len, &mut request.data);
         request.op = Some(Op::Write { extent, fua: self.shared.write_through() });
         Ok(Parsed::Submit)
     }
@@ -105,7 +102,7 @@ impl BlkFront {
         request: &mut Request,
     ) -> Result<Parsed, BlkStatus> {
         let len = data_in.min(ID_LEN);
-        push_bytes(&mut request.data, writable, 0, len);
+        slice(writable, 0, len, &mut request.data);
         if len == 0 || copy_out(&request.data, 0, &self.offer().id[..len]) != len {
             return Err(BlkStatus::IoErr);
         }
@@ -247,22 +244,6 @@ fn whole_sectors(len: usize) -> Result<u64, BlkStatus> {
     let len = u64::try_from(len).map_err(|_| BlkStatus::IoErr)?;
     let sector = u64::from(SECTOR_SIZE);
     if len % sector == 0 { Ok(len / sector) } else { Err(BlkStatus::IoErr) }
-}
-
-/// Appends `len` bytes of `segments` from `skip` on.
-fn push_bytes(out: &mut Vec<Segment>, segments: &[Segment], mut skip: usize, mut len: usize) {
-    for segment in segments {
-        if len == 0 {
-            break;
-        }
-        let skipped = skip.min(segment.len);
-        skip -= skipped;
-        let taken = len.min(segment.len - skipped);
-        len -= taken;
-        if taken > 0 {
-            out.push(Segment { addr: segment.addr + skipped, len: taken });
-        }
-    }
 }
 
 /// Copies the range segments behind the header, once; IOERR if there is none,
