@@ -181,6 +181,8 @@ pub struct Request {
     /// Device-writable segments that receive the front's answer (for blk the
     /// status byte; for scsi the response header).
     pub reply: Vec<Segment>,
+    /// An [`Op::WriteZeroes`] must be durable before it completes (write-through).
+    pub durable: bool,
     /// Bytes of data-in the front reports in the used element on success.
     pub data_in_len: u32,
     /// Memory generation the segments point into (see `guest::memory`).
@@ -197,6 +199,7 @@ impl Request {
         self.data.clear();
         self.extents.clear();
         self.reply.clear();
+        self.durable = false;
         self.data_in_len = 0;
         self.memory_generation = 0;
     }

@@ -4,6 +4,8 @@
 //! it stops ([`RingHost`]); the vhost-user session cannot touch a running ring
 //! because it does not have it.
 
+pub mod dispatch;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
