@@ -158,6 +158,7 @@ impl BlkFront {
             offer.extent(range.sector, u64::from(range.num_sectors)).ok_or(BlkStatus::IoErr)?;
         // The bit is a permission, not an order.
         let unmap = range.flags != 0 && offer.config.write_zeroes_may_unmap != 0;
+        request.durable = self.shared.write_through();
         request.op = Some(Op::WriteZeroes { extent, unmap });
         Ok(Parsed::Submit)
     }

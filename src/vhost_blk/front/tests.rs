@@ -396,13 +396,17 @@ fn id_is_the_serial_or_the_tail_of_the_wwid() {
 /// virtio 1.3, 5.2.6.2 and law 9: write-through unless the driver can flush
 /// and did not switch the cache off.
 #[test]
-fn writes_are_fua_when_the_guest_expects_write_through() {
+fn writes_are_durable_when_the_guest_expects_write_through() {
     let device = device(512);
     let mut front = device.front();
     let mut fua = || {
-        let (_, request) = Chain::new(with_data(OUT, 0, 512), 1).parse(&mut front);
-        match request.op {
-            Some(Op::Write { fua, .. }) => fua,
+        let (_, zeroes) = Chain::new(with_ranges(WRITE_ZEROES, &[(0, 8, 0)]), 1).parse(&mut front);
+        let (_, write) = Chain::new(with_data(OUT, 0, 512), 1).parse(&mut front);
+        match write.op {
+            Some(Op::Write { fua, .. }) => {
+                assert_eq!(zeroes.durable, fua, "zeroes are written like anything else");
+                fua
+            }
             other => panic!("not a write: {other:?}"),
         }
     };
