@@ -130,6 +130,8 @@ fn limits_shape_the_config_space() {
     assert_eq!(config_u32(&bare, 44), 1, "an absurd granularity is no granularity");
     assert_eq!(config_u32(&bare, 48), 1 << 16, "zeroes must be written out");
     assert_eq!(bare.get_config(56, 1), [0], "may not unmap without LBPRZ");
+    let thick = device(|s| s.geometry.unmap = false);
+    assert_eq!(thick.get_config(56, 1), [0], "may not unmap without UNMAP");
     assert_eq!(bare.get_config(25, 1), [0], "alignment_offset has one byte");
 
     let small = device(|s| {
