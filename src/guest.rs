@@ -9,6 +9,7 @@
 
 pub mod buffer;
 pub mod copy;
+pub mod driver;
 pub mod inflight;
 pub mod memfd;
 pub mod memory;

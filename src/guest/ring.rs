@@ -201,7 +201,7 @@ pub struct Ring {
     next_avail: u16,
     next_used: u16,
     /// `used.idx` at the last decision of `needs_call`.
-    decided: Option<u16>,
+    decided: u16,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -254,7 +254,7 @@ impl Ring {
         let parts = Parts::translate(&memory, &config)?;
         let next_used = u16::from_le(parts.used.load_u16(IDX, Ordering::Acquire));
         let next_avail = config.next_avail;
-        Ok(Ring { memory, config, parts, next_avail, next_used, decided: None })
+        Ok(Ring { memory, config, parts, next_avail, next_used, decided: next_used })
     }
 
     /// Translates the ring anew for a changed memory table.
@@ -495,8 +495,8 @@ impl Ring {
     #[inline]
     pub fn needs_call(&mut self) -> bool {
         let new = self.next_used;
-        let old = self.decided.replace(new);
-        if old == Some(new) {
+        let old = std::mem::replace(&mut self.decided, new);
+        if old == new {
             return false;
         }
         // The driver writes what we read below and then reads the used index;
@@ -507,7 +507,6 @@ impl Ring {
             let flags = u16::from_le(self.parts.avail.load_u16(0, Ordering::Relaxed));
             return flags & AVAIL_F_NO_INTERRUPT == 0;
         }
-        let Some(old) = old else { return true };
         let at = ELEMENTS + 2 * usize::from(self.config.size);
         let event = u16::from_le(self.parts.avail.load_u16(at, Ordering::Relaxed));
         new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)

@@ -68,41 +68,43 @@ impl Shared {
     access!(load_u64, store_u64, AtomicU64, u64);
 }
 
-/// A power failure on demand: after `cut_after(n)`, the first `n` stores of
-/// this thread reach memory and no later one does.
+/// A power failure on demand: of the stores made inside [`power::on`], the
+/// first `n` after `cut_after(n)` reach memory and no later one does.
 #[cfg(test)]
 pub(super) mod power {
     use std::cell::Cell;
 
     thread_local! {
-        static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
-        static USED: Cell<u64> = const { Cell::new(0) };
+        static LEFT: Cell<u64> = const { Cell::new(0) };
+        static LOST: Cell<bool> = const { Cell::new(false) };
+        static ON: Cell<bool> = const { Cell::new(false) };
     }
 
     pub(in crate::guest) fn cut_after(stores: u64) {
-        LEFT.set(Some(stores));
-        USED.set(0);
+        LEFT.set(stores);
+        LOST.set(false);
     }
 
-    pub(in crate::guest) fn restore() {
-        LEFT.set(None);
-        USED.set(0);
+    /// Runs `f` on the failing supply; everything else has power always.
+    pub(in crate::guest) fn on<T>(f: impl FnOnce() -> T) -> T {
+        ON.set(true);
+        let result = f();
+        ON.set(false);
+        result
     }
 
-    /// Stores since `cut_after` or `restore`, including those lost.
-    pub(in crate::guest) fn stores() -> u64 {
-        USED.get()
+    /// Whether a store has been lost since `cut_after`.
+    pub(in crate::guest) fn failed() -> bool {
+        LOST.get()
     }
 
     pub(super) fn spend() -> bool {
-        USED.set(USED.get() + 1);
-        match LEFT.get() {
-            None => true,
-            Some(0) => false,
-            Some(n) => {
-                LEFT.set(Some(n - 1));
-                true
-            }
+        if !ON.get() {
+            return true;
         }
+        let left = LEFT.get();
+        LEFT.set(left.saturating_sub(1));
+        LOST.set(LOST.get() || left == 0);
+        left > 0
     }
 }
