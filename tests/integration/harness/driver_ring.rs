@@ -1,7 +1,8 @@
 //! The driver's side of a split ring (virtio 1.3, 2.7), in guest memory.
 //!
 //! Deliberately plain: one chain at a time, descriptors from index 0 or in an
-//! indirect table, an interrupt wanted for every completion.
+//! indirect table, an interrupt wanted for every completion. Shares no code
+//! with `guest::driver`: here the other implementations are the point.
 
 use std::thread::sleep;
 use std::time::Duration;
