@@ -14,3 +14,5 @@ pub mod mpath;
 pub mod queue;
 pub mod scsi;
 pub mod sim;
+pub mod vhost_blk;
+pub mod virtio;
