@@ -11,6 +11,7 @@
 pub mod guest;
 pub mod io;
 pub mod mpath;
+pub mod passthrough_scsi;
 pub mod queue;
 pub mod scsi;
 pub mod sim;
