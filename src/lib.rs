@@ -11,8 +11,10 @@
 pub mod guest;
 pub mod io;
 pub mod mpath;
+pub mod passthrough_scsi;
 pub mod queue;
 pub mod scsi;
 pub mod sim;
+pub mod sys;
 pub mod vhost_blk;
 pub mod virtio;

@@ -260,12 +260,7 @@ impl Queues {
             };
             let name = format!("queue{number}");
             let join = std::thread::Builder::new().name(name).spawn(run)?;
-            started.push(Thread {
-                mailbox,
-                counters,
-                acknowledged,
-                join: Mutex::new(Some(join)),
-            });
+            started.push(Thread { mailbox, counters, acknowledged, join: Mutex::new(Some(join)) });
         }
         let inlet = Inlet { reports: reports_in, important: important_in, wake };
         Ok((Queues { threads: started }, inlet))

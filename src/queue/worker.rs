@@ -501,4 +501,3 @@ fn split_kick(user_data: u64) -> (u16, u32) {
     let generation = u32::try_from((user_data >> 16) & 0xffff_ffff).unwrap_or(0);
     (index, generation)
 }
-

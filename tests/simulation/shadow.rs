@@ -64,13 +64,19 @@ impl Shadow {
     }
 
     /// A read of one block from `start` to `now` returned `value`.
-    pub fn read(&mut self, start: Moment, now: Moment, block: u64, value: u64) -> Result<(), String> {
+    pub fn read(
+        &mut self,
+        start: Moment,
+        now: Moment,
+        block: u64,
+        value: u64,
+    ) -> Result<(), String> {
         let history = &mut self.blocks[usize::try_from(block).unwrap()];
         let overwritten = |f: &Fact| {
             f.end.is_some_and(|end| {
-                history.iter().any(|w| {
-                    w.certain && w.start > end && w.end.is_some_and(|e| e < start)
-                })
+                history
+                    .iter()
+                    .any(|w| w.certain && w.start > end && w.end.is_some_and(|e| e < start))
             })
         };
         let possible = |f: &&Fact| f.value == value && !overwritten(f);
@@ -89,12 +95,8 @@ fn prune(history: &mut Vec<Fact>) {
         return;
     }
     // Reads under way may have begun long ago; keep a generous tail.
-    let last_certain = history
-        .iter()
-        .filter(|f| f.certain && f.end.is_some())
-        .map(|f| f.start)
-        .max()
-        .unwrap_or(0);
+    let last_certain =
+        history.iter().filter(|f| f.certain && f.end.is_some()).map(|f| f.start).max().unwrap_or(0);
     let horizon = last_certain.saturating_sub(100_000);
     history.retain(|f| f.end.is_none_or(|end| end >= horizon));
 }

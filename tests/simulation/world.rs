@@ -491,11 +491,9 @@ impl World {
         match outcome {
             Outcome::Good => {}
             Outcome::Stopped => assert!(self.stopping.is_some(), "stopped though nothing stops"),
-            Outcome::NoPath => assert_ne!(
-                self.policy.no_path_retry,
-                NoPathRetry::Queue,
-                "an error while queueing"
-            ),
+            Outcome::NoPath => {
+                assert_ne!(self.policy.no_path_retry, NoPathRetry::Queue, "an error while queueing")
+            }
             Outcome::Lu { status: Status::CHECK_CONDITION, sense } => {
                 assert!(self.medium_errors && sense.code() == Some(MEDIUM_ERROR), "{sense:?}");
             }
@@ -637,8 +635,7 @@ impl World {
         let extent = Extent::new(lba, n);
         let mut request = Box::<Request>::default();
         request.tag.head = head;
-        let mut pending =
-            Pending { buffer: None, start: self.moment, writes: Vec::new(), extent };
+        let mut pending = Pending { buffer: None, start: self.moment, writes: Vec::new(), extent };
         match self.random.below(12) {
             0 => request.op = Some(Op::Flush),
             1 if self.limits.max_unmap.0 > 0 => {
