@@ -1,5 +1,5 @@
 //! Vital product data pages 00h, 80h and 83h, and the WWID made from them
-//! (SPC-5 7.7). The pages of a disk, B0h to B2h, are in [`disk`].
+//! (SPC-5 7.7), and the pages of a disk, B0h to B2h (SBC-4 6.6).
 //!
 //! Wire format and naming rules only: which page to ask for, and what to do
 //! when the WWID of a path changes, is decided elsewhere.
