@@ -14,3 +14,4 @@ pub mod mpath;
 pub mod queue;
 pub mod scsi;
 pub mod sim;
+pub mod vhost_user;
