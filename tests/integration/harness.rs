@@ -1,5 +1,12 @@
-//! What the stories share: a guest's memory and driver, and a disk to serve.
+//! What the stories share: a guest's memory and driver, the front-end double,
+//! the daemon under test, a shadow of its disk; and a disk to serve elsewhere.
 
+pub(crate) mod blk_queue;
+pub(crate) mod daemon;
 pub(crate) mod driver_ring;
+pub(crate) mod front_end;
+pub(crate) mod guest;
 pub(crate) mod guest_memory;
+pub(crate) mod in_process;
 pub(crate) mod memory_disk;
+pub(crate) mod shadow;
