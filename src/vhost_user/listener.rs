@@ -232,10 +232,12 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
                     return Ok(DisconnectReason::Refused(refusal.to_string()));
                 }
             }
-            if let Some(listener) = others {
-                self.send_away(listener);
-            }
             if !ready.contains(&client) {
+                // Only while ours is silent: it may have gone, and this may be
+                // the same front-end coming back.
+                if let Some(listener) = others {
+                    self.send_away(listener);
+                }
                 continue;
             }
             let header = header.next()?;
