@@ -1,6 +1,11 @@
 //! Stories that cross module borders, one file per story.
 #![allow(clippy::disallowed_methods)] // stories happen in real time
 
+mod cuts_under_load;
 mod harness;
+mod malformed_chains;
+mod reconnect;
+mod request_types;
+mod ring_stop;
+mod running_changes;
 mod stock_daemon;
-mod try_out;

@@ -201,9 +201,11 @@ impl BlkQueue {
         self.outstanding
     }
 
-    /// Whether another request fits.
-    pub(crate) fn has_room(&self) -> bool {
-        !self.free.is_empty()
+    /// How many more requests of `descriptors` each fit.
+    pub(crate) fn room(&self, descriptors: usize) -> usize {
+        let each = if self.manner.indirect { 1 } else { descriptors };
+        let fit = usize::from(self.manner.size) / each;
+        self.free.len().min(fit.saturating_sub(self.outstanding))
     }
 
     /// Makes a request available, without a kick; `None` if it does not fit.

@@ -166,6 +166,14 @@ impl Daemon {
         }
     }
 
+    /// Ends the process in good order and runs it again with other options.
+    pub(crate) fn restart_with(&mut self, options: &[&'static str]) {
+        let (status, _) = self.terminate();
+        assert!(status.success(), "{status}:\n{}", self.log());
+        self.setup.options = options.to_vec();
+        self.run();
+    }
+
     /// The control socket.
     pub(crate) fn qmp(&mut self) -> &mut Qmp {
         self.qmp.as_mut().expect("running")
@@ -184,6 +192,12 @@ impl Daemon {
     /// Puts it back, or ends any other fault.
     pub(crate) fn plug(&mut self, path: usize) {
         self.fault(path, json!({"fault": "plug"}));
+    }
+
+    /// Has a path checked, and used again if it is well.
+    pub(crate) fn reinstate(&mut self, path: usize) {
+        let name = format!("sim{path}");
+        self.qmp().execute("path-reinstate", &json!({"path": name}));
     }
 
     /// The path swallows everything.

@@ -206,14 +206,16 @@ impl FrontEnd {
         vhost.set_vring_num(index, size).expect("SET_VRING_NUM");
         vhost.set_vring_base(index, base).expect("SET_VRING_BASE");
         vhost.set_vring_addr(index, &addresses(&queue.driver)).expect("SET_VRING_ADDR");
-        vhost.set_vring_kick(index, &queue.kick).expect("SET_VRING_KICK");
         vhost.set_vring_err(index, &queue.err).expect("SET_VRING_ERR");
+        vhost.set_vring_kick(index, &queue.kick).expect("SET_VRING_KICK");
         vhost.set_vring_call(index, &queue.call).expect("SET_VRING_CALL");
         vhost.set_vring_enable(index, true).expect("SET_VRING_ENABLE");
     }
 
-    /// GET_VRING_BASE: the ring's position once it stands.
+    /// Disables the ring and takes it back (GET_VRING_BASE): its position once
+    /// it stands.
     pub(crate) fn stop_ring(&mut self, index: usize) -> u16 {
+        self.vhost().set_vring_enable(index, false).expect("SET_VRING_ENABLE");
         let base = self.vhost().get_vring_base(index).expect("GET_VRING_BASE");
         u16::try_from(base).expect("16 bits")
     }

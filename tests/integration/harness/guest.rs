@@ -13,6 +13,7 @@ use vhost::VhostUserMemoryRegionInfo;
 use vhost_mpath::guest::copy::{copy_in, copy_out};
 use vhost_mpath::guest::memfd;
 use vhost_mpath::guest::memory::{Memory, Region};
+use vhost_mpath::io::Segment;
 
 /// User addresses are guest addresses plus this.
 pub(crate) const USER_BASE: u64 = 0x7f00_0000_0000;
@@ -45,6 +46,12 @@ impl Guest {
         self.memory = Arc::new(self.memory.with_region(0, region, mapped).expect("map"));
         self.regions.push((region, file));
         self.regions.len() - 1
+    }
+
+    /// Takes the last region out of the table; its mapping stays.
+    pub(crate) fn forget_last(&mut self) {
+        let (region, _) = self.regions.pop().expect("a region");
+        self.memory = Arc::new(self.memory.without_region(0, &region).expect("the last one"));
     }
 
     /// Where a region lies.
@@ -91,6 +98,10 @@ impl Guest {
 
 /// Writes guest memory.
 pub(crate) fn write(memory: &Memory, addr: u64, bytes: &[u8]) {
+    if let Some(addr) = memory.host_addr(addr, bytes.len() as u64) {
+        copy_out(&[Segment { addr, len: bytes.len() }], 0, bytes);
+        return;
+    }
     let mut segments = Vec::with_capacity(2);
     let len = u32::try_from(bytes.len()).expect("short");
     memory.segments(addr, len, &mut segments).expect("guest memory");
@@ -99,6 +110,10 @@ pub(crate) fn write(memory: &Memory, addr: u64, bytes: &[u8]) {
 
 /// Reads guest memory.
 pub(crate) fn read(memory: &Memory, addr: u64, bytes: &mut [u8]) {
+    if let Some(addr) = memory.host_addr(addr, bytes.len() as u64) {
+        copy_in(&[Segment { addr, len: bytes.len() }], 0, bytes);
+        return;
+    }
     let mut segments = Vec::with_capacity(2);
     let len = u32::try_from(bytes.len()).expect("short");
     memory.segments(addr, len, &mut segments).expect("guest memory");
