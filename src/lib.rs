@@ -9,6 +9,7 @@
 //! simulation use the very code the daemon runs; it is not a stable API.
 
 pub mod guest;
+pub mod host;
 pub mod io;
 pub mod mpath;
 pub mod passthrough_scsi;

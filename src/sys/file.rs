@@ -104,6 +104,13 @@ pub fn direct_alignment(fd: BorrowedFd<'_>) -> Option<DirectAlignment> {
     .then_some(DirectAlignment { memory, offset })
 }
 
+/// Whether the open file bypasses the page cache (O_DIRECT).
+pub fn is_direct(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: F_GETFL takes no argument; std does not show the flags.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    flags != -1 && flags & libc::O_DIRECT != 0
+}
+
 /// How to open a path.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Mode {
