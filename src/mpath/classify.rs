@@ -51,8 +51,15 @@ pub enum Next {
         delay: Duration,
     },
     /// A path that has not answered this command yet; when every usable path
-    /// has, they agree and it is the LU's answer (LU-versus-path verdict).
+    /// has, they agree and it is the LU's answer (LU-versus-path verdict). A
+    /// path that is the only usable one is asked twice.
     Other,
+    /// Like `Other`, but what all agree on may pass: ask again after `delay`,
+    /// until the command's time budget has run out.
+    OtherThenLater {
+        /// Pause between two rounds over the paths.
+        delay: Duration,
+    },
     /// Like `Other`, by SCSI passthrough, to learn the sense the block layer
     /// kept to itself; falls back to the same path if there is no other.
     OtherPassthrough,
@@ -115,7 +122,7 @@ const NOT_READY_DELAY: Duration = Duration::from_millis(200);
 #[rustfmt::skip]
 pub const TABLE: &[Row] = {
     use Executed::{Maybe, No};
-    use Next::{Again, Deliver, Done, Later, Other, OtherPassthrough, Own};
+    use Next::{Again, Deliver, Done, Later, Other, OtherPassthrough, OtherThenLater, Own};
     use PathVerdict::{Check, Doubt, Fail, Keep};
     use When::{AnyErrno, AnyHost, Asc, Code, Deferred, Errno, Host};
     use ErrnoFrom::{Block, File, Ioctl};
@@ -153,7 +160,7 @@ pub const TABLE: &[Row] = {
     ("alua-standby",              Code(0x2, 0x04, 0x0b),                Fail,  Other,            No),
     ("alua-unavailable",          Code(0x2, 0x04, 0x0c),                Fail,  Other,            No),
     ("alua-offline",              Code(0x2, 0x04, 0x12),                Fail,  Other,            No),
-    ("not-ready",                 When::Key(0x2),                       Check, Other,            No),
+    ("not-ready",                 When::Key(0x2),                       Check, OtherThenLater { delay: NOT_READY_DELAY }, No),
     ("medium",                    When::Key(0x3),                       Keep,  Deliver,          Maybe),
     ("hardware-target",           Asc(0x4, 0x3e),                       Check, Other,            Maybe),
     ("hardware-internal",         Asc(0x4, 0x44),                       Check, Other,            Maybe),

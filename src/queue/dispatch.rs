@@ -260,12 +260,13 @@ impl Dispatcher {
     pub fn pump(&mut self, now: Time, paths: &mut impl Issue) {
         self.wake_delayed(now);
         self.find_hung(now);
-        while let Some(index) = self.ready.pop_front() {
+        loop {
+            self.cut_backlog();
+            let Some(index) = self.ready.pop_front() else { return };
             match self.place(now, index) {
                 Choice::Path(id, epoch) => {
                     if !self.issue(now, index, id, epoch, paths) {
                         self.ready.push_front(index);
-                        return;
                     }
                 }
                 Choice::Full => {
@@ -273,9 +274,6 @@ impl Dispatcher {
                     return;
                 }
                 Choice::Gone => {}
-            }
-            if self.ready.is_empty() {
-                self.cut_backlog();
             }
         }
     }
@@ -431,27 +429,27 @@ impl Dispatcher {
     fn every_path_answered(&mut self, now: Time, index: PartIndex) -> Choice {
         let (budget, queueing) = (self.settings.command_timeout, self.table.queueing);
         let part = &mut self.parts[index];
-        if part.next_is_passthrough {
-            // One more try, on a path that has spoken already, for the sense.
+        let in_time = now.since(part.first_delay.unwrap_or(now)) < budget;
+        if part.next_is_passthrough || (part.tried.is_single() && !part.asked_twice) {
+            // Once more on a path that has spoken already: for the sense, or
+            // because there is nobody else to ask.
+            part.asked_twice |= !part.next_is_passthrough;
             part.next_is_passthrough = false;
             part.tried.clear();
             self.ready.push_front(index);
             return Choice::Gone;
         }
-        match part.answer {
+        match (part.answer, part.patience) {
             // Every path had transport trouble and none failed for it: not an
             // answer. Hold it, as the queueing policy says.
-            Some((Outcome::NoPath, rule, path)) => {
-                let out_of_time = now.since(part.first_delay.unwrap_or(now)) >= budget;
-                if queueing == Queueing::Fail && out_of_time {
-                    self.end_part(index, Outcome::NoPath, rule, Some(path));
-                } else {
-                    part.tried.clear();
-                    self.delay(now, index, TRANSPORT_DELAY);
-                }
+            (Some((Outcome::NoPath, ..)), _) if in_time || queueing == Queueing::Hold => {
+                self.delay(now, index, TRANSPORT_DELAY);
             }
-            Some((outcome, rule, path)) => self.end_part(index, outcome, rule, Some(path)),
-            None => self.end_part(index, Outcome::NoPath, "no-answer", None),
+            (Some((Outcome::Lu { .. }, ..)), Some(pause)) if in_time => {
+                self.delay(now, index, pause);
+            }
+            (Some((outcome, rule, path)), _) => self.end_part(index, outcome, rule, Some(path)),
+            (None, _) => self.end_part(index, Outcome::NoPath, "no-answer", None),
         }
         Choice::Gone
     }
@@ -551,7 +549,6 @@ impl Dispatcher {
                 self.make_ready(index);
             }
             Next::Later { delay } if now.since(part.first_delay.unwrap_or(now)) < budget => {
-                part.tried.clear();
                 self.delay(now, index, delay);
             }
             // Repeating did not help against transport trouble: elsewhere.
@@ -562,7 +559,11 @@ impl Dispatcher {
             Next::Again { .. } | Next::Later { .. } => {
                 self.end_part(index, outcome, verdict.rule, Some(path));
             }
-            Next::Other | Next::OtherPassthrough => {
+            Next::Other | Next::OtherThenLater { .. } | Next::OtherPassthrough => {
+                part.patience = match verdict.next {
+                    Next::OtherThenLater { delay } => Some(delay),
+                    _ => None,
+                };
                 // A path that failed may come back and be tried again; one
                 // that merely answered has had its say.
                 if verdict.path != PathVerdict::Fail && verdict.path != PathVerdict::Doubt {
@@ -580,6 +581,7 @@ impl Dispatcher {
     /// Lets a part wait for a moment.
     fn delay(&mut self, now: Time, index: PartIndex, delay: Duration) {
         let part = &mut self.parts[index];
+        part.tried.clear();
         part.first_delay.get_or_insert(now);
         part.wake = now + delay;
         part.place = Place::Delayed;

@@ -17,7 +17,10 @@ mod world;
 use std::ops::Range;
 
 /// Seeds that once found a bug, with what it was.
-const REGRESSIONS: &[(u64, &str)] = &[];
+const REGRESSIONS: &[(u64, &str)] = &[
+    (16, "NOT READY from the only path left was taken for the LU's word at once"),
+    (60, "a request that waited for free parts was forgotten once nothing was ready"),
+];
 
 fn seeds() -> Range<u64> {
     let Ok(text) = std::env::var("VHOST_MPATH_SEEDS") else { return 0..500 };

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 /// A point in the order of events.
-pub type Moment = u64;
+pub(crate) type Moment = u64;
 
 #[derive(Clone, Copy, Debug)]
 struct Fact {
@@ -25,7 +25,7 @@ struct Fact {
 
 /// History of all blocks.
 #[derive(Debug)]
-pub struct Shadow {
+pub(crate) struct Shadow {
     blocks: Vec<Vec<Fact>>,
     writes: HashMap<u64, (u64, u64, u64)>,
     next: u64,
@@ -33,13 +33,13 @@ pub struct Shadow {
 
 impl Shadow {
     /// All blocks hold zero.
-    pub fn new(blocks: usize) -> Shadow {
+    pub(crate) fn new(blocks: usize) -> Shadow {
         let zero = Fact { value: 0, start: 0, end: Some(0), certain: true };
         Shadow { blocks: vec![vec![zero]; blocks], writes: HashMap::new(), next: 1 }
     }
 
     /// A write of `value` to a range begins; returns its handle.
-    pub fn begin(&mut self, now: Moment, lba: u64, blocks: u64, value: u64) -> u64 {
+    pub(crate) fn begin(&mut self, now: Moment, lba: u64, blocks: u64, value: u64) -> u64 {
         for block in lba..lba + blocks {
             let history = &mut self.blocks[usize::try_from(block).unwrap()];
             history.push(Fact { value, start: now, end: None, certain: true });
@@ -51,7 +51,7 @@ impl Shadow {
     }
 
     /// The write ended; `certain` if the guest was told that it succeeded.
-    pub fn end(&mut self, now: Moment, handle: u64, certain: bool) {
+    pub(crate) fn end(&mut self, now: Moment, handle: u64, certain: bool) {
         let (lba, blocks, start) = self.writes.remove(&handle).expect("a write ends once");
         for block in lba..lba + blocks {
             let history = &mut self.blocks[usize::try_from(block).unwrap()];
@@ -64,7 +64,7 @@ impl Shadow {
     }
 
     /// A read of one block from `start` to `now` returned `value`.
-    pub fn read(
+    pub(crate) fn read(
         &mut self,
         start: Moment,
         now: Moment,

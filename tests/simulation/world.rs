@@ -38,16 +38,16 @@ const MEDIUM_ERROR: SenseCode = SenseCode::new(Key::MediumError, 0x11, 0x00);
 
 /// Counts over a run, to prove that the schedules reach something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub requests: u64,
-    pub errors: u64,
-    pub retries: u64,
-    pub path_failures: u64,
-    pub reinstated: u64,
-    pub held: u64,
-    pub hung: u64,
-    pub abandoned: u64,
-    pub end: u64,
+pub(crate) struct Totals {
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
+    pub(crate) retries: u64,
+    pub(crate) path_failures: u64,
+    pub(crate) reinstated: u64,
+    pub(crate) held: u64,
+    pub(crate) hung: u64,
+    pub(crate) abandoned: u64,
+    pub(crate) end: u64,
 }
 
 impl AddAssign for Totals {
@@ -65,7 +65,7 @@ impl AddAssign for Totals {
 }
 
 /// Runs one seed to its end; panics where a law is broken.
-pub fn run(seed: u64) -> Totals {
+pub(crate) fn run(seed: u64) -> Totals {
     // So that a failing seed names itself.
     struct Name(u64);
     impl Drop for Name {
@@ -244,7 +244,7 @@ impl World {
         };
         let array = Array::new(config, Box::new(MemoryMedium::new(BLOCKS * BLOCK as u64)));
         let identity = Identity {
-            wwid: "36000000000073696d0000000000000001".to_owned(),
+            wwid: "3600000000073696d0000000000000001".to_owned(),
             capacity: Blocks(BLOCKS),
             block_size: u32::try_from(BLOCK).unwrap(),
         };
@@ -614,7 +614,7 @@ impl World {
             let capacity = Capacity::parse_16(&done.data_in).expect("READ CAPACITY(16)");
             let identity = Identity {
                 wwid: wwid.expect("VPD 83h"),
-                capacity: Blocks(capacity.blocks),
+                capacity: capacity.blocks,
                 block_size: capacity.block_size,
             };
             self.post(answer(Ok(identity)));
@@ -631,7 +631,8 @@ impl World {
         self.moment += 1;
         self.totals.requests += 1;
         let lba = self.random.below(BLOCKS - 64);
-        let n = 1 + self.random.below(if self.random.one_in(4) { 64 } else { 6 });
+        let most = if self.random.one_in(4) { 64 } else { 6 };
+        let n = 1 + self.random.below(most);
         let extent = Extent::new(lba, n);
         let mut request = Box::<Request>::default();
         request.tag.head = head;
@@ -821,7 +822,14 @@ impl World {
     fn come_to_rest(&mut self) {
         let limit = self.now + COMMAND_TIMEOUT * 3;
         while !self.pending.is_empty() {
-            assert!(self.now < limit, "{} requests do not end", self.pending.len());
+            assert!(
+                self.now < limit,
+                "{} requests do not end: {} held, on paths {:?}, {:#?}",
+                self.pending.len(),
+                self.core.held(),
+                self.wire.borrow().on_path,
+                self.map.topology()
+            );
             self.advance(Duration::from_millis(500));
         }
         assert!(self.core.is_idle());

@@ -1,6 +1,7 @@
 //! The parts of requests: a fixed pool, indexed, with generations.
 
 use std::ops::{Index, IndexMut};
+use std::time::Duration;
 
 use super::cut::skip_bytes;
 use crate::io::{Blocks, Extent, Lba, Op, Outcome, Segment, Time};
@@ -49,6 +50,10 @@ impl PathSet {
     pub(super) fn clear(&mut self) {
         self.0 = 0;
     }
+
+    pub(super) fn is_single(self) -> bool {
+        self.0.is_power_of_two()
+    }
 }
 
 /// No neighbour in a path's list.
@@ -71,6 +76,10 @@ pub(super) struct Part {
     pub(super) next_is_passthrough: bool,
     /// Paths that have answered it.
     pub(super) tried: PathSet,
+    /// The only usable path has been asked a second time.
+    pub(super) asked_twice: bool,
+    /// What all paths agree on may pass: pause before the next round.
+    pub(super) patience: Option<Duration>,
     /// Immediate repetitions.
     pub(super) again: u8,
     pub(super) first_delay: Option<Time>,
@@ -108,6 +117,8 @@ impl Parts {
             passthrough: false,
             next_is_passthrough: false,
             tried: PathSet::default(),
+            asked_twice: false,
+            patience: None,
             again: 0,
             first_delay: None,
             wake: Time::default(),
@@ -142,6 +153,8 @@ impl Parts {
         part.passthrough = false;
         part.next_is_passthrough = false;
         part.tried.clear();
+        part.asked_twice = false;
+        part.patience = None;
         part.again = 0;
         part.first_delay = None;
         part.answer = None;
