@@ -59,6 +59,8 @@ daemon. Exit code 0; 1 for an error; 2 for a wrong command line.";
     about = "Serves a SAN disk that has several paths to a virtual machine",
     long_about = ABOUT,
     after_long_help = EXAMPLES,
+    override_usage = "vhost-mpath <--socket-path SOCKET | --fd FD> --path PATH [--path PATH]… [OPTIONS]\n       \
+                      vhost-mpath ctl --control CONTROL <VERB>…",
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     subcommand_help_heading = "Commands",

@@ -84,6 +84,7 @@ enum Verb {
     /// Print what happens, as it happens.
     Events,
     /// End the daemon, as SIGTERM does.
+    #[command(visible_alias = "quit")]
     Shutdown,
 }
 

@@ -110,11 +110,18 @@ impl Server {
         }
     }
 
-    /// Accepts, reads and writes what can be without waiting.
-    pub(super) fn turn(&mut self) {
+    /// Accepts and reads what can be without waiting. What was read must be
+    /// worked off with [`Server::next_request`] before the next wait.
+    pub(super) fn receive(&mut self) {
         self.accept();
         for client in &mut self.clients {
             client.read();
+        }
+    }
+
+    /// Writes what can be without waiting; lets go of clients that are gone.
+    pub(super) fn send(&mut self) {
+        for client in &mut self.clients {
             client.flush();
         }
         self.clients.retain(|client| !client.is_over());
@@ -238,11 +245,7 @@ impl Client {
         while self.busy.is_none() && !self.closing && !self.broken {
             let frame = self.framer.next();
             match frame {
-                None => {
-                    // An end without more to do must not wait for the next turn.
-                    self.flush();
-                    return None;
-                }
+                None => return None,
                 Some(Frame::Garbage(desc)) => self.reply(None, Err(QmpError::generic(desc))),
                 Some(Frame::TooLong) => {
                     let desc = format!(

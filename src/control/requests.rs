@@ -140,14 +140,14 @@ impl Daemon {
     /// Serves the control socket as far as that goes without waiting.
     pub(super) fn serve_administrators(&mut self) {
         let Some(control) = &mut self.control else { return };
-        control.turn();
+        control.receive();
         self.settle_pending();
         while let Some(request) = self.control.as_mut().and_then(qmp::Server::next_request) {
             self.carry_out(request);
             self.settle_pending();
         }
         if let Some(control) = &mut self.control {
-            control.turn();
+            control.send();
         }
     }
 

@@ -21,7 +21,8 @@ impl Bench {
     fn connect(&mut self) -> Peer {
         let stream = UnixStream::connect(&self.path).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        self.server.turn();
+        self.server.receive();
+        self.server.send();
         Peer(BufReader::new(stream))
     }
 
@@ -36,9 +37,9 @@ impl Bench {
     }
 
     fn step(&mut self) -> Option<Request> {
-        self.server.turn();
+        self.server.receive();
         let request = self.server.next_request();
-        self.server.turn();
+        self.server.send();
         request
     }
 }
@@ -130,7 +131,7 @@ fn a_client_that_does_not_read_is_dropped_and_the_others_live() {
         bench.server.broadcast("FLOOD", &data);
         live.read();
     }
-    bench.server.turn();
+    bench.server.send();
     assert_eq!(bench.server.clients.len(), 1);
     drop(slow);
 }
@@ -144,7 +145,7 @@ fn a_client_that_closes_its_half_still_gets_its_answer() {
     let request = bench.step().unwrap();
     bench.server.answer(request.client, Ok(json!(1)));
     assert_eq!(peer.read()["return"], 1);
-    bench.server.turn();
+    bench.server.send();
     assert!(bench.server.clients.is_empty());
 }
 
@@ -156,7 +157,7 @@ fn an_endless_message_ends_the_connection() {
     peer.write(&"y".repeat(framing::MAX_MESSAGE));
     assert_eq!(bench.step(), None);
     assert!(peer.read()["error"]["desc"].as_str().is_some_and(|d| d.contains("longer than")));
-    bench.server.turn();
+    bench.server.send();
     assert!(bench.server.clients.is_empty());
 }
 
