@@ -15,10 +15,10 @@ const SIZE: u16 = 8;
 fn event() -> (OwnedFd, File) {
     let event = EventFd::new(EFD_NONBLOCK).unwrap();
     let ours = event.try_clone().unwrap();
-    (into_fd(event), File::from(into_fd(ours)))
+    (into_fd(&event), File::from(into_fd(&ours)))
 }
 
-fn into_fd(event: EventFd) -> OwnedFd {
+fn into_fd(event: &EventFd) -> OwnedFd {
     use std::os::fd::{AsRawFd, BorrowedFd};
     // SAFETY: the eventfd is open until the end of this function, by when it
     // has been duplicated; EventFd has no safe conversion.
