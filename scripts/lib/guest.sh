@@ -101,22 +101,30 @@ guest_build_initramfs() (
     echo "$n" >>"$w/mod/order"
   done
   # busybox makes ext2 only: the host's own mke2fs and e2fsck go along with their libraries.
-  for x in mke2fs e2fsck; do
-    x=$(command -v $x)
-    cp -L "$x" "$w/sbin/"
-    ldd "$x" | grep -oE '/[^ ]+\.so[^ ]*' | while read -r l; do mkdir -p "$w$(dirname "$l")"; cp -L "$l" "$w$l"; done
-  done
+  guest_add_program "$w" mke2fs
+  guest_add_program "$w" e2fsck
   [ ! -e /etc/mke2fs.conf ] || { mkdir -p "$w/etc"; cp /etc/mke2fs.conf "$w/etc/"; }
   (cd "$w" && find . | LC_ALL=C sort | cpio -o -H newc --quiet | gzip -1) >"$out.new"
   mv "$out.new" "$out"
 )
 
-# guest_add_job INITRD JOB OUT: the initramfs with one script as its job; the kernel reads archives one after another.
+# guest_add_program TREE NAME: a program of the host into a tree for the guest, with its libraries.
+guest_add_program() {
+  local x l
+  x=$(command -v "$2") || die "there is no $2 to take along for the guest"
+  mkdir -p "$1/sbin"
+  cp -L "$x" "$1/sbin/"
+  for l in $(ldd "$x" | grep -oE '/[^ ]+\.so[^ ]*'); do mkdir -p "$1$(dirname "$l")"; cp -L "$l" "$1$l"; done
+}
+
+# guest_add_job INITRD JOB OUT [TREE]: the initramfs with one script as its job, and more files where TREE is
+# given; the kernel reads archives one after another.
 guest_add_job() (
   w=$(mktemp -d)
   trap 'rm -rf "$w"' EXIT
+  [ -z "${4:-}" ] || cp -R "$4/." "$w/"
   cp "$2" "$w/job"
-  (cd "$w" && echo job | cpio -o -H newc --quiet | gzip -1) | cat "$1" - >"$3"
+  (cd "$w" && find . -mindepth 1 | cpio -o -H newc --quiet | gzip -1) | cat "$1" - >"$3"
 )
 
 # guest_qemu_at_least MAJOR MINOR
@@ -135,7 +143,7 @@ guest_accel() {
 }
 
 # guest_start DIR SOCKET JOB [QEMU OPTIONS…]: boot, console in DIR/console. JOB "" boots from the disk itself.
-# Sets GUEST_PID; what the caller writes to descriptor GUEST_IN reaches the guest's console.
+# GUEST_TREE names a directory of further files for the guest. Sets GUEST_PID; what the caller writes to descriptor GUEST_IN reaches the guest's console.
 guest_start() {
   local dir=$1 socket=$2 job=$3 accel cpu boot=()
   shift 3
@@ -149,7 +157,7 @@ guest_start() {
   # Opened for reading too, so that it neither blocks here nor ends when nobody writes.
   exec {GUEST_IN}<>"$dir/console.in"
   if [ -n "$job" ]; then
-    guest_add_job "$GUEST_INITRD" "$job" "$dir/initrd"
+    guest_add_job "$GUEST_INITRD" "$job" "$dir/initrd" "${GUEST_TREE:-}"
     boot=(-kernel "$GUEST_KERNEL" -initrd "$dir/initrd" -append "console=ttyS0 panic=-1 quiet loglevel=4")
   fi
   guest_qemu_command "$socket" "${GUEST_MEMORY:-512}" "${GUEST_CPUS:-2}" "$accel" "$cpu"

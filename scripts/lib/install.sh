@@ -15,11 +15,7 @@ guest    cpio                             cpio
 guest    xz                               xz-utils
 guest    zstd                             zstd
 guest    ldd                              libc-bin
-boot     syslinux                         syslinux
-boot     /usr/lib/syslinux/mbr/mbr.bin    syslinux-common
-boot     mcopy                            mtools
-boot     mkfs.vfat                        dosfstools
-boot     sfdisk                           fdisk
+boot     extlinux                         extlinux
 peer     qemu-storage-daemon              qemu-utils
 check    shellcheck                       shellcheck
 libvirt  libvirtd                         libvirt-daemon-system
