@@ -20,6 +20,7 @@ peer     qemu-storage-daemon              qemu-utils
 check    shellcheck                       shellcheck
 libvirt  libvirtd                         libvirt-daemon-system
 libvirt  virsh                            libvirt-clients
+libvirt  /usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so  libvirt-daemon-driver-qemu
 rig      mmdebstrap                       mmdebstrap
 ROWS
 }
