@@ -26,8 +26,10 @@ daemon_start() {
   DAEMON_CONTROL=$dir/control.sock
   DAEMON_LOG=$dir/daemon.log
   if daemon_is_peer; then
-    [ -e "$dir/peer.img" ] || truncate -s "${DAEMON_PEER_SIZE:-256M}" "$dir/peer.img"
-    "$VHOST_MPATH" --blockdev "driver=file,filename=$dir/peer.img,node-name=d0,discard=unmap" \
+    local file=${DAEMON_PEER_FILE:-$dir/peer.img} driver=file discard=unmap
+    # Not on a block device: the kernel would send WRITE SAME longer than LIO takes.
+    if [ -b "$file" ]; then driver=host_device discard=ignore; elif [ ! -e "$file" ]; then truncate -s 256M "$file"; fi
+    "$VHOST_MPATH" --blockdev "driver=$driver,filename=$file,node-name=d0,discard=$discard" \
       --export "type=vhost-user-blk,id=e0,addr.type=unix,addr.path=$DAEMON_SOCKET,node-name=d0,writable=on,num-queues=2" \
       >"$DAEMON_LOG" 2>&1 &
   else
