@@ -411,7 +411,6 @@ fn helpers_for(kind: PathKind, interface: Interface, wanted: usize) -> usize {
     wanted.clamp(1, most)
 }
 
-
 impl fmt::Debug for PathHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PathHandle")

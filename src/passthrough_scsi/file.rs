@@ -12,9 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::pool::{Scratch, Work};
-use crate::io::{
-    Blocks, Command, Completion, ErrnoFrom, Extent, Geometry, Identity, Limits, Op,
-};
+use crate::io::{Blocks, Command, Completion, ErrnoFrom, Extent, Geometry, Identity, Limits, Op};
 use crate::sys::block;
 use crate::sys::file::{self, DirectAlignment, Range};
 

@@ -56,7 +56,9 @@ pub enum ProofError {
         device_type: u8,
     },
     /// Neither VPD 83h nor 80h names it.
-    #[error("it has no identification (VPD page 83h or 80h), so its paths cannot be told from those of another disk")]
+    #[error(
+        "it has no identification (VPD page 83h or 80h), so its paths cannot be told from those of another disk"
+    )]
     Nameless,
     /// A block size nobody can serve.
     #[error("its logical blocks have {0} bytes; only 512, 1024, 2048 and 4096 can be served")]
@@ -124,7 +126,9 @@ fn is_attention(sense: &Sense) -> bool {
 /// to the path having failed.
 fn not_supported(error: &ProofError) -> bool {
     match error {
-        ProofError::Command { completion: Completion::Scsi { status, sense, host, .. }, .. } => {
+        ProofError::Command {
+            completion: Completion::Scsi { status, sense, host, .. }, ..
+        } => {
             *host == HostByte::OK
                 && *status == Status::CHECK_CONDITION
                 && sense.code().is_some_and(|code| code.key == Key::IllegalRequest)
@@ -221,11 +225,7 @@ fn listed(send: &Ask<'_>, pages: &[u8], code: u8) -> Result<Option<Vec<u8>>, Pro
 }
 
 /// WWID and unit serial number.
-fn names(
-    send: &Ask<'_>,
-    inquiry: &Inquiry,
-    pages: &[u8],
-) -> Result<(String, String), ProofError> {
+fn names(send: &Ask<'_>, inquiry: &Inquiry, pages: &[u8]) -> Result<(String, String), ProofError> {
     let identification = listed(send, pages, vpd::IDENTIFICATION)?;
     let serial = listed(send, pages, vpd::SERIAL)?;
     let fallback = serial.as_deref().map(|page| (inquiry, page));

@@ -41,8 +41,11 @@ impl ScsiNode {
     /// One blocking command with a buffer of ours; any thread.
     pub(super) fn execute(&self, cdb: &Cdb, data_in: &mut [u8], timeout: Duration) -> Completion {
         let data = [segment::of(data_in)];
-        let (direction, data) =
-            if data[0].len == 0 { (Direction::None, &data[..0]) } else { (Direction::In, &data[..]) };
+        let (direction, data) = if data[0].len == 0 {
+            (Direction::None, &data[..0])
+        } else {
+            (Direction::In, &data[..])
+        };
         let (fd, interface) = (self.file.as_fd(), self.interface);
         scsi_generic::without_signals(|| {
             // SAFETY: `data_in` is borrowed exclusively until this returns.

@@ -288,8 +288,7 @@ fn what_is_beyond_the_capacity_is_rejected_and_room_comes_with_completions() {
     let mut data = vec![0; 512];
     let list = [segment::of(&mut data)];
     let op = Op::Read(Extent::new(0, 1));
-    let command =
-        Command { op, data: &list, extents: &[], passthrough: false, timeout: TIMEOUT };
+    let command = Command { op, data: &list, extents: &[], passthrough: false, timeout: TIMEOUT };
     let capacity = thread.port.capacity();
     for _ in 0..capacity {
         assert_eq!(thread.issue(&command), Ok(Issued::Pending));
@@ -312,8 +311,7 @@ fn the_ring_rejects_beyond_its_share_and_recovers() {
     let mut data = vec![0; 512];
     let list = [segment::of(&mut data)];
     let op = Op::Read(Extent::new(0, 1));
-    let command =
-        Command { op, data: &list, extents: &[], passthrough: false, timeout: TIMEOUT };
+    let command = Command { op, data: &list, extents: &[], passthrough: false, timeout: TIMEOUT };
     let capacity = thread.port.capacity();
     assert_eq!(capacity, 64);
     for _ in 0..capacity {
@@ -344,8 +342,7 @@ fn our_own_mistakes_never_reach_a_path() {
 fn a_file_that_is_no_scsi_device_proves_nothing() {
     let node = scsi_node("/dev/null", Interface::V3);
     let about = about(PathKind::ScsiGeneric, Transport::SgIo);
-    let error =
-        PathHandle::new(about, Opened::Scsi(node), 4, TIMEOUT, Box::new(())).unwrap_err();
+    let error = PathHandle::new(about, Opened::Scsi(node), 4, TIMEOUT, Box::new(())).unwrap_err();
     assert!(error.to_string().starts_with("INQUIRY failed: Inappropriate ioctl"), "{error}");
 }
 
