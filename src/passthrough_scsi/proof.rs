@@ -302,3 +302,6 @@ fn limits(
         fua,
     }
 }
+
+#[cfg(test)]
+mod tests;
