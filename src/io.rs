@@ -181,6 +181,8 @@ pub struct Request {
     /// Device-writable segments that receive the front's answer (for blk the
     /// status byte; for scsi the response header).
     pub reply: Vec<Segment>,
+    /// An [`Op::WriteZeroes`] must be durable before it completes (write-through).
+    pub durable: bool,
     /// Bytes of data-in the front reports in the used element on success.
     pub data_in_len: u32,
     /// Memory generation the segments point into (see `guest::memory`).
@@ -197,6 +199,7 @@ impl Request {
         self.data.clear();
         self.extents.clear();
         self.reply.clear();
+        self.durable = false;
         self.data_in_len = 0;
         self.memory_generation = 0;
     }
@@ -335,4 +338,39 @@ pub struct Geometry {
     pub product: String,
     /// INQUIRY revision, trimmed.
     pub revision: String,
+}
+
+/// What a front made of a descriptor chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// The request is complete and valid: hand it to the request core.
+    Submit,
+    /// Answered already (GET_ID, a malformed or refused request); the chain
+    /// goes back with this many bytes written.
+    Answered {
+        /// For the used element.
+        used_len: u32,
+    },
+}
+
+/// A virtio device's request format: chain to [`Request`], [`Outcome`] to answer.
+///
+/// One instance per queue thread; no method blocks, allocates in the good path
+/// or calls back into the queue thread. Segments point into guest memory that
+/// the caller keeps mapped for the duration of the call, and until `finish`
+/// for what was stored in the request.
+pub trait Front: Send {
+    /// Reads the chain (device-readable and device-writable segments in
+    /// descriptor order) and fills `request`, which arrives reset except for
+    /// `tag`, `arrived` and `memory_generation`.
+    fn parse(
+        &mut self,
+        readable: &[Segment],
+        writable: &[Segment],
+        request: &mut Request,
+    ) -> Parsed;
+
+    /// Writes the answer for a submitted request; returns the byte count of
+    /// the used element.
+    fn finish(&mut self, request: &Request, outcome: &Outcome) -> u32;
 }

@@ -8,7 +8,15 @@
 //! The library holds all the logic so that integration tests, benches and the
 //! simulation use the very code the daemon runs; it is not a stable API.
 
+pub mod guest;
+pub mod host;
 pub mod io;
 pub mod mpath;
+pub mod passthrough_scsi;
+pub mod queue;
 pub mod scsi;
 pub mod sim;
+pub mod sys;
+pub mod vhost_blk;
+pub mod vhost_user;
+pub mod virtio;

@@ -1,3 +1,687 @@
-//! The multipath engine.
+//! The multipath engine: a pure state machine over (time, event).
+//!
+//! [`Multipath`] owns the state of one map: its paths, path groups, checks,
+//! failures, reinstatement and queueing policy. It performs no I/O and reads
+//! no clock; every step is `handle(now, event, &mut effects)` and the owner
+//! (the control thread, or the simulation) carries out the effects. It does
+//! not see guest I/O in the good case: queue threads choose paths themselves
+//! from the published [`PathTable`] and report only what bears on a path.
+//!
+//! Names and rules follow multipath-tools and dm-multipath; where they differ
+//! the module concerned says why.
 
+pub mod checker;
+pub mod classify;
+pub mod effect;
+pub mod event;
+pub mod path;
+pub mod path_group;
+pub mod policy;
+pub mod selector;
 pub mod snapshot;
+pub mod topology;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::io::{Identity, Time};
+use checker::{CheckerKind, Verdict};
+use classify::PathVerdict;
+use effect::{Cause, Change, Effect, Effects};
+use event::{Event, IoReason, IoReport};
+use path::{CheckerState, Outstanding, Path, PathState};
+use path_group::PathGroup;
+use policy::{NoPathRetry, Policy};
+use snapshot::{GroupView, MAX_PATHS, PathId, PathTable, PathView, Queueing};
+use topology::{GroupStatus, Topology, TopologyGroup};
+
+/// A path about to join the map. Its owner has opened it, claimed it and read
+/// `identity` through the very file that will carry the I/O (law 2).
+#[derive(Clone, Debug)]
+pub struct NewPath {
+    /// Unique name within the map.
+    pub name: String,
+    /// What it leads to.
+    pub identity: Identity,
+    /// How to check it.
+    pub checker: CheckerKind,
+}
+
+/// Why a path cannot join, or an administrator's request cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// Different WWID.
+    #[error(
+        "path {name} leads to another LU: its WWID is {found}, the map's is {expected}; \
+         remove it, or start a second instance for that LU"
+    )]
+    OtherLu {
+        /// The path.
+        name: String,
+        /// Its WWID.
+        found: String,
+        /// The map's.
+        expected: String,
+    },
+    /// Same WWID, different capacity or block size.
+    #[error(
+        "path {name} has {found_blocks} blocks of {found_size} bytes, the map has \
+         {blocks} of {size}; rescan the device so that all paths agree"
+    )]
+    OtherSize {
+        /// The path.
+        name: String,
+        /// Its capacity.
+        found_blocks: u64,
+        /// Its block size.
+        found_size: u32,
+        /// The map's capacity.
+        blocks: u64,
+        /// The map's block size.
+        size: u32,
+    },
+    /// The name is taken.
+    #[error("path {0} is in the map already; give the second one another name")]
+    Duplicate(String),
+    /// No free slot.
+    #[error("the map has {MAX_PATHS} paths already, which is the most it can have")]
+    Full,
+    /// No such path.
+    #[error("there is no path {0} in the map; `show paths` lists them")]
+    NoSuchPath(String),
+    /// Taking the last path away would leave nothing.
+    #[error("path {0} is the map's last path; add another first, or `quit`")]
+    LastPath(String),
+}
+
+/// The state machine of one map.
+#[derive(Debug)]
+pub struct Multipath {
+    identity: Identity,
+    policy: Policy,
+    /// By slot.
+    paths: Vec<Option<Path>>,
+    /// Generations used per slot, so that none is used twice.
+    generations: Vec<u32>,
+    /// Slots of removed paths that a queue thread may still use.
+    retiring: Vec<u8>,
+    /// Slots in the order in which paths were configured.
+    order: Vec<u8>,
+    groups: Vec<PathGroup>,
+    /// Index into `groups` of the one in use.
+    current: Option<usize>,
+    published: Option<Arc<PathTable>>,
+    generation: u64,
+    numbers: u32,
+    no_path_since: Option<Time>,
+    queueing_ended: bool,
+    path_faults: u64,
+    switches: u64,
+    queue_timeouts: u64,
+}
+
+impl Multipath {
+    /// A map of `identity` without paths.
+    pub fn new(identity: Identity, policy: Policy) -> Multipath {
+        Multipath {
+            identity,
+            policy,
+            paths: Vec::new(),
+            generations: Vec::new(),
+            retiring: Vec::new(),
+            order: Vec::new(),
+            groups: Vec::new(),
+            current: None,
+            published: None,
+            generation: 0,
+            numbers: 0,
+            no_path_since: None,
+            queueing_ended: false,
+            path_faults: 0,
+            switches: 0,
+            queue_timeouts: 0,
+        }
+    }
+
+    /// What the map is a map of.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The table last published.
+    pub fn table(&self) -> Option<&Arc<PathTable>> {
+        self.published.as_ref()
+    }
+
+    /// The path of that id, if it is still in the map.
+    pub fn path(&self, id: PathId) -> Option<&Path> {
+        self.paths.get(usize::from(id.slot))?.as_ref().filter(|p| p.id == id)
+    }
+
+    /// The path of that name.
+    pub fn path_by_name(&self, name: &str) -> Result<&Path, MapError> {
+        self.all().find(|p| p.name == name).ok_or_else(|| MapError::NoSuchPath(name.to_owned()))
+    }
+
+    /// Adds a proven path; it carries I/O from the next table on.
+    ///
+    /// The owner makes the path known to the queue threads under the returned
+    /// id *before* it carries out the effects.
+    pub fn add_path(
+        &mut self,
+        now: Time,
+        new: NewPath,
+        fx: &mut Effects,
+    ) -> Result<PathId, MapError> {
+        self.admits(&new.name, &new.identity)?;
+        let slot = self.free_slot()?;
+        let id = PathId { slot, generation: self.generations[usize::from(slot)] };
+        // Spread the checks of a map's paths over the interval.
+        let interval = self.policy.polling_interval;
+        let next_check = now + interval * u32::from(slot % 8) / 8 + interval / 2;
+        let name = new.name.clone();
+        self.paths[usize::from(slot)] = Some(Path {
+            id,
+            name: new.name,
+            checker: new.checker,
+            state: PathState::Active,
+            checker_state: CheckerState::Ready,
+            failed_by_administrator: false,
+            priority: 1,
+            epoch: 1,
+            failures: 0,
+            last_cause: None,
+            next_check,
+            interval,
+            check: None,
+            proof: None,
+        });
+        self.order.push(slot);
+        self.regroup();
+        fx.push(Effect::Notify(Change::PathAdded { path: name }));
+        self.settle(now, fx);
+        Ok(id)
+    }
+
+    /// Whether a path of that name and identity could be added: lets the owner
+    /// refuse before it spends anything on the path.
+    pub fn admits(&self, name: &str, found: &Identity) -> Result<(), MapError> {
+        if self.all().any(|p| p.name == name) {
+            return Err(MapError::Duplicate(name.to_owned()));
+        }
+        let map = &self.identity;
+        if found.wwid != map.wwid {
+            return Err(MapError::OtherLu {
+                name: name.to_owned(),
+                found: found.wwid.clone(),
+                expected: map.wwid.clone(),
+            });
+        }
+        if (found.capacity, found.block_size) != (map.capacity, map.block_size) {
+            return Err(MapError::OtherSize {
+                name: name.to_owned(),
+                found_blocks: found.capacity.0,
+                found_size: found.block_size,
+                blocks: map.capacity.0,
+                size: map.block_size,
+            });
+        }
+        Ok(())
+    }
+
+    /// `del path`: takes the path out of the map.
+    pub fn remove_path(
+        &mut self,
+        now: Time,
+        name: &str,
+        fx: &mut Effects,
+    ) -> Result<PathId, MapError> {
+        let id = self.path_by_name(name)?.id;
+        if self.order.len() == 1 {
+            return Err(MapError::LastPath(name.to_owned()));
+        }
+        let slot = usize::from(id.slot);
+        let in_use = self.current.map(|c| self.groups[c].slots.clone());
+        self.paths[slot] = None;
+        self.generations[slot] += 1;
+        self.retiring.push(id.slot);
+        self.order.retain(|&s| s != id.slot);
+        self.regroup();
+        // Removing a path must not move I/O off the group in use.
+        self.current = in_use.and_then(|old| {
+            self.groups.iter().position(|g| g.slots.iter().any(|s| old.contains(s)))
+        });
+        fx.push(Effect::Notify(Change::PathRemoved { path: name.to_owned() }));
+        self.settle(now, fx);
+        fx.push(Effect::Retire(id));
+        Ok(id)
+    }
+
+    /// The owner has closed a path it was told to retire: its slot is free.
+    pub fn retired(&mut self, id: PathId) {
+        self.retiring.retain(|&slot| slot != id.slot);
+    }
+
+    /// `fail path`: no I/O on it until [`Multipath::reinstate_path`].
+    pub fn fail_path(&mut self, now: Time, name: &str, fx: &mut Effects) -> Result<(), MapError> {
+        let id = self.path_by_name(name)?.id;
+        if let Some(path) = self.path_mut(id) {
+            path.failed_by_administrator = true;
+        }
+        self.fail(now, id, Cause::Administrator, fx);
+        self.settle(now, fx);
+        Ok(())
+    }
+
+    /// `reinstate path`: lifts `fail path`. The path is checked and its
+    /// identity proven at once; it carries I/O when both succeed.
+    pub fn reinstate_path(
+        &mut self,
+        now: Time,
+        name: &str,
+        fx: &mut Effects,
+    ) -> Result<(), MapError> {
+        let id = self.path_by_name(name)?.id;
+        if let Some(path) = self.path_mut(id) {
+            path.failed_by_administrator = false;
+        }
+        self.check_now(now, id, fx);
+        self.settle(now, fx);
+        Ok(())
+    }
+
+    /// Takes one step.
+    pub fn handle(&mut self, now: Time, event: Event, fx: &mut Effects) {
+        match event {
+            Event::Io(report) => self.io_report(now, report, fx),
+            Event::Checked { path, check, verdict } => self.checked(now, path, check, verdict, fx),
+            Event::Proven { path, proof, identity } => {
+                self.proven(now, path, proof, identity, fx);
+            }
+            Event::Timer => {}
+        }
+        self.run_due_checks(now, fx);
+        self.settle(now, fx);
+    }
+
+    /// When to send the next `Event::Timer`; `None` while there is no path.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let paths = self.all().filter_map(|p| match (p.check, p.proof) {
+            (Some(o), _) | (None, Some(o)) if !o.late => {
+                Some(o.since + self.policy.checker_timeout)
+            }
+            (Some(_), _) | (_, Some(_)) => None,
+            (None, None) => Some(p.next_check),
+        });
+        paths.chain(self.queueing_deadline()).min()
+    }
+
+    /// A copy of the state for display.
+    pub fn topology(&self) -> Topology {
+        let group = |(i, g): (usize, &PathGroup)| {
+            let rank = path_group::rank(self.members(g));
+            TopologyGroup {
+                number: group_number(i),
+                priority: rank.priority,
+                status: match (rank.usable, self.current == Some(i)) {
+                    (false, _) => GroupStatus::Disabled,
+                    (true, true) => GroupStatus::Active,
+                    (true, false) => GroupStatus::Enabled,
+                },
+                paths: self.members(g).cloned().collect(),
+            }
+        };
+        Topology {
+            identity: self.identity.clone(),
+            policy: self.policy,
+            groups: self.groups.iter().enumerate().map(group).collect(),
+            queueing: self.queueing() == Queueing::Hold,
+            usable: self.usable(),
+            path_faults: self.path_faults,
+            switches: self.switches,
+            generation: self.generation,
+            queue_timeouts: self.queue_timeouts,
+        }
+    }
+
+    // --- what happens to a path -------------------------------------------
+
+    fn io_report(&mut self, now: Time, report: IoReport, fx: &mut Effects) {
+        let id = report.path;
+        // A report about an earlier epoch, or about a path that is not in
+        // use, says nothing new.
+        if !self.path(id).is_some_and(|p| p.epoch == report.epoch && p.is_usable()) {
+            return;
+        }
+        let cause = Cause::Io(report.reason);
+        match report.reason {
+            IoReason::Judged { verdict: PathVerdict::Keep, .. } => {}
+            IoReason::Judged { verdict: PathVerdict::Check, .. } => self.check_now(now, id, fx),
+            IoReason::Judged { verdict: PathVerdict::Fail, .. } => self.fail(now, id, cause, fx),
+            IoReason::Judged { verdict: PathVerdict::Doubt, .. } => {
+                self.set_state(id, PathState::Doubt, cause);
+                self.prove(now, id, fx);
+            }
+            IoReason::Hung { .. } => {
+                self.set_state(id, PathState::Suspect, cause);
+                self.check_now(now, id, fx);
+            }
+        }
+    }
+
+    fn checked(&mut self, now: Time, id: PathId, check: u32, verdict: Verdict, fx: &mut Effects) {
+        let (polling, ceiling) = (self.policy.polling_interval, self.policy.max_polling_interval());
+        let Some(path) = self.path_mut(id) else { return };
+        if path.check.is_none_or(|o| o.number != check) {
+            return;
+        }
+        path.check = None;
+        path.checker_state = match verdict {
+            Verdict::Up { .. } => CheckerState::Ready,
+            Verdict::Ghost => CheckerState::Ghost,
+            Verdict::Pending => CheckerState::Pending,
+            Verdict::Down => CheckerState::Faulty,
+            Verdict::Disconnected => CheckerState::Disconnected,
+            Verdict::TimedOut => CheckerState::TimedOut,
+        };
+        path.interval = match verdict {
+            Verdict::Up { .. } if path.is_usable() => (path.interval * 2).min(ceiling),
+            Verdict::Pending => Duration::from_secs(1),
+            _ => polling,
+        };
+        path.next_check = now + path.interval;
+        match (verdict, path.state) {
+            (Verdict::Up { doubt: false }, PathState::Active) | (Verdict::Pending, _) => {}
+            (Verdict::Up { .. }, PathState::Active) => {
+                self.set_state(id, PathState::Doubt, Cause::Checker("unit attention"));
+                self.prove(now, id, fx);
+            }
+            (Verdict::Up { .. }, _) if path.failed_by_administrator => {}
+            (Verdict::Up { .. }, _) => self.prove(now, id, fx),
+            (down, _) => {
+                let word = match down {
+                    Verdict::Ghost => "ghost",
+                    Verdict::Disconnected => "disconnected",
+                    Verdict::TimedOut => "i/o timeout",
+                    _ => "faulty",
+                };
+                self.fail(now, id, Cause::Checker(word), fx);
+            }
+        }
+    }
+
+    fn proven(
+        &mut self,
+        now: Time,
+        id: PathId,
+        proof: u32,
+        identity: Result<Identity, String>,
+        fx: &mut Effects,
+    ) {
+        let expected = self.identity.clone();
+        let Some(path) = self.path_mut(id) else { return };
+        if path.proof.is_none_or(|o| o.number != proof) {
+            return;
+        }
+        path.proof = None;
+        path.next_check = now + path.interval;
+        match identity {
+            Ok(found) if found == expected => self.reinstate(now, id, fx),
+            Ok(found) => self.fail(now, id, Cause::IdentityMismatch { expected, found }, fx),
+            Err(why) => self.fail(now, id, Cause::IdentityUnknown(why), fx),
+        }
+    }
+
+    fn reinstate(&mut self, now: Time, id: PathId, fx: &mut Effects) {
+        let interval = self.policy.polling_interval;
+        let Some(path) = self.path_mut(id) else { return };
+        if path.failed_by_administrator || path.is_usable() {
+            return;
+        }
+        path.state = PathState::Active;
+        path.checker_state = CheckerState::Ready;
+        path.epoch += 1;
+        path.interval = interval;
+        path.next_check = now + interval;
+        let name = path.name.clone();
+        let usable = self.usable();
+        fx.push(Effect::Notify(Change::PathReinstated { path: name, usable }));
+    }
+
+    /// Takes a path out of use. Told once: a path that is down stays down
+    /// silently, unless the cause becomes a different identity.
+    fn fail(&mut self, now: Time, id: PathId, cause: Cause, fx: &mut Effects) {
+        let interval = self.policy.polling_interval;
+        let Some(path) = self.path_mut(id) else { return };
+        let news = path.state != PathState::Failed
+            || (matches!(cause, Cause::IdentityMismatch { .. })
+                && path.last_cause.as_ref() != Some(&cause));
+        path.state = PathState::Failed;
+        path.interval = interval;
+        path.next_check = now + interval;
+        if matches!(path.checker_state, CheckerState::Ready) && !path.failed_by_administrator {
+            path.checker_state = CheckerState::Faulty;
+        }
+        if !news {
+            return;
+        }
+        path.failures += 1;
+        path.last_cause = Some(cause.clone());
+        let name = path.name.clone();
+        self.path_faults += 1;
+        let left = self.usable();
+        fx.push(Effect::Notify(Change::PathFailed { path: name, cause, left }));
+    }
+
+    fn set_state(&mut self, id: PathId, state: PathState, cause: Cause) {
+        if let Some(path) = self.path_mut(id) {
+            path.state = state;
+            path.last_cause = Some(cause);
+        }
+    }
+
+    // --- checks -----------------------------------------------------------
+
+    fn check_now(&mut self, now: Time, id: PathId, fx: &mut Effects) {
+        self.numbers += 1;
+        let number = self.numbers;
+        let Some(path) = self.path_mut(id) else { return };
+        // One check at a time: the answer under way counts.
+        if path.check.is_none() && path.proof.is_none() {
+            path.check = Some(Outstanding { number, since: now, late: false });
+            fx.push(Effect::Check { path: id, check: number });
+        }
+    }
+
+    fn prove(&mut self, now: Time, id: PathId, fx: &mut Effects) {
+        self.numbers += 1;
+        let number = self.numbers;
+        let Some(path) = self.path_mut(id) else { return };
+        // A proof under way may have read what was true before this doubt:
+        // its answer no longer counts.
+        path.proof = Some(Outstanding { number, since: now, late: false });
+        fx.push(Effect::Prove { path: id, proof: number });
+    }
+
+    fn run_due_checks(&mut self, now: Time, fx: &mut Effects) {
+        let timeout = self.policy.checker_timeout;
+        for slot in self.order.clone() {
+            let Some(path) = self.paths[usize::from(slot)].as_mut() else { continue };
+            let id = path.id;
+            let mut timed_out = false;
+            for o in [&mut path.check, &mut path.proof].into_iter().flatten() {
+                timed_out |= !o.late && o.since + timeout <= now;
+                o.late |= timed_out;
+            }
+            if timed_out {
+                path.checker_state = CheckerState::TimedOut;
+                self.fail(now, id, Cause::Checker("i/o timeout"), fx);
+            } else if path.check.is_none() && path.proof.is_none() && path.next_check <= now {
+                self.check_now(now, id, fx);
+            }
+        }
+    }
+
+    // --- groups, queueing, publication -------------------------------------
+
+    fn regroup(&mut self) {
+        let paths = self.order.iter().filter_map(|&s| self.paths[usize::from(s)].as_ref());
+        self.groups = path_group::group(self.policy.grouping, paths);
+    }
+
+    /// Brings everything derived up to date after a step: the group in use,
+    /// the queueing policy, check times while no path is left, the table.
+    fn settle(&mut self, now: Time, fx: &mut Effects) {
+        self.choose_group(fx);
+        self.track_no_path(now, fx);
+        self.publish(fx);
+    }
+
+    /// Keeps the group in use as long as it has a usable path (failback
+    /// manual), else takes the best.
+    fn choose_group(&mut self, fx: &mut Effects) {
+        let usable =
+            |i: usize| self.groups.get(i).is_some_and(|g| self.members(g).any(Path::is_usable));
+        if self.current.is_some_and(usable) {
+            return;
+        }
+        let best = (0..self.groups.len())
+            .rev() // max_by_key takes the last of equals; the first shall win
+            .map(|i| (i, path_group::rank(self.members(&self.groups[i]))))
+            .filter(|(_, rank)| rank.usable)
+            .max_by_key(|&(_, rank)| rank);
+        let Some((to, _)) = best else { return };
+        let from = self.current.replace(to);
+        if from.is_some() && from != Some(to) {
+            self.switches += 1;
+        }
+        if from != Some(to) {
+            let from = from.map(group_number);
+            fx.push(Effect::Notify(Change::GroupSwitched { from, to: group_number(to) }));
+        }
+    }
+
+    fn track_no_path(&mut self, now: Time, fx: &mut Effects) {
+        if self.usable() > 0 || self.order.is_empty() {
+            if self.no_path_since.take().is_some() {
+                self.queueing_ended = false;
+                fx.push(Effect::Notify(Change::Recovered));
+            }
+            return;
+        }
+        if self.no_path_since.is_none() {
+            self.no_path_since = Some(now);
+            let held = self.queueing() == Queueing::Hold;
+            fx.push(Effect::Notify(Change::NoPath { held }));
+        }
+        let soon = now + self.policy.no_path_interval;
+        for path in self.paths.iter_mut().flatten() {
+            path.next_check = path.next_check.min(soon);
+        }
+        if self.queueing_deadline().is_some_and(|d| d <= now) {
+            self.queueing_ended = true;
+            self.queue_timeouts += 1;
+            fx.push(Effect::Notify(Change::QueueingEnded));
+        }
+    }
+
+    fn queueing_deadline(&self) -> Option<Time> {
+        match (self.policy.no_path_retry, self.no_path_since) {
+            (NoPathRetry::Times(n), Some(since)) if !self.queueing_ended => {
+                Some(since + self.policy.polling_interval * n)
+            }
+            _ => None,
+        }
+    }
+
+    /// What becomes of requests while no path is usable. While a decision
+    /// about a path is under way they wait for it, whatever the policy.
+    fn queueing(&self) -> Queueing {
+        let undecided = self.usable() == 0 && self.all().any(Path::is_undecided);
+        match self.policy.no_path_retry {
+            _ if undecided => Queueing::Hold,
+            NoPathRetry::Fail => Queueing::Fail,
+            NoPathRetry::Times(_) if self.queueing_ended => Queueing::Fail,
+            NoPathRetry::Queue | NoPathRetry::Times(_) => Queueing::Hold,
+        }
+    }
+
+    fn publish(&mut self, fx: &mut Effects) {
+        let mut table = PathTable {
+            generation: self.generation,
+            groups: self.group_views(),
+            queueing: self.queueing(),
+            selector: self.policy.selector,
+        };
+        if self.published.as_deref() == Some(&table) {
+            return;
+        }
+        self.generation += 1;
+        table.generation = self.generation;
+        let table = Arc::new(table);
+        self.published = Some(Arc::clone(&table));
+        fx.push(Effect::Publish(table));
+    }
+
+    /// Groups with a usable path: the one in use first, then by rank.
+    fn group_views(&self) -> Vec<GroupView> {
+        let mut order: Vec<usize> = (0..self.groups.len()).collect();
+        order.sort_by_key(|&i| {
+            let rank = path_group::rank(self.members(&self.groups[i]));
+            (self.current != Some(i), std::cmp::Reverse(rank), i)
+        });
+        let view = |i: usize| GroupView {
+            number: group_number(i),
+            paths: self
+                .members(&self.groups[i])
+                .filter(|p| p.is_usable())
+                .map(|p| PathView { id: p.id, epoch: p.epoch, priority: p.priority })
+                .collect(),
+        };
+        order.into_iter().map(view).filter(|g| !g.paths.is_empty()).collect()
+    }
+
+    // --- small things -------------------------------------------------------
+
+    fn all(&self) -> impl Iterator<Item = &Path> {
+        self.paths.iter().flatten()
+    }
+
+    fn members<'a>(&'a self, group: &'a PathGroup) -> impl Iterator<Item = &'a Path> {
+        group.slots.iter().filter_map(|&s| self.paths[usize::from(s)].as_ref())
+    }
+
+    fn path_mut(&mut self, id: PathId) -> Option<&mut Path> {
+        self.paths.get_mut(usize::from(id.slot))?.as_mut().filter(|p| p.id == id)
+    }
+
+    fn usable(&self) -> usize {
+        self.all().filter(|p| p.is_usable()).count()
+    }
+
+    fn first_free(&self) -> Option<usize> {
+        (0u8..).zip(&self.paths).position(|(s, p)| p.is_none() && !self.retiring.contains(&s))
+    }
+
+    fn free_slot(&mut self) -> Result<u8, MapError> {
+        let slot = match self.first_free() {
+            Some(free) => free,
+            None if self.paths.len() < MAX_PATHS => {
+                self.paths.push(None);
+                self.generations.push(0);
+                self.paths.len() - 1
+            }
+            None => return Err(MapError::Full),
+        };
+        u8::try_from(slot).map_err(|_| MapError::Full)
+    }
+}
+
+/// Groups are counted from 1, as `multipath -ll` and `switchgroup` do.
+fn group_number(index: usize) -> u16 {
+    u16::try_from(index + 1).unwrap_or(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,16 @@
 //! No I/O, no clock, no policy: what a sense *means* for a path is decided in
 //! `mpath::classify`. Both sides use it: the transports build and read
 //! commands of real LUs, the simulated array answers them.
+//!
+//! Parsers take bytes from guests and arrays alike: they never panic, and
+//! they answer `None` rather than guess when a field is missing.
 
+mod be;
+pub mod capacity;
+pub mod cdb;
+pub mod inquiry;
+pub mod mode;
 pub mod sense;
 pub mod status;
+pub mod unmap;
+pub mod vpd;

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+mod words;
+
+pub use words::describe;
+
 /// Most sense bytes kept: what the kernel's SG_IO and virtio-scsi carry.
 pub const SENSE_MAX: usize = 96;
 

@@ -1,0 +1,24 @@
+//! The host's side of a path: what a device is, who else uses it, opening and
+//! claiming it.
+//!
+//! [`open_path`] turns the administrator's words ([`PathSpec`]) into a
+//! [`PathHandle`](crate::passthrough_scsi::PathHandle) that has proved what it
+//! is a path to. It blocks (open, sysfs, INQUIRY): control thread only. Not
+//! here: carrying commands (`passthrough_scsi`), deciding whether a path
+//! belongs to a map (`mpath`).
+
+mod error;
+mod image;
+mod open;
+mod registry;
+mod spec;
+mod sysfs;
+mod users;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::OpenError;
+pub use open::{Options, TransportChoice, open_path};
+pub use spec::{PathSpec, SpecError, parse_size};
+pub use sysfs::{DevT, DeviceState, device_state};

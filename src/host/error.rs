@@ -1,0 +1,181 @@
+//! Why a path cannot be opened: one variant per cause, each with the path, the
+//! cause and the next step in words.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::passthrough_scsi::HandleError;
+
+use super::users::User;
+
+/// Why a path cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// ENOENT.
+    #[error("{path}: no such file or device; `lsblk -S` lists the SCSI disks this host sees")]
+    NotFound {
+        /// Which.
+        path: PathBuf,
+    },
+    /// EACCES, EPERM.
+    #[error(
+        "{path}: permission denied; run as root, or as a user in group `disk` with CAP_SYS_RAWIO (needed for SCSI commands such as PERSISTENT RESERVE and UNMAP)"
+    )]
+    Permission {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The device or file refuses writing.
+    #[error("{path}: is write protected; give --read-only to serve it read-only")]
+    WriteProtected {
+        /// Which.
+        path: PathBuf,
+    },
+    /// ENXIO, ENODEV.
+    #[error(
+        "{path}: the device does not answer (state: {state}); check the cabling and `cat /sys/block/*/device/state`, write `running` there to bring an offline device back"
+    )]
+    Offline {
+        /// Which.
+        path: PathBuf,
+        /// Of sysfs, or `unknown`.
+        state: String,
+    },
+    /// Neither block, sg, bsg nor regular file.
+    #[error("{path}: is {what}; a path is a block device, an sg or bsg node, or a regular file")]
+    WrongKind {
+        /// Which.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A partition of a SCSI disk.
+    #[error("{path}: is a partition; SCSI commands address the whole disk, give {disk} instead")]
+    Partition {
+        /// Which.
+        path: PathBuf,
+        /// Its disk.
+        disk: String,
+    },
+    /// A multipath device is not a path.
+    #[error(
+        "{path}: is itself a multipath device ({name}) that would hide the paths' errors; give its paths instead: {paths}"
+    )]
+    MultipathHead {
+        /// Which.
+        path: PathBuf,
+        /// Map name or device.
+        name: String,
+        /// Its slaves.
+        paths: String,
+    },
+    /// Somebody holds it.
+    #[error("{path}: is in use by {user}; {step}", step = .user.next_step())]
+    InUse {
+        /// Which.
+        path: PathBuf,
+        /// By whom.
+        user: User,
+    },
+    /// Another open file holds the lock.
+    #[error(
+        "{path}: is locked by another open of it: another vhost-mpath, a QEMU or qemu-img, or another kind of path in this process; end that first (`lslocks`, `fuser -v {path}`)"
+    )]
+    Locked {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A size that is no disk.
+    #[error(
+        "{path}: has {bytes} bytes; a disk needs a whole number of {block_size}-byte blocks, at least one (`truncate -s 1G {path}` makes a file of that size)"
+    )]
+    Size {
+        /// Which.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// Logical block size.
+        block_size: u32,
+    },
+    /// A block size that cannot be served.
+    #[error("{path}: has logical blocks of {block_size} bytes; only 512 to 4096 can be served")]
+    BlockSize {
+        /// Which.
+        path: PathBuf,
+        /// Its block size.
+        block_size: u32,
+    },
+    /// The transport asked for does not fit.
+    #[error("{path}: transport {transport} is not possible: {why}")]
+    Transport {
+        /// Which.
+        path: PathBuf,
+        /// As asked for.
+        transport: &'static str,
+        /// Reason and next step.
+        why: String,
+    },
+    /// A simulated LU's image does not exist and no size was given.
+    #[error("{path}: no such image; add size= to have it made, for instance sim:{path},size=1G")]
+    NoImage {
+        /// Which.
+        path: PathBuf,
+    },
+    /// `size=` or `bs=` contradict the image.
+    #[error(
+        "{path}: {what} is {found}, but {asked} was asked for; leave the option out or use another image"
+    )]
+    ImageDiffers {
+        /// Which.
+        path: PathBuf,
+        /// Size or block size.
+        what: &'static str,
+        /// The image's.
+        found: u64,
+        /// The option's.
+        asked: u64,
+    },
+    /// The sidecar cannot be read.
+    #[error("{path}: carries no usable identity: {why}; delete it to give the image a new one")]
+    Sidecar {
+        /// The sidecar file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Two images with one WWID.
+    #[error(
+        "{path}: is a copy that carries the WWID of another open image ({wwid}), and would be taken for the same disk; delete {path}.lu to give it its own"
+    )]
+    CopiedIdentity {
+        /// Which.
+        path: PathBuf,
+        /// The WWID of both.
+        wwid: String,
+    },
+    /// `name=` is taken.
+    #[error("name={name}: another path has that name")]
+    NameTaken {
+        /// Which.
+        name: String,
+    },
+    /// It opened, but did not prove what it is.
+    #[error("{path}: opened, but cannot be used: {source}")]
+    Unproven {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: HandleError,
+    },
+    /// Anything else.
+    #[error("{path}: {doing} failed: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

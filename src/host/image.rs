@@ -1,0 +1,189 @@
+//! Images of simulated LUs: a raw disk and, beside it, its identity.
+//!
+//! The image stays a plain raw disk that any tool can read. What makes it *a
+//! LU* (WWID, serial number, block size) is in `IMAGE.lu`, a line of JSON made
+//! when the image is first used; a copy of an image without that file is
+//! another disk. The image is locked while open, and all paths to it in this
+//! process share one array (law 2).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::passthrough_scsi::{FileMedium, SimImage};
+use crate::sim::LuConfig;
+use crate::sys::file::{self, Mode};
+
+use super::error::OpenError;
+use super::registry::{self, Inode, OpenImage};
+
+/// What `IMAGE.lu` holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sidecar {
+    /// NAA designator in hexadecimal.
+    wwid: String,
+    serial: String,
+    block_size: u32,
+}
+
+/// Opens the LU on `image`, or joins the one that is open already.
+pub(super) fn open(
+    image: &Path,
+    size: Option<u64>,
+    block_size: Option<u32>,
+    read_only: bool,
+) -> Result<Arc<SimImage>, OpenError> {
+    let file = open_or_create(image, size, read_only)?;
+    let failed = |doing| move |source| OpenError::Io { path: image.to_owned(), doing, source };
+    let meta = file.metadata().map_err(failed("reading its size"))?;
+    if !meta.is_file() {
+        let what = "not a regular file, which a simulated disk needs";
+        return Err(OpenError::WrongKind { path: image.to_owned(), what });
+    }
+    let differs = |what, found, asked| match asked {
+        Some(asked) if asked != found => {
+            Err(OpenError::ImageDiffers { path: image.to_owned(), what, found, asked })
+        }
+        _ => Ok(()),
+    };
+    differs("its size in bytes", meta.len(), size)?;
+    let inode = Inode::from(&meta);
+    let mut registry = registry::lock();
+    if let Some(open) = registry.images.get(&inode).and_then(|open| open.image.upgrade()) {
+        // The block size was settled when it was opened first.
+        let sidecar = read_sidecar(&sidecar_path(image)?)?;
+        let found = sidecar.map_or(0, |s| u64::from(s.block_size));
+        differs("its block size", found, block_size.map(u64::from))?;
+        return Ok(open);
+    }
+    let locked = if read_only {
+        file::lock_shared(file.as_fd())
+    } else {
+        file::lock_exclusive(file.as_fd())
+    };
+    locked.map_err(|_| OpenError::Locked { path: image.to_owned() })?;
+    let sidecar = identity(image, block_size.unwrap_or(512))?;
+    differs("its block size", u64::from(sidecar.block_size), block_size.map(u64::from))?;
+    if meta.len() == 0 || meta.len() % u64::from(sidecar.block_size) != 0 {
+        let (path, block_size) = (image.to_owned(), sidecar.block_size);
+        return Err(OpenError::Size { path, bytes: meta.len(), block_size });
+    }
+    if registry.images.values().any(|open| open.wwid == sidecar.wwid) {
+        let (path, wwid) = (image.to_owned(), sidecar.wwid);
+        return Err(OpenError::CopiedIdentity { path, wwid });
+    }
+    let config = config(image, &sidecar, meta.len(), read_only)?;
+    let medium = Box::new(FileMedium::new(Arc::new(file)));
+    let array = SimImage::start(config, medium).map_err(failed("starting the simulated array"))?;
+    let array = Arc::new(array);
+    let open = OpenImage { image: Arc::downgrade(&array), wwid: sidecar.wwid };
+    registry.images.insert(inode, open);
+    Ok(array)
+}
+
+fn open_or_create(image: &Path, size: Option<u64>, read_only: bool) -> Result<File, OpenError> {
+    match file::open(image, Mode { read_only, ..Mode::default() }) {
+        Ok(file) => return Ok(file),
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(super::open::refused(image, e, "opening")),
+    }
+    let Some(size) = size else { return Err(OpenError::NoImage { path: image.to_owned() }) };
+    let failed = |source| OpenError::Io { path: image.to_owned(), doing: "creating", source };
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(image);
+    let file = match file {
+        // Somebody was faster; it is theirs, and the size is checked next.
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            return file::open(image, Mode::default()).map_err(failed);
+        }
+        result => result.map_err(failed)?,
+    };
+    file.set_len(size).map_err(failed)?;
+    Ok(file)
+}
+
+/// Beside the image itself, not beside a link to it.
+fn sidecar_path(image: &Path) -> Result<PathBuf, OpenError> {
+    let mut path = fs::canonicalize(image)
+        .map_err(|e| super::open::refused(image, e, "following links"))?
+        .into_os_string();
+    path.push(".lu");
+    Ok(PathBuf::from(path))
+}
+
+fn read_sidecar(path: &Path) -> Result<Option<Sidecar>, OpenError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(super::open::refused(path, e, "reading")),
+    };
+    let bad = |why: &str| OpenError::Sidecar { path: path.to_owned(), why: why.to_owned() };
+    let sidecar: Sidecar = serde_json::from_str(&text).map_err(|e| bad(&e.to_string()))?;
+    if parse_naa(&sidecar.wwid).is_none() {
+        return Err(bad("`wwid` is not 32 hexadecimal digits beginning with 6"));
+    }
+    if ![512, 4096].contains(&sidecar.block_size) {
+        return Err(bad("`block_size` is neither 512 nor 4096"));
+    }
+    Ok(Some(sidecar))
+}
+
+/// The image's identity, made up now if it has none. The image is locked.
+fn identity(image: &Path, block_size: u32) -> Result<Sidecar, OpenError> {
+    let path = sidecar_path(image)?;
+    if let Some(sidecar) = read_sidecar(&path)? {
+        return Ok(sidecar);
+    }
+    let failed = |doing| {
+        let path = path.clone();
+        move |source| OpenError::Io { path, doing, source }
+    };
+    let mut random = [0u8; 13];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut random))
+        .map_err(failed("choosing a WWID"))?;
+    // NAA 6 with the locally administered company id 52-54-00.
+    let digits: String = random.iter().map(|b| format!("{b:02x}")).collect();
+    let wwid = format!("6525400{}", &digits[..25]);
+    let sidecar = Sidecar { serial: wwid[16..].to_owned(), wwid, block_size };
+    let mut text = serde_json::to_vec(&sidecar).unwrap_or_default();
+    text.push(b'\n');
+    // Whole or not at all: a torn identity would lock the image out.
+    let mut fresh = path.clone().into_os_string();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    File::create(&fresh)
+        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&fresh, &path))
+        .map_err(failed("writing"))?;
+    Ok(sidecar)
+}
+
+fn parse_naa(text: &str) -> Option<[u8; 16]> {
+    let well_formed = text.len() == 32 && text.starts_with('6');
+    let value = u128::from_str_radix(text, 16).ok().filter(|_| well_formed)?;
+    Some(value.to_be_bytes())
+}
+
+fn config(
+    image: &Path,
+    sidecar: &Sidecar,
+    bytes: u64,
+    read_only: bool,
+) -> Result<LuConfig, OpenError> {
+    let why = "wwid".to_owned();
+    let wwid_naa = parse_naa(&sidecar.wwid)
+        .ok_or_else(|| OpenError::Sidecar { path: image.to_owned(), why })?;
+    Ok(LuConfig {
+        wwid_naa,
+        serial: sidecar.serial.clone(),
+        block_size: sidecar.block_size,
+        physical_block_exp: if sidecar.block_size == 512 { 3 } else { 0 },
+        blocks: bytes / u64::from(sidecar.block_size),
+        read_only,
+        ..LuConfig::default()
+    })
+}

@@ -1,0 +1,556 @@
+//! Opening and claiming a path.
+//!
+//! Block nodes are opened O_DIRECT and O_EXCL always (laws 8 and 3); sg, bsg
+//! nodes and files carry an OFD lock, and the sd sibling of an sg or bsg node
+//! is held O_EXCL beside it. Identity is then proved through the open file
+//! (law 2), in [`PathHandle::new`]. Blocks; control thread only.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::io::Geometry;
+use crate::passthrough_scsi::{
+    About, DiskNode, HELPERS, Nature, Opened, PathHandle, PathKind, QueueLimits, ScsiNode,
+    Transport, WwidSource,
+};
+use crate::sys::buffer::AlignedBuffer;
+use crate::sys::file::{self, DirectAlignment, Mode, Range};
+use crate::sys::scsi_generic::Interface;
+use crate::sys::{block, uring};
+
+use super::error::OpenError;
+use super::image;
+use super::registry::{self, Inode, NameLease};
+use super::spec::{PathSpec, Target};
+use super::sysfs::{BlockFacts, DevT, QueueFacts, ScsiFacts, Sysfs};
+use super::users::{self, User};
+
+/// What is assumed of a request queue that sysfs says nothing about: what any
+/// HBA of the last twenty years takes.
+const UNKNOWN_QUEUE: QueueLimits =
+    QueueLimits { max_transfer_bytes: 128 * 1024, max_segments: 32, depth: 32 };
+
+/// Which transport the administrator wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TransportChoice {
+    /// The fastest that keeps every promise.
+    #[default]
+    Auto,
+    /// SG_IO.
+    SgIo,
+    /// io_uring for reads and writes.
+    BlkUring,
+}
+
+impl TransportChoice {
+    fn name(self) -> &'static str {
+        match self {
+            TransportChoice::Auto => "auto",
+            TransportChoice::SgIo => "sg-io",
+            TransportChoice::BlkUring => "blk-uring",
+        }
+    }
+}
+
+/// How to open a path.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Transport.
+    pub transport: TransportChoice,
+    /// Kernel timeout of each command that proves identity.
+    pub command_timeout: Duration,
+    /// Open for reading only.
+    pub read_only: bool,
+    /// Helper threads of a SCSI path.
+    pub helpers: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            transport: TransportChoice::Auto,
+            command_timeout: Duration::from_secs(30),
+            read_only: false,
+            helpers: HELPERS,
+        }
+    }
+}
+
+/// Everything but the proof.
+struct Found {
+    kind: PathKind,
+    hctl: Option<String>,
+    dev_t: Option<String>,
+    transport: Transport,
+    reason: String,
+    opened: Opened,
+}
+
+/// Opens and claims a path, and has it prove what it is a path to.
+///
+/// # Errors
+/// [`OpenError`]: one variant per cause, with the next step in words.
+pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, OpenError> {
+    let lease = match &spec.name {
+        Some(name) => NameLease::exactly(name)?,
+        None => default_name(&spec.target),
+    };
+    let found = match &spec.target {
+        Target::Null(bytes) => Found {
+            kind: PathKind::Null,
+            hctl: None,
+            dev_t: None,
+            transport: Transport::Null,
+            reason: "drops writes and reads zeroes".to_owned(),
+            opened: Opened::Null(*bytes),
+        },
+        Target::Sim { image, size, block_size } => {
+            let array = image::open(image, *size, *block_size, options.read_only)?;
+            let failed = |source| io_error(image, "adding a simulated path", source);
+            Found {
+                kind: PathKind::Sim,
+                hctl: None,
+                dev_t: None,
+                transport: Transport::Sim,
+                reason: "simulated array".to_owned(),
+                opened: Opened::Sim(array.add_path(lease.as_str()).map_err(failed)?),
+            }
+        }
+        Target::Node(path) => open_node(path, options)?,
+    };
+    let Found { kind, hctl, dev_t, transport, reason, opened } = found;
+    let name = lease.as_str().to_owned();
+    let about = About { name, spec: spec.text.clone(), kind, hctl, dev_t, transport, reason };
+    PathHandle::new(about, opened, options.helpers, options.command_timeout, Box::new(lease))
+        .map_err(|source| OpenError::Unproven { path: shown(&spec.target, &spec.text), source })
+}
+
+fn shown(target: &Target, text: &str) -> PathBuf {
+    match target {
+        Target::Node(path) | Target::Sim { image: path, .. } => path.clone(),
+        Target::Null(_) => PathBuf::from(text),
+    }
+}
+
+fn default_name(target: &Target) -> NameLease {
+    match target {
+        Target::Null(_) => NameLease::numbered("null"),
+        Target::Sim { .. } => NameLease::numbered("sim"),
+        Target::Node(path) => {
+            // `/dev/disk/by-path/…` is shown as what it leads to.
+            let resolved = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+            let name = resolved.file_name().map(|name| name.to_string_lossy().into_owned());
+            NameLease::like(&name.unwrap_or_else(|| "path".to_owned()))
+        }
+    }
+}
+
+fn open_node(path: &Path, options: &Options) -> Result<Found, OpenError> {
+    let meta = fs::metadata(path).map_err(|e| refused(path, e, "looking at it"))?;
+    let kind = meta.file_type();
+    if kind.is_block_device() {
+        open_block(path, &meta, options)
+    } else if kind.is_char_device() {
+        open_generic(path, &meta, options)
+    } else if kind.is_file() {
+        open_file(path, options)
+    } else {
+        let what = if kind.is_dir() {
+            "a directory"
+        } else if kind.is_socket() {
+            "a socket"
+        } else {
+            "something else"
+        };
+        Err(OpenError::WrongKind { path: path.to_owned(), what })
+    }
+}
+
+fn io_error(path: &Path, doing: &'static str, source: io::Error) -> OpenError {
+    OpenError::Io { path: path.to_owned(), doing, source }
+}
+
+/// An errno of open(2) or its like in our words.
+pub(super) fn refused(path: &Path, source: io::Error, doing: &'static str) -> OpenError {
+    let path = path.to_owned();
+    match source.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => OpenError::NotFound { path },
+        Some(libc::EACCES | libc::EPERM) => OpenError::Permission { path },
+        Some(libc::EROFS) => OpenError::WriteProtected { path },
+        Some(libc::ENXIO | libc::ENODEV | libc::ENOMEDIUM) => {
+            OpenError::Offline { path, state: "unknown".to_owned() }
+        }
+        Some(libc::EBUSY) => OpenError::InUse { path, user: User::Unknown },
+        _ => OpenError::Io { path, doing, source },
+    }
+}
+
+/// Opens a block node exclusively; says who has it, or why not.
+fn claim_block(
+    path: &Path,
+    dev: DevT,
+    facts: Option<&BlockFacts>,
+    read_only: bool,
+) -> Result<File, OpenError> {
+    let mode = Mode { read_only, direct: true, exclusive: true, nonblocking: false };
+    let file = file::open(path, mode).map_err(|e| match (e.raw_os_error(), facts) {
+        (Some(libc::EBUSY), Some(facts)) => {
+            let user = users::find(&Sysfs::host(), facts, Path::new("/proc"));
+            OpenError::InUse { path: path.to_owned(), user }
+        }
+        (Some(libc::ENXIO | libc::ENODEV), Some(BlockFacts { scsi: Some(scsi), .. })) => {
+            let state = scsi.state.clone().unwrap_or_else(|| "unknown".to_owned());
+            OpenError::Offline { path: path.to_owned(), state }
+        }
+        _ => refused(path, e, "opening"),
+    })?;
+    let failed = |source| io_error(path, "looking at the open device", source);
+    let opened = file.metadata().map_err(failed)?;
+    if DevT::from_raw(opened.rdev()) != dev {
+        // The name changed hands between looking and opening.
+        return Err(OpenError::NotFound { path: path.to_owned() });
+    }
+    if !read_only && block::read_only(file.as_fd()).map_err(failed)? {
+        return Err(OpenError::WriteProtected { path: path.to_owned() });
+    }
+    Ok(file)
+}
+
+fn refuse_heads_and_partitions(path: &Path, facts: &BlockFacts) -> Result<(), OpenError> {
+    if let Some((name, paths)) = facts.multipath_head() {
+        let (path, paths) = (path.to_owned(), paths.join(" "));
+        return Err(OpenError::MultipathHead { path, name, paths });
+    }
+    match (&facts.partition_of, &facts.scsi) {
+        (Some(disk), Some(_)) => {
+            let disk = format!("/dev/{disk}");
+            Err(OpenError::Partition { path: path.to_owned(), disk })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn queue_limits(queue: &QueueFacts, scsi: Option<&ScsiFacts>) -> QueueLimits {
+    let as_usize = |v: u64| usize::try_from(v).unwrap_or(usize::MAX);
+    let depth = queue.nr_requests.map_or(UNKNOWN_QUEUE.depth, as_usize);
+    let device = scsi.and_then(|s| s.queue_depth).map_or(usize::MAX, as_usize);
+    QueueLimits {
+        max_transfer_bytes: queue
+            .max_hw_sectors_kb
+            .map_or(UNKNOWN_QUEUE.max_transfer_bytes, |kb| kb.saturating_mul(1024)),
+        max_segments: queue.max_segments.map_or(UNKNOWN_QUEUE.max_segments, as_usize).max(1),
+        depth: depth.min(device).max(1),
+    }
+}
+
+/// Which transport a SCSI disk node gets, and why.
+fn choose(path: &Path, choice: TransportChoice) -> Result<(Transport, String), OpenError> {
+    let ring = uring::available();
+    match (choice, ring) {
+        (TransportChoice::SgIo, _) => {
+            Ok((Transport::SgIo, "asked for by --transport sg-io".to_owned()))
+        }
+        (TransportChoice::BlkUring, Ok(_)) => {
+            Ok((Transport::BlkUring, "asked for by --transport blk-uring".to_owned()))
+        }
+        (TransportChoice::BlkUring, Err(why)) => {
+            Err(OpenError::Transport { path: path.to_owned(), transport: "blk-uring", why })
+        }
+        (TransportChoice::Auto, Ok(_)) => Ok((
+            Transport::BlkUring,
+            "reads and writes by io_uring without copies; the rest, and retries, by SG_IO with sense".to_owned(),
+        )),
+        (TransportChoice::Auto, Err(why)) => Ok((Transport::SgIo, why)),
+    }
+}
+
+fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, OpenError> {
+    let dev = DevT::from_raw(meta.rdev());
+    let facts = Sysfs::host().block(dev).and_then(|dir| BlockFacts::read(&dir));
+    if let Some(facts) = &facts {
+        refuse_heads_and_partitions(path, facts)?;
+    }
+    let file = claim_block(path, dev, facts.as_ref(), options.read_only)?;
+    let failed = |source| io_error(path, "asking for its block size", source);
+    let block_size = block::logical_block_size(file.as_fd()).map_err(failed)?;
+    if !block_size.is_power_of_two() || !(512..=4096).contains(&block_size) {
+        return Err(OpenError::BlockSize { path: path.to_owned(), block_size });
+    }
+    let cautious = usize::try_from(block_size).unwrap_or(4096);
+    let alignment = file::direct_alignment(file.as_fd())
+        .unwrap_or(DirectAlignment { memory: cautious, offset: cautious });
+    let queue = facts.as_ref().map(BlockFacts::queue).unwrap_or_default();
+    let dev_t = Some(dev.to_string());
+    if let Some(scsi) = facts.as_ref().and_then(|f| f.scsi.as_ref()) {
+        let (transport, reason) = choose(path, options.transport)?;
+        let node = ScsiNode {
+            file: Arc::new(file),
+            claim: None,
+            interface: Interface::V3,
+            direct: (transport == Transport::BlkUring).then_some(alignment),
+            queue: queue_limits(&queue, Some(scsi)),
+            read_only: options.read_only,
+        };
+        let hctl = Some(scsi.hctl.clone());
+        let (kind, opened) = (PathKind::ScsiDisk, Opened::Scsi(node));
+        return Ok(Found { kind, hctl, dev_t, transport, reason, opened });
+    }
+    let reason = "not a SCSI disk: io_uring, errors without sense".to_owned();
+    only_by_ring(path, options.transport, "it is not a SCSI disk")?;
+    let size = block::size(file.as_fd()).map_err(|e| io_error(path, "asking for its size", e))?;
+    if size < u64::from(block_size) {
+        return Err(OpenError::Size { path: path.to_owned(), bytes: size, block_size });
+    }
+    let node = DiskNode {
+        geometry: block_geometry(&file, &queue, block_size, options.read_only),
+        file: Arc::new(file),
+        nature: Nature::Block,
+        wwid: facts.as_ref().map_or(WwidSource::Devno, wwid_source),
+        block_size,
+        alignment,
+        depth: queue_limits(&queue, None).depth,
+        unmap_granularity: granularity(&queue, block_size),
+    };
+    let (kind, opened) = (PathKind::Block, Opened::Disk(node));
+    Ok(Found { kind, hctl: None, dev_t, transport: Transport::BlkUring, reason, opened })
+}
+
+/// Files and block nodes without SCSI go by io_uring or not at all.
+fn only_by_ring(path: &Path, choice: TransportChoice, why: &str) -> Result<(), OpenError> {
+    let refuse =
+        |transport, why| Err(OpenError::Transport { path: path.to_owned(), transport, why });
+    if choice == TransportChoice::SgIo {
+        return refuse(choice.name(), format!("{why}; leave --transport at auto"));
+    }
+    match uring::available() {
+        Ok(_) => Ok(()),
+        Err(why) => refuse("blk-uring", why),
+    }
+}
+
+fn granularity(queue: &QueueFacts, block_size: u32) -> u32 {
+    let stated = queue.discard_granularity.and_then(|g| u32::try_from(g).ok());
+    stated.unwrap_or(block_size).max(block_size)
+}
+
+/// NVMe and SCSI publish `wwid`, device mapper its uuid; else the number.
+fn wwid_source(facts: &BlockFacts) -> WwidSource {
+    let candidates =
+        [("wwid", ""), ("device/wwid", ""), ("dm/uuid", "dm-uuid-"), ("md/uuid", "md-uuid-")];
+    // A partition is not the disk whose identity is next to it.
+    let own = if facts.partition_of.is_some() { &[][..] } else { &candidates[..] };
+    own.iter()
+        .map(|(name, prefix)| (facts.dir.join(name), *prefix))
+        .find(|(attribute, _)| super::sysfs::attribute(attribute).is_some())
+        .map_or(WwidSource::Devno, |(attribute, prefix)| WwidSource::Sysfs { attribute, prefix })
+}
+
+fn block_geometry(file: &File, queue: &QueueFacts, block_size: u32, read_only: bool) -> Geometry {
+    let in_blocks = |bytes: Option<u64>| bytes.unwrap_or(0) / u64::from(block_size);
+    let physical = block::physical_block_size(file.as_fd()).unwrap_or(block_size);
+    let exp = (physical / block_size).max(1).ilog2();
+    Geometry {
+        physical_block_exp: u8::try_from(exp).unwrap_or(0),
+        alignment_offset: 0,
+        min_io: u16::try_from(in_blocks(queue.minimum_io)).unwrap_or(0),
+        opt_io: u32::try_from(in_blocks(queue.optimal_io)).unwrap_or(0),
+        unmap: !read_only && queue.discard_max_bytes.is_some_and(|max| max > 0),
+        // A discard promises nothing; zeroes go by their own way.
+        unmap_reads_zero: false,
+        read_only,
+        serial: String::new(),
+        vendor: String::new(),
+        product: String::new(),
+        revision: String::new(),
+    }
+}
+
+/// Takes the lock that is ours as long as a command is in the kernel.
+fn lock(path: &Path, file: &File, read_only: bool) -> Result<(), OpenError> {
+    let result = if read_only {
+        file::lock_shared(file.as_fd())
+    } else {
+        file::lock_exclusive(file.as_fd())
+    };
+    result.map_err(|e| match e.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => OpenError::Locked { path: path.to_owned() },
+        _ => io_error(path, "locking", e),
+    })
+}
+
+fn open_generic(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, OpenError> {
+    let dev = DevT::from_raw(meta.rdev());
+    let wrong = || OpenError::WrongKind {
+        path: path.to_owned(),
+        what: "a character device that is neither sg nor bsg node of a disk",
+    };
+    let dir = Sysfs::host().character(dev).ok_or_else(wrong)?;
+    let class = fs::canonicalize(dir.join("subsystem"))
+        .ok()
+        .and_then(|link| link.file_name().and_then(|name| name.to_str()).map(str::to_owned));
+    let (kind, interface) = match class.as_deref() {
+        Some("scsi_generic") => (PathKind::ScsiGeneric, Interface::V3),
+        Some("bsg") => (PathKind::ScsiBsg, Interface::V4),
+        _ => return Err(wrong()),
+    };
+    let scsi = ScsiFacts::read(&dir.join("device")).ok_or_else(wrong)?;
+    let disk = scsi.disk();
+    if options.transport == TransportChoice::BlkUring {
+        let hint = scsi.sd.as_ref().map_or_else(String::new, |sd| format!(" (/dev/{sd})"));
+        return Err(OpenError::Transport {
+            path: path.to_owned(),
+            transport: "blk-uring",
+            why: format!(
+                "sg and bsg nodes take no reads and writes by io_uring; give the disk's block node{hint}"
+            ),
+        });
+    }
+    if let Some((facts, _)) = &disk {
+        refuse_heads_and_partitions(path, facts)?;
+    }
+    let claim = claim_sibling(path, disk.as_ref(), options.read_only)?;
+    // Without O_NONBLOCK the sg driver waits here for error recovery.
+    let mode = Mode { read_only: options.read_only, nonblocking: true, ..Mode::default() };
+    let file = file::open(path, mode).map_err(|e| refused(path, e, "opening"))?;
+    lock(path, &file, options.read_only)?;
+    let queue = disk.as_ref().map(|(facts, _)| facts.queue()).unwrap_or_default();
+    let node = ScsiNode {
+        file: Arc::new(file),
+        claim,
+        interface,
+        direct: None,
+        queue: queue_limits(&queue, Some(&scsi)),
+        read_only: options.read_only,
+    };
+    Ok(Found {
+        kind,
+        hctl: Some(scsi.hctl.clone()),
+        dev_t: Some(dev.to_string()),
+        transport: Transport::SgIo,
+        reason: "sg and bsg nodes take SCSI commands only".to_owned(),
+        opened: Opened::Scsi(node),
+    })
+}
+
+/// Holds the sd sibling, so that nobody mounts or maps the disk meanwhile.
+fn claim_sibling(
+    path: &Path,
+    disk: Option<&(BlockFacts, DevT)>,
+    read_only: bool,
+) -> Result<Option<Arc<File>>, OpenError> {
+    let Some((facts, dev)) = disk else { return Ok(None) };
+    let node = Path::new("/dev").join(&facts.name);
+    match claim_block(&node, *dev, Some(facts), read_only) {
+        Ok(file) => Ok(Some(Arc::new(file))),
+        Err(OpenError::NotFound { .. }) => {
+            log::warn!(
+                "{}: {} is not visible here, so the disk cannot be claimed against mounts and maps",
+                path.display(),
+                node.display()
+            );
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn open_file(path: &Path, options: &Options) -> Result<Found, OpenError> {
+    only_by_ring(path, options.transport, "it is a file")?;
+    let read_only = options.read_only;
+    let opening = |direct| {
+        file::open(path, Mode { read_only, direct, ..Mode::default() })
+            .map_err(|e| refused(path, e, "opening"))
+    };
+    let plain = opening(false)?;
+    let failed = |source| io_error(path, "looking at the open file", source);
+    let meta = plain.metadata().map_err(failed)?;
+    if meta.len() == 0 || meta.len() % 512 != 0 {
+        let (path, bytes) = (path.to_owned(), meta.len());
+        return Err(OpenError::Size { path, bytes, block_size: 512 });
+    }
+    let mut registry = registry::lock();
+    let inode = Inode::from(&meta);
+    let shared = registry::open_file(&registry, inode, read_only);
+    let file = match shared {
+        Some(file) => file,
+        None => {
+            let direct = opening(true).ok().filter(|file| direct_by_sectors(file).is_some());
+            let file = direct.unwrap_or(plain);
+            if Inode::from(&file.metadata().map_err(failed)?) != inode {
+                return Err(OpenError::NotFound { path: path.to_owned() });
+            }
+            lock(path, &file, read_only)?;
+            let file = Arc::new(file);
+            registry.files.insert((inode, read_only), Arc::downgrade(&file));
+            file
+        }
+    };
+    drop(registry);
+    let (alignment, reason) = match file_alignment(&file) {
+        Some(alignment) => (alignment, "io_uring, past the page cache"),
+        None => (
+            DirectAlignment { memory: 1, offset: 1 },
+            "io_uring through the page cache: the file system has no direct I/O in units of 512 bytes",
+        ),
+    };
+    // A hole beyond the end changes nothing, and tells whether holes work.
+    let beyond = meta.len().next_multiple_of(4096);
+    let unmap = !read_only && file::fallocate(file.as_fd(), Range::Punch, beyond, 4096).is_ok();
+    let node = DiskNode {
+        file,
+        nature: Nature::File,
+        wwid: WwidSource::Inode,
+        block_size: 512,
+        alignment,
+        geometry: file_geometry(unmap, read_only),
+        depth: 128,
+        unmap_granularity: 4096,
+    };
+    Ok(Found {
+        kind: PathKind::File,
+        hctl: None,
+        dev_t: None,
+        transport: Transport::File,
+        reason: reason.to_owned(),
+        opened: Opened::Disk(node),
+    })
+}
+
+fn file_geometry(unmap: bool, read_only: bool) -> Geometry {
+    Geometry {
+        physical_block_exp: 3,
+        alignment_offset: 0,
+        min_io: 0,
+        opt_io: 0,
+        unmap,
+        unmap_reads_zero: unmap,
+        read_only,
+        serial: String::new(),
+        vendor: "VHMPATH".to_owned(),
+        product: "file".to_owned(),
+        revision: String::new(),
+    }
+}
+
+/// The alignment direct I/O wants, if the file is open for direct I/O.
+fn file_alignment(file: &File) -> Option<DirectAlignment> {
+    file::is_direct(file.as_fd()).then(|| direct_by_sectors(file)).flatten()
+}
+
+/// The alignment for direct I/O in units of 512 bytes on a file that is open
+/// for it; `None` if larger units are asked for. Kernels before 6.1 do not
+/// say: there a read is tried.
+fn direct_by_sectors(file: &File) -> Option<DirectAlignment> {
+    if let Some(alignment) = file::direct_alignment(file.as_fd()) {
+        return (alignment.offset <= 512).then_some(alignment);
+    }
+    let mut buffer = AlignedBuffer::new(4096);
+    // At an address that is a multiple of 512 and of nothing more.
+    let trial = file.read_at(&mut buffer.bytes_mut()[512..1024], 0);
+    trial.ok().map(|_| DirectAlignment { memory: 512, offset: 512 })
+}

@@ -1,0 +1,226 @@
+//! Path checkers as command generators.
+//!
+//! A checker decides what to send and what the answers mean; it performs no
+//! I/O. The control thread's per-path checker threads run it against the
+//! kernel, the simulation runs it in virtual time. Verdicts are those of
+//! multipath-tools' `libmultipath/checkers/*.c`.
+
+use crate::io::{Completion, ErrnoFrom};
+use crate::scsi::sense::{Key, SenseCode};
+use crate::scsi::status::{HostByte, Status};
+
+/// Which checker (`path_checker`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckerKind {
+    /// TEST UNIT READY.
+    Tur,
+    /// Direct read of one block, for what is no SCSI device.
+    DirectIo,
+}
+
+impl CheckerKind {
+    /// multipath.conf's spelling.
+    pub fn name(self) -> &'static str {
+        match self {
+            CheckerKind::Tur => "tur",
+            CheckerKind::DirectIo => "directio",
+        }
+    }
+}
+
+/// What a checker asks to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// TEST UNIT READY (SPC-5 6.36).
+    TestUnitReady,
+    /// Read the first block, bypassing the page cache.
+    ReadFirstBlock,
+}
+
+/// The checker's finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Answers.
+    Up {
+        /// A unit attention on the way says that the LU may be another one
+        /// now: prove identity before any further use (law 2).
+        doubt: bool,
+    },
+    /// Answers, but only after an activation (ALUA standby).
+    Ghost,
+    /// In transition; keep the old state and ask again in a second.
+    Pending,
+    /// Does not answer, or answers that it cannot.
+    Down,
+    /// The target has no such LU.
+    Disconnected,
+    /// No answer within `checker_timeout`.
+    TimedOut,
+}
+
+/// The checker's next move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Send this and come back with its completion.
+    Issue(Probe),
+    /// Finished.
+    Done(Verdict),
+}
+
+/// Tries on unit attentions and retryable host bytes (`tur.c`).
+const TRIES: u8 = 5;
+
+/// One check in progress.
+#[derive(Clone, Copy, Debug)]
+pub struct Checker {
+    kind: CheckerKind,
+    tries_left: u8,
+    doubt: bool,
+}
+
+impl Checker {
+    /// A check that has not begun.
+    pub fn new(kind: CheckerKind) -> Checker {
+        Checker { kind, tries_left: TRIES, doubt: false }
+    }
+
+    /// The first move.
+    pub fn begin(&mut self) -> Step {
+        Step::Issue(match self.kind {
+            CheckerKind::Tur => Probe::TestUnitReady,
+            CheckerKind::DirectIo => Probe::ReadFirstBlock,
+        })
+    }
+
+    /// The next move after a probe came back.
+    pub fn on_completion(&mut self, completion: &Completion) -> Step {
+        match self.kind {
+            CheckerKind::Tur => self.tur(completion),
+            CheckerKind::DirectIo => match completion {
+                Completion::Good => Step::Done(Verdict::Up { doubt: false }),
+                _ => Step::Done(Verdict::Down),
+            },
+        }
+    }
+
+    fn tur(&mut self, completion: &Completion) -> Step {
+        let (status, host, sense) = match completion {
+            Completion::Good => return self.up(),
+            Completion::Scsi { status, host, sense, .. } => (*status, *host, sense),
+            Completion::Errno { from: ErrnoFrom::Ioctl, .. }
+            | Completion::Errno { .. }
+            | Completion::Short(_) => return Step::Done(Verdict::Down),
+        };
+        if host != HostByte::OK {
+            return match host {
+                HostByte::NO_CONNECT
+                | HostByte::BAD_TARGET
+                | HostByte::ABORT
+                | HostByte::TRANSPORT_FAILFAST => Step::Done(Verdict::Down),
+                HostByte::TIME_OUT => Step::Done(Verdict::TimedOut),
+                _ => self.again(),
+            };
+        }
+        match status {
+            Status::GOOD | Status::RESERVATION_CONFLICT => self.up(),
+            Status::CHECK_CONDITION => self.tur_sense(sense.code()),
+            _ => Step::Done(Verdict::Down),
+        }
+    }
+
+    fn tur_sense(&mut self, code: Option<SenseCode>) -> Step {
+        let Some(code) = code else { return Step::Done(Verdict::Down) };
+        match (code.key, code.asc, code.ascq) {
+            (Key::UnitAttention, asc, ascq) => {
+                self.doubt |= asc == 0x29 || (asc == 0x3f && (ascq == 0x03 || ascq == 0x0e));
+                self.again()
+            }
+            (Key::NoSense | Key::RecoveredError, ..) => self.up(),
+            (Key::NotReady, 0x04, 0x0b) => Step::Done(Verdict::Ghost),
+            (Key::NotReady, 0x04, 0x0a) => Step::Done(Verdict::Pending),
+            (Key::IllegalRequest, 0x25, 0x00) => Step::Done(Verdict::Disconnected),
+            _ => Step::Done(Verdict::Down),
+        }
+    }
+
+    fn up(&self) -> Step {
+        Step::Done(Verdict::Up { doubt: self.doubt })
+    }
+
+    fn again(&mut self) -> Step {
+        self.tries_left -= 1;
+        if self.tries_left == 0 { Step::Done(Verdict::Down) } else { self.begin() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scsi::sense::Sense;
+
+    fn check(key: u8, asc: u8, ascq: u8) -> Completion {
+        Completion::Scsi {
+            status: Status::CHECK_CONDITION,
+            host: HostByte::OK,
+            sense: Sense::fixed(SenseCode::new(Key::from_bits(key), asc, ascq)),
+            residual: 0,
+        }
+    }
+
+    fn host(host: HostByte) -> Completion {
+        Completion::Scsi { status: Status::GOOD, host, sense: Sense::EMPTY, residual: 0 }
+    }
+
+    fn verdict(answers: &[Completion]) -> Verdict {
+        let mut c = Checker::new(CheckerKind::Tur);
+        assert_eq!(c.begin(), Step::Issue(Probe::TestUnitReady));
+        for a in answers {
+            if let Step::Done(v) = c.on_completion(a) {
+                return v;
+            }
+        }
+        panic!("undecided after {} answers", answers.len());
+    }
+
+    #[test]
+    fn tur_verdicts_are_those_of_multipath_tools() {
+        let conflict = Completion::Scsi {
+            status: Status::RESERVATION_CONFLICT,
+            host: HostByte::OK,
+            sense: Sense::EMPTY,
+            residual: 0,
+        };
+        let table = [
+            (Completion::Good, Verdict::Up { doubt: false }),
+            (conflict, Verdict::Up { doubt: false }),
+            (check(2, 0x04, 0x0b), Verdict::Ghost),
+            (check(2, 0x04, 0x0a), Verdict::Pending),
+            (check(5, 0x25, 0x00), Verdict::Disconnected),
+            (check(2, 0x3a, 0x00), Verdict::Down),
+            (check(3, 0x11, 0x00), Verdict::Down),
+            (host(HostByte::NO_CONNECT), Verdict::Down),
+            (host(HostByte::TRANSPORT_FAILFAST), Verdict::Down),
+            (host(HostByte::TIME_OUT), Verdict::TimedOut),
+            (Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENODEV }, Verdict::Down),
+        ];
+        for (answer, expected) in table {
+            assert_eq!(verdict(&[answer]), expected, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn tur_rides_over_unit_attentions_and_remembers_what_they_said() {
+        let resized = check(6, 0x2a, 0x09);
+        let reset = check(6, 0x29, 0x00);
+        assert_eq!(verdict(&[resized, Completion::Good]), Verdict::Up { doubt: false });
+        assert_eq!(verdict(&[resized, reset, Completion::Good]), Verdict::Up { doubt: true });
+        assert_eq!(verdict(&[reset; 5]), Verdict::Down);
+    }
+
+    #[test]
+    fn tur_retries_a_disrupted_transport_before_it_says_down() {
+        let disrupted = host(HostByte::TRANSPORT_DISRUPTED);
+        assert_eq!(verdict(&[disrupted, Completion::Good]), Verdict::Up { doubt: false });
+        assert_eq!(verdict(&[disrupted; 5]), Verdict::Down);
+    }
+}

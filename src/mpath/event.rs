@@ -1,0 +1,71 @@
+//! What the engine is told.
+
+use std::time::Duration;
+
+use super::checker::Verdict;
+use super::classify::PathVerdict;
+use super::snapshot::PathId;
+use crate::io::{Completion, Identity, Op};
+
+/// A fact that reached the engine. Administrator requests are methods of
+/// [`Multipath`](super::Multipath) instead, because they have an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A queue thread saw something that bears on a path.
+    Io(IoReport),
+    /// A check ended; `check` is the number it was asked for with.
+    Checked {
+        /// Which path.
+        path: PathId,
+        /// Number of the check.
+        check: u32,
+        /// Its finding.
+        verdict: Verdict,
+    },
+    /// A proof of identity ended.
+    Proven {
+        /// Which path.
+        path: PathId,
+        /// Number of the proof.
+        proof: u32,
+        /// What the path leads to, or why that could not be learned.
+        identity: Result<Identity, String>,
+    },
+    /// [`Multipath::next_deadline`](super::Multipath::next_deadline) passed.
+    Timer,
+}
+
+/// A queue thread's report about a path. It has already acted on it locally;
+/// the report may be lost (the next failure repeats it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoReport {
+    /// Which path.
+    pub path: PathId,
+    /// Epoch of the path at which the command was issued.
+    pub epoch: u32,
+    /// What happened.
+    pub reason: IoReason,
+}
+
+/// Why a queue thread reports a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoReason {
+    /// A completion was judged.
+    Judged {
+        /// The classifier's rule.
+        rule: &'static str,
+        /// Its verdict on the path, not `Keep`.
+        verdict: PathVerdict,
+        /// The command.
+        op: Op,
+        /// Its completion.
+        completion: Completion,
+    },
+    /// A command has been out longer than the suspect time.
+    Hung {
+        /// The command.
+        op: Op,
+        /// How long it has been out.
+        out: Duration,
+    },
+}

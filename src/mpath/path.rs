@@ -1,0 +1,115 @@
+//! One path of a map, as the engine keeps it.
+
+use super::checker::CheckerKind;
+use super::effect::Cause;
+use super::snapshot::PathId;
+use crate::io::Time;
+
+use std::time::Duration;
+
+/// Whether the path carries I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathState {
+    /// In use.
+    Active,
+    /// A guest command has been out for too long; nothing new is issued until
+    /// a check says whether the path lives.
+    Suspect,
+    /// It may lead to another LU now; its identity is being read.
+    Doubt,
+    /// Not in use until a check and a proof of identity succeed.
+    Failed,
+}
+
+/// The checker's view, in multipath-tools' words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckerState {
+    /// Answers.
+    Ready,
+    /// Does not.
+    Faulty,
+    /// Answers only after activation.
+    Ghost,
+    /// In transition, or a first check is under way.
+    Pending,
+    /// The check did not answer in time.
+    TimedOut,
+    /// The target has no such LU.
+    Disconnected,
+    /// Never checked.
+    Undef,
+}
+
+impl CheckerState {
+    /// As `multipath -ll` prints it.
+    pub fn name(self) -> &'static str {
+        match self {
+            CheckerState::Ready => "ready",
+            CheckerState::Faulty => "faulty",
+            CheckerState::Ghost => "ghost",
+            CheckerState::Pending => "i/o pending",
+            CheckerState::TimedOut => "i/o timeout",
+            CheckerState::Disconnected => "disconnected",
+            CheckerState::Undef => "undef",
+        }
+    }
+}
+
+/// A check or proof under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outstanding {
+    /// The number it answers with.
+    pub(super) number: u32,
+    /// When it was asked for.
+    pub(super) since: Time,
+    /// It did not answer in time and the path was failed for it; a late
+    /// answer still counts.
+    pub(super) late: bool,
+}
+
+/// What the engine knows of a path.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Its id in this map.
+    pub id: PathId,
+    /// Its name: `sdb`, `sim0`.
+    pub name: String,
+    /// How it is checked.
+    pub checker: CheckerKind,
+    /// Whether it carries I/O.
+    pub state: PathState,
+    /// The last check's finding.
+    pub checker_state: CheckerState,
+    /// `fail path` holds until `reinstate path`.
+    pub failed_by_administrator: bool,
+    /// Priority (1 until prioritizers exist).
+    pub priority: i32,
+    /// Counts the times it was (re)instated.
+    pub epoch: u32,
+    /// Times it went from usable to failed.
+    pub failures: u64,
+    /// Why it is, or last was, not in use.
+    pub last_cause: Option<Cause>,
+    pub(super) next_check: Time,
+    pub(super) interval: Duration,
+    pub(super) check: Option<Outstanding>,
+    pub(super) proof: Option<Outstanding>,
+}
+
+impl Path {
+    /// Whether it may carry I/O.
+    pub fn is_usable(&self) -> bool {
+        self.state == PathState::Active
+    }
+
+    /// Whether a decision about it is under way, so that requests should wait
+    /// for it rather than fail.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self.state, PathState::Suspect | PathState::Doubt)
+    }
+
+    /// dm's word: `active` or `failed`.
+    pub fn dm_state(&self) -> &'static str {
+        if self.is_usable() { "active" } else { "failed" }
+    }
+}

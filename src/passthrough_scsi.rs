@@ -1,0 +1,422 @@
+//! Transports: how a command gets to a path, and what comes back.
+//!
+//! A [`PathHandle`] is one open path, shared by all threads; a [`PathPort`] is
+//! one queue thread's way into it. The transports differ in what they can
+//! carry and how they wait (table in `docs/architecture.md`): SG_IO with
+//! helper threads for any CDB with full sense; io_uring reads and writes on
+//! block nodes and files, zero copy, errno only; the simulated array; the null
+//! path. Not here: finding, opening and claiming devices (`host`), retries and
+//! path choice (`queue`), what an error means (`mpath::classify`).
+//!
+//! `unsafe` appears where commands are submitted: segments are addresses into
+//! guest memory, which no safe type may describe (law 7). Every such use rests
+//! on the contract of [`Segment`](crate::io::Segment): whoever made it keeps
+//! the memory mapped until the command's completion is delivered.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::io::{Completion, ErrnoFrom, Extent, Geometry, Identity, Limits};
+use crate::scsi::cdb::Cdb;
+use crate::sim::{Fault, Stats};
+use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
+
+mod blk_uring;
+mod file;
+mod inbox;
+mod null;
+mod pool;
+mod port;
+mod proof;
+mod sg_io;
+mod sim;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use file::{DiskNode, Nature, WwidSource};
+pub use inbox::Inbox;
+pub use port::{Issued, PathPort, Rejected};
+pub use proof::{ProofError, in_words};
+pub use sg_io::ScsiNode;
+pub use sim::{FileMedium, SimImage, SimNexus};
+
+use blk_uring::{Direct, Slots};
+use file::DiskWork;
+use pool::Pool;
+use sg_io::ScsiWork;
+
+/// Helper threads of a SCSI path unless said otherwise.
+pub const HELPERS: usize = 16;
+/// Helper threads of a file: flush, punch and zero only.
+const FILE_HELPERS: usize = 4;
+/// Commands of an sg node's open file kept for checkers and proofs.
+const SG_RESERVE: usize = 2;
+/// Most commands of one path in one thread's ring.
+const RING_DEPTH: usize = 256;
+
+/// What kind of thing a path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathKind {
+    /// SCSI disk node (`/dev/sdX`).
+    ScsiDisk,
+    /// SCSI generic node (`/dev/sgN`).
+    ScsiGeneric,
+    /// Block SG node (`/dev/bsg/H:C:T:L`).
+    ScsiBsg,
+    /// Any other block node.
+    Block,
+    /// Regular file.
+    File,
+    /// Null path.
+    Null,
+    /// Path to the simulated array.
+    Sim,
+}
+
+/// How a path's reads and writes travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// SG_IO by helper threads.
+    SgIo,
+    /// io_uring reads and writes; on SCSI disks everything else by SG_IO.
+    BlkUring,
+    /// io_uring on a file.
+    File,
+    /// Nowhere.
+    Null,
+    /// The simulated array.
+    Sim,
+}
+
+impl Transport {
+    /// As `--transport` and `status` spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::SgIo => "sg-io",
+            Transport::BlkUring => "blk-uring",
+            Transport::File => "file",
+            Transport::Null => "null",
+            Transport::Sim => "sim",
+        }
+    }
+}
+
+/// What one SG_IO on a node may carry (law 4: more is our own mistake).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Bytes (`max_hw_sectors_kb`).
+    pub max_transfer_bytes: u64,
+    /// Physical segments (`max_segments`).
+    pub max_segments: usize,
+    /// Commands in flight that make sense (`nr_requests`, `queue_depth`).
+    pub depth: usize,
+}
+
+/// What is said about a path besides what it answers itself.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Short name, unique in the process: `sdb`, `sim0`, `disk.img`.
+    pub name: String,
+    /// As given by the administrator.
+    pub spec: String,
+    /// Kind.
+    pub kind: PathKind,
+    /// `H:C:T:L` of a SCSI device.
+    pub hctl: Option<String>,
+    /// `MAJOR:MINOR` of a device node.
+    pub dev_t: Option<String>,
+    /// Transport.
+    pub transport: Transport,
+    /// Why this transport.
+    pub reason: String,
+}
+
+/// An open file (or its like), ready to become a path.
+#[derive(Debug)]
+pub enum Opened {
+    /// A SCSI node.
+    Scsi(ScsiNode),
+    /// A file, or a block node that is no SCSI disk.
+    Disk(DiskNode),
+    /// A null path of so many bytes.
+    Null(u64),
+    /// A path to a simulated LU.
+    Sim(SimNexus),
+}
+
+enum Backend {
+    Scsi { node: Arc<ScsiNode>, direct: Option<Direct>, pool: Pool<ScsiWork> },
+    Disk { node: Arc<DiskNode>, direct: Direct, pool: Pool<DiskWork> },
+    Null { bytes: u64 },
+    Sim(SimNexus),
+}
+
+/// Why an open file did not become a path.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// It did not prove what it is.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// No helper threads.
+    #[error("cannot start helper threads: {0}")]
+    Threads(#[source] io::Error),
+}
+
+/// One open path. Shared by all threads; its files are closed when the last
+/// owner lets go, or when the last command has returned if that is later.
+pub struct PathHandle {
+    about: About,
+    backend: Backend,
+    identity: Identity,
+    geometry: Geometry,
+    limits: Limits,
+    read_only: bool,
+    /// Whatever must live as long as the path (its name, its registration).
+    _keep: Box<dyn Any + Send + Sync>,
+}
+
+impl PathHandle {
+    /// Makes a path of an open file, after it has proved through that file
+    /// what it is a path to (law 2). `keep` is dropped with the path.
+    ///
+    /// Blocks for up to `timeout` per command.
+    ///
+    /// # Errors
+    /// [`HandleError`].
+    pub fn new(
+        about: About,
+        opened: Opened,
+        helpers: usize,
+        timeout: Duration,
+        keep: Box<dyn Any + Send + Sync>,
+    ) -> Result<Arc<PathHandle>, HandleError> {
+        let (identity, mut geometry, limits, backend, read_only) = match opened {
+            Opened::Scsi(node) => {
+                let ask = |cdb: &Cdb, data: &mut [u8]| node.execute(cdb, data, timeout);
+                let proof = proof::prove(&ask, &node.queue)?;
+                let read_only = node.read_only;
+                let direct = node.direct.map(|alignment| Direct {
+                    file: Arc::clone(&node.file),
+                    alignment,
+                    errno_from: ErrnoFrom::Block,
+                });
+                let pool = start(&about, helpers_for(about.kind, node.interface, helpers))?;
+                let backend = Backend::Scsi { node: Arc::new(node), direct, pool };
+                (proof.identity, proof.geometry, proof.limits, backend, read_only)
+            }
+            Opened::Disk(node) => {
+                let identity = node.identify().map_err(ProofError::Other)?;
+                let (geometry, limits) = (node.geometry.clone(), node.limits());
+                let direct = Direct {
+                    file: Arc::clone(&node.file),
+                    alignment: node.alignment,
+                    errno_from: node.errno_from(),
+                };
+                let pool = start(&about, FILE_HELPERS)?;
+                let read_only = geometry.read_only;
+                let backend = Backend::Disk { node: Arc::new(node), direct, pool };
+                (identity, geometry, limits, backend, read_only)
+            }
+            Opened::Null(bytes) => {
+                let backend = Backend::Null { bytes };
+                (null::identity(bytes), null::geometry(), null::limits(), backend, false)
+            }
+            Opened::Sim(nexus) => {
+                let ask = |cdb: &Cdb, data: &mut [u8]| nexus.execute(cdb, data, timeout);
+                let unbounded =
+                    QueueLimits { max_transfer_bytes: 4 << 20, max_segments: 1024, depth: 128 };
+                let proof = proof::prove(&ask, &unbounded)?;
+                let backend = Backend::Sim(nexus);
+                (proof.identity, proof.geometry, proof.limits, backend, false)
+            }
+        };
+        geometry.read_only |= read_only;
+        let path =
+            PathHandle { about, backend, identity, geometry, limits, read_only, _keep: keep };
+        Ok(Arc::new(path))
+    }
+
+    /// Short name.
+    pub fn name(&self) -> &str {
+        &self.about.name
+    }
+
+    /// As the administrator gave it.
+    pub fn spec(&self) -> &str {
+        &self.about.spec
+    }
+
+    /// Kind.
+    pub fn kind(&self) -> PathKind {
+        self.about.kind
+    }
+
+    /// `H:C:T:L` of a SCSI device.
+    pub fn hctl(&self) -> Option<&str> {
+        self.about.hctl.as_deref()
+    }
+
+    /// `MAJOR:MINOR` of a device node.
+    pub fn dev_t(&self) -> Option<&str> {
+        self.about.dev_t.as_deref()
+    }
+
+    /// Transport of reads and writes.
+    pub fn transport(&self) -> Transport {
+        self.about.transport
+    }
+
+    /// Why this transport.
+    pub fn transport_reason(&self) -> &str {
+        &self.about.reason
+    }
+
+    /// What it proved to be a path to when it was opened.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What the LU offers.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// What one command may carry on this path.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether it was opened read-only.
+    pub fn read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Whether [`execute`](PathHandle::execute) works.
+    pub fn is_scsi(&self) -> bool {
+        matches!(self.backend, Backend::Scsi { .. } | Backend::Sim(_))
+    }
+
+    /// Sends one CDB without data or with data-in, and waits: checkers,
+    /// prioritizers, proofs. Any thread but a queue thread. ENOTTY where the
+    /// path speaks no SCSI.
+    pub fn execute(&self, cdb: &Cdb, data_in: &mut [u8], timeout: Duration) -> Completion {
+        match &self.backend {
+            Backend::Scsi { node, .. } => node.execute(cdb, data_in, timeout),
+            Backend::Sim(nexus) => nexus.execute(cdb, data_in, timeout),
+            Backend::Disk { .. } | Backend::Null { .. } => {
+                Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENOTTY }
+            }
+        }
+    }
+
+    /// Reads the first block and waits. `timeout` binds SCSI paths only: a
+    /// direct read of a file or another block node returns when it returns.
+    pub fn read_check(&self, timeout: Duration) -> Completion {
+        match &self.backend {
+            Backend::Null { .. } => Completion::Good,
+            Backend::Disk { node, .. } => node.read_check(),
+            Backend::Scsi { .. } | Backend::Sim(_) => match Cdb::read(Extent::new(0, 1)) {
+                Ok(cdb) => {
+                    let block = usize::try_from(self.identity.block_size).unwrap_or(4096);
+                    self.execute(&cdb, &mut vec![0; block], timeout)
+                }
+                Err(_) => Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::EINVAL },
+            },
+        }
+    }
+
+    /// Proves again, through the same open file, what it is a path to. The
+    /// caller compares; blocks for up to `timeout` per command.
+    ///
+    /// # Errors
+    /// Why it could not, in words.
+    pub fn identify(&self, timeout: Duration) -> Result<Identity, String> {
+        match &self.backend {
+            Backend::Scsi { .. } | Backend::Sim(_) => {
+                let ask = |cdb: &Cdb, data: &mut [u8]| self.execute(cdb, data, timeout);
+                proof::identify(&ask).map_err(|e| e.to_string())
+            }
+            Backend::Disk { node, .. } => node.identify(),
+            Backend::Null { bytes } => Ok(null::identity(*bytes)),
+        }
+    }
+
+    /// Breaks or mends a simulated path; `false` on any other.
+    pub fn inject(&self, fault: Fault) -> bool {
+        match &self.backend {
+            Backend::Sim(nexus) => {
+                nexus.inject(fault);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The faults in force on a simulated path, in words, and its counts.
+    pub fn faults(&self) -> Option<(String, Option<Stats>)> {
+        match &self.backend {
+            Backend::Sim(nexus) => Some(nexus.describe()),
+            _ => None,
+        }
+    }
+
+    /// A queue thread's way into the path, one of `share` threads. Completions
+    /// of helper threads come to `inbox`.
+    ///
+    /// The commands of all ports together keep within the helper threads; if
+    /// there are more queue threads than helpers, helpers are added.
+    pub fn port(self: &Arc<Self>, inbox: &Arc<Inbox>, share: usize) -> PathPort {
+        let share = share.max(1);
+        let split = |threads: usize| (threads / share).max(1);
+        let ring = |depth: usize| Some(Slots::new((depth.min(RING_DEPTH) / share).max(8)));
+        let (helpers, slots) = match &self.backend {
+            Backend::Null { .. } | Backend::Sim(_) => (port::MEMORY_DEPTH, None),
+            Backend::Scsi { node, direct, pool } => {
+                let slots = direct.as_ref().and_then(|_| ring(node.queue.depth));
+                (split(at_least(pool, share, self.name())), slots)
+            }
+            Backend::Disk { node, pool, .. } => {
+                (split(at_least(pool, share, self.name())), ring(node.depth))
+            }
+        };
+        PathPort::new(Arc::clone(self), Arc::clone(inbox), helpers, slots)
+    }
+}
+
+/// The number of helpers, after adding some if there are fewer than `share`.
+fn at_least<W: pool::Work>(pool: &Pool<W>, share: usize, path: &str) -> usize {
+    pool.grow_to(share).unwrap_or_else(|e| {
+        log::warn!("{path}: cannot start helper threads for every queue thread: {e}");
+        1
+    })
+}
+
+fn start<W: pool::Work>(about: &About, threads: usize) -> Result<Pool<W>, HandleError> {
+    Pool::new(&about.name, threads).map_err(HandleError::Threads)
+}
+
+/// The classic sg driver takes a limited number of commands per open file, and
+/// checkers need some of them.
+fn helpers_for(kind: PathKind, interface: Interface, wanted: usize) -> usize {
+    let most = match (kind, interface) {
+        (PathKind::ScsiGeneric, Interface::V3) => SG_FILE_QUEUE - SG_RESERVE,
+        _ => 256,
+    };
+    wanted.clamp(1, most)
+}
+
+impl fmt::Debug for PathHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PathHandle")
+            .field("name", &self.about.name)
+            .field("transport", &self.about.transport)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
+}

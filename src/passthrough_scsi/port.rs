@@ -1,0 +1,177 @@
+//! A queue thread's way into one path.
+//!
+//! Owned by the queue thread; takes commands while there is room and hands
+//! each back exactly once: at once ([`Issued::Done`]), by the thread's ring
+//! ([`PathPort::on_uring`]) or by its [`Inbox`]. It queues nothing: what it
+//! has accepted is in the kernel, or in the simulated array (law 1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::blk_uring::{Direct, Full, Slots, Transfer};
+use super::file::DiskWork;
+use super::inbox::{InFlight, Inbox, Ticket};
+use super::sg_io::ScsiWork;
+use super::{Backend, PathHandle, null, wire};
+use crate::io::{Command, Completion, ErrnoFrom, Extent, Op, Segment};
+use crate::sys::uring::{RwFlags, Uring};
+
+/// Room for commands that end at once or in memory.
+pub(super) const MEMORY_DEPTH: usize = 128;
+
+/// What became of a command that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Issued {
+    /// Its completion will come.
+    Pending,
+    /// It ended already.
+    Done(Completion),
+}
+
+/// There is no room; nothing happened. Either this port has commands in
+/// flight, and room comes with their completions, or the ring is full, and
+/// room comes by submitting and reaping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rejected;
+
+/// One queue thread's share of one path; see [`PathHandle::port`].
+#[derive(Debug)]
+pub struct PathPort {
+    handle: Arc<PathHandle>,
+    inbox: Arc<Inbox>,
+    in_flight: InFlight,
+    helpers: usize,
+    slots: Option<Slots>,
+}
+
+impl PathPort {
+    pub(super) fn new(
+        handle: Arc<PathHandle>,
+        inbox: Arc<Inbox>,
+        helpers: usize,
+        slots: Option<Slots>,
+    ) -> PathPort {
+        PathPort { handle, inbox, in_flight: InFlight::default(), helpers, slots }
+    }
+
+    /// The path.
+    pub fn handle(&self) -> &Arc<PathHandle> {
+        &self.handle
+    }
+
+    /// Most commands at once from this thread. Commands that need a helper
+    /// thread may be rejected earlier.
+    pub fn capacity(&self) -> usize {
+        self.slots.as_ref().map_or(self.helpers, Slots::capacity)
+    }
+
+    /// Commands accepted whose completion has not been seen.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.count() + self.slots.as_ref().map_or(0, Slots::busy)
+    }
+
+    /// Gives `command` to the path under `cookie`, which must name no other
+    /// command of this thread. Whoever made its segments keeps them mapped
+    /// until the completion is delivered (contract of [`Segment`]).
+    ///
+    /// # Errors
+    /// [`Rejected`] when there is no room.
+    pub fn issue(
+        &mut self,
+        uring: &mut Uring,
+        cookie: u64,
+        command: &Command<'_>,
+    ) -> Result<Issued, Rejected> {
+        let handle = Arc::clone(&self.handle);
+        match &handle.backend {
+            Backend::Null { .. } => Ok(Issued::Done(null::run(command))),
+            Backend::Sim(nexus) => {
+                let wire = match wire::encode(command, handle.identity.block_size) {
+                    Ok(wire) => wire,
+                    Err(refused) => return Ok(Issued::Done(refused)),
+                };
+                let ticket = self.ticket(cookie)?;
+                nexus.issue(wire, command.data, command.timeout, ticket);
+                Ok(Issued::Pending)
+            }
+            Backend::Scsi { node, direct, pool } => {
+                let by_ring = match command.op {
+                    Op::Read(_) => true,
+                    // sd may drop FUA silently: see law 9.
+                    Op::Write { fua, .. } => !fua,
+                    _ => false,
+                };
+                if let (Some(direct), true, false) = (direct, by_ring, command.passthrough) {
+                    return self.transfer(uring, direct, cookie, command);
+                }
+                let wire = match wire::encode(command, handle.identity.block_size) {
+                    Ok(wire) => wire,
+                    Err(refused) => return Ok(Issued::Done(refused)),
+                };
+                let ticket = self.ticket(cookie)?;
+                let segments = command.data.to_vec();
+                let timeout: Duration = command.timeout;
+                pool.submit(ScsiWork { node: Arc::clone(node), wire, segments, timeout }, ticket);
+                Ok(Issued::Pending)
+            }
+            Backend::Disk { node, direct, pool } => match command.op {
+                Op::Read(_) | Op::Write { .. } => self.transfer(uring, direct, cookie, command),
+                Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => {
+                    let ticket = self.ticket(cookie)?;
+                    pool.submit(DiskWork::new(node, command), ticket);
+                    Ok(Issued::Pending)
+                }
+            },
+        }
+    }
+
+    fn ticket(&self, cookie: u64) -> Result<Ticket, Rejected> {
+        if self.in_flight.count() >= self.helpers {
+            return Err(Rejected);
+        }
+        Ok(Ticket::new(&self.inbox, cookie, &self.in_flight))
+    }
+
+    fn transfer(
+        &mut self,
+        uring: &mut Uring,
+        direct: &Direct,
+        cookie: u64,
+        command: &Command<'_>,
+    ) -> Result<Issued, Rejected> {
+        let data: &[Segment] = command.data;
+        let Some(slots) = self.slots.as_mut() else { return Err(Rejected) };
+        let refused = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::EINVAL };
+        let (write, extent, flags) = match command.op {
+            Op::Read(extent) => (false, extent, RwFlags::NONE),
+            Op::Write { extent, fua: false } => (true, extent, RwFlags::NONE),
+            Op::Write { extent, fua: true } => (true, extent, RwFlags::DSYNC),
+            _ => return Ok(Issued::Done(refused)),
+        };
+        let Extent { lba, .. } = extent;
+        let block_size = u64::from(self.handle.identity.block_size);
+        let Some(offset) = lba.0.checked_mul(block_size) else {
+            return Ok(Issued::Done(refused));
+        };
+        if data.is_empty() {
+            return Ok(Issued::Done(Completion::Good));
+        }
+        let transfer = Transfer { write, offset, data, flags };
+        match slots.issue(uring, direct, cookie, &transfer) {
+            Ok(()) => Ok(Issued::Pending),
+            Err(Full) => Err(Rejected),
+        }
+    }
+
+    /// Translates a completion of the ring whose user data is `cookie`.
+    /// `None`: the cookie is not one this port has in the ring.
+    pub fn on_uring(&mut self, cookie: u64, result: i32) -> Option<Completion> {
+        let direct = match &self.handle.backend {
+            Backend::Scsi { direct, .. } => direct.as_ref()?,
+            Backend::Disk { direct, .. } => direct,
+            Backend::Null { .. } | Backend::Sim(_) => return None,
+        };
+        self.slots.as_mut()?.complete(cookie, result, direct.errno_from)
+    }
+}

@@ -1,0 +1,247 @@
+//! The parts of requests: a fixed pool, indexed, with generations.
+
+use std::ops::{Index, IndexMut};
+use std::time::Duration;
+
+use super::cut::skip_bytes;
+use crate::io::{Blocks, Extent, Lba, Op, Outcome, Segment, Time};
+use crate::mpath::snapshot::PathId;
+
+/// Index of a part in the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct PartIndex(pub(super) u32);
+
+/// Names one command to the transport and back. At most 56 bits, so that a
+/// reactor can add its own tag; never the same for two commands in a row on
+/// the same part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Cookie(pub u64);
+
+const INDEX_BITS: u32 = 24;
+
+/// Where a part is: exactly one of these (law 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the pool.
+    Free,
+    /// Wants a path now.
+    Ready,
+    /// No path is left.
+    Held,
+    /// Waits for a moment.
+    Delayed,
+    /// In the hands of a path until its completion.
+    OnPath,
+}
+
+/// A set of paths, by slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PathSet(u64);
+
+impl PathSet {
+    pub(super) fn insert(&mut self, path: PathId) {
+        self.0 |= 1 << path.slot;
+    }
+
+    pub(super) fn contains(self, path: PathId) -> bool {
+        self.0 & (1 << path.slot) != 0
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0 = 0;
+    }
+
+    pub(super) fn is_single(self) -> bool {
+        self.0.is_power_of_two()
+    }
+}
+
+/// No neighbour in a path's list.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A piece of a request that fits the map's limits.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) request: u32,
+    pub(super) op: Op,
+    pub(super) place: Place,
+    /// It is all of the request: data and extents are the request's own.
+    pub(super) whole: bool,
+    pub(super) data: Vec<Segment>,
+    pub(super) extents: Vec<Extent>,
+    /// Blocks still to be zeroed by this part after the present command.
+    pub(super) zeroes_left: Extent,
+    pub(super) passthrough: bool,
+    /// `passthrough` was asked for and no path has been asked that way yet.
+    pub(super) next_is_passthrough: bool,
+    /// Paths that have answered it.
+    pub(super) tried: PathSet,
+    /// The only usable path has been asked a second time.
+    pub(super) asked_twice: bool,
+    /// What all paths agree on may pass: pause before the next round.
+    pub(super) patience: Option<Duration>,
+    /// Immediate repetitions.
+    pub(super) again: u8,
+    pub(super) first_delay: Option<Time>,
+    pub(super) wake: Time,
+    /// The last answer, the rule and the path it came by.
+    pub(super) answer: Option<(Outcome, &'static str, PathId)>,
+    // On a path:
+    pub(super) path: PathId,
+    pub(super) epoch: u32,
+    pub(super) issued: Time,
+    pub(super) bytes: u64,
+    pub(super) seen_hung: bool,
+    pub(super) prev: u32,
+    pub(super) next: u32,
+    generation: u32,
+}
+
+/// The pool.
+#[derive(Debug)]
+pub(super) struct Parts {
+    items: Vec<Part>,
+    free: Vec<PartIndex>,
+}
+
+impl Parts {
+    pub(super) fn with_capacity(n: usize) -> Parts {
+        let blank = || Part {
+            request: 0,
+            op: Op::Flush,
+            place: Place::Free,
+            whole: false,
+            data: Vec::new(),
+            extents: Vec::new(),
+            zeroes_left: Extent::default(),
+            passthrough: false,
+            next_is_passthrough: false,
+            tried: PathSet::default(),
+            asked_twice: false,
+            patience: None,
+            again: 0,
+            first_delay: None,
+            wake: Time::default(),
+            answer: None,
+            path: PathId { slot: 0, generation: 0 },
+            epoch: 0,
+            issued: Time::default(),
+            bytes: 0,
+            seen_hung: false,
+            prev: NONE,
+            next: NONE,
+            generation: 0,
+        };
+        let n = u32::try_from(n).unwrap_or(1 << INDEX_BITS).min(1 << INDEX_BITS);
+        Parts {
+            items: (0..n).map(|_| blank()).collect(),
+            free: (0..n).rev().map(PartIndex).collect(),
+        }
+    }
+
+    /// Takes a part from the pool for `request`, ready for a path.
+    pub(super) fn take(&mut self, request: u32, op: Op) -> Option<PartIndex> {
+        let index = self.free.pop()?;
+        let part = &mut self[index];
+        part.request = request;
+        part.op = op;
+        part.place = Place::Ready;
+        part.whole = false;
+        part.data.clear();
+        part.extents.clear();
+        part.zeroes_left = Extent::default();
+        part.passthrough = false;
+        part.next_is_passthrough = false;
+        part.tried.clear();
+        part.asked_twice = false;
+        part.patience = None;
+        part.again = 0;
+        part.first_delay = None;
+        part.answer = None;
+        Some(index)
+    }
+
+    pub(super) fn has_free(&self) -> bool {
+        !self.free.is_empty()
+    }
+
+    pub(super) fn free(&mut self, index: PartIndex) {
+        let part = &mut self[index];
+        debug_assert!(part.place != Place::Free && part.place != Place::OnPath);
+        part.place = Place::Free;
+        part.generation = part.generation.wrapping_add(1);
+        self.free.push(index);
+    }
+
+    pub(super) fn cookie(&self, index: PartIndex) -> Cookie {
+        Cookie(u64::from(self[index].generation) << INDEX_BITS | u64::from(index.0))
+    }
+
+    /// The part on a path that this cookie names.
+    pub(super) fn find(&self, cookie: Cookie) -> Option<PartIndex> {
+        let index = u32::try_from(cookie.0 & ((1 << INDEX_BITS) - 1)).ok()?;
+        let part = self.items.get(index as usize)?;
+        let index = PartIndex(index);
+        (part.place == Place::OnPath && self.cookie(index) == cookie).then_some(index)
+    }
+
+    /// The part has left its path: its cookie is spent.
+    pub(super) fn spend_cookie(&mut self, index: PartIndex) {
+        let part = &mut self[index];
+        part.generation = part.generation.wrapping_add(1);
+    }
+
+    /// The parts of a request that are in one of `places`.
+    pub(super) fn of_request(&self, request: u32, places: &[Place]) -> Vec<PartIndex> {
+        let wanted = |p: &Part| p.request == request && places.contains(&p.place);
+        (0u32..).zip(&self.items).filter(|(_, p)| wanted(p)).map(|(i, _)| PartIndex(i)).collect()
+    }
+
+    /// Moves a part past the first `blocks` of its transfer. False if nothing
+    /// would be left or nothing was done.
+    pub(super) fn advance(
+        &mut self,
+        index: PartIndex,
+        blocks: Blocks,
+        block_size: u64,
+        request_data: &[Segment],
+    ) -> bool {
+        let part = &mut self[index];
+        let extent = match part.op {
+            Op::Read(extent) | Op::Write { extent, .. } => extent,
+            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => return false,
+        };
+        if blocks.0 == 0 || blocks.0 >= extent.blocks.0 {
+            return false;
+        }
+        let rest = Extent {
+            lba: Lba(extent.lba.0 + blocks.0),
+            blocks: Blocks(extent.blocks.0 - blocks.0),
+        };
+        let Ok(bytes) = usize::try_from(blocks.0 * block_size) else { return false };
+        if part.whole {
+            part.data.clear();
+            part.data.extend_from_slice(request_data);
+            part.whole = false;
+        }
+        skip_bytes(&mut part.data, bytes);
+        part.op = match part.op {
+            Op::Write { fua, .. } => Op::Write { extent: rest, fua },
+            _ => Op::Read(rest),
+        };
+        true
+    }
+}
+
+impl Index<PartIndex> for Parts {
+    type Output = Part;
+    fn index(&self, index: PartIndex) -> &Part {
+        &self.items[index.0 as usize]
+    }
+}
+
+impl IndexMut<PartIndex> for Parts {
+    fn index_mut(&mut self, index: PartIndex) -> &mut Part {
+        &mut self.items[index.0 as usize]
+    }
+}

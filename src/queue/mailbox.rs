@@ -1,0 +1,113 @@
+//! How other threads talk to a queue thread.
+//!
+//! Rare messages under a mutex, announced by one flag and one eventfd: the
+//! queue thread reads the flag once per round and takes the lock only when
+//! there is mail.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{StillInKernel, Stop};
+use crate::guest::memory::Memory;
+use crate::guest::virtqueue::VirtQueue;
+use crate::io::Limits;
+use crate::mpath::snapshot::{PathId, PathTable};
+use crate::passthrough_scsi::PathHandle;
+use crate::sys::eventfd::EventFd;
+
+/// Where a ring that stopped goes.
+pub(super) type RingReply = Sender<Result<Box<VirtQueue>, StillInKernel>>;
+
+/// Counts queue threads down; the last one answers.
+#[derive(Clone, Debug)]
+pub(super) struct LastOne {
+    left: Arc<AtomicUsize>,
+    answer: Sender<()>,
+}
+
+impl LastOne {
+    pub(super) fn of(count: usize, answer: Sender<()>) -> LastOne {
+        LastOne { left: Arc::new(AtomicUsize::new(count)), answer }
+    }
+
+    pub(super) fn done(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Nobody listening any more is fine.
+            let _ = self.answer.send(());
+        }
+    }
+}
+
+/// A message to a queue thread, handled in order.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// A ring to run.
+    Start(Box<VirtQueue>),
+    /// Give a ring back.
+    Stop { index: u16, how: Stop, deadline: Duration, reply: RingReply },
+    /// Pop from it, or do not.
+    Enable { index: u16, enabled: bool },
+    /// Its interrupt goes there now.
+    SetCall { index: u16, call: Option<OwnedFd> },
+    /// Guest memory lies there now.
+    SetMemory { memory: Arc<Memory>, done: LastOne },
+    /// A path a later table will name.
+    Attach(PathId, Arc<PathHandle>),
+    /// A path no table names any more.
+    Detach(PathId),
+    /// The usable paths.
+    Table(Arc<PathTable>),
+    /// The smallest limits over all paths.
+    SetLimits(Limits),
+    /// End the thread once its rings are gone.
+    Quit,
+}
+
+/// A queue thread's mailbox.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    mail: Mutex<VecDeque<Mail>>,
+    waiting: AtomicBool,
+    event: EventFd,
+}
+
+impl Mailbox {
+    pub(super) fn new() -> io::Result<Mailbox> {
+        Ok(Mailbox {
+            mail: Mutex::new(VecDeque::with_capacity(16)),
+            waiting: AtomicBool::new(false),
+            event: EventFd::new()?,
+        })
+    }
+
+    pub(super) fn post(&self, mail: Mail) {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push_back(mail);
+        self.waiting.store(true, Ordering::Release);
+        self.event.signal();
+    }
+
+    /// The next message; costs one load when there is none.
+    pub(super) fn next(&self) -> Option<Mail> {
+        if !self.waiting.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = mail.pop_front();
+        if next.is_none() {
+            // Under the lock: a post after this sets it again.
+            self.waiting.store(false, Ordering::Release);
+        }
+        next
+    }
+}
+
+impl AsFd for Mailbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}

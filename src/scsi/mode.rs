@@ -1,0 +1,206 @@
+//! MODE SENSE data: header, caching page, control page (SPC-5 7.5, SBC-4 6.5).
+//!
+//! Only what decides how a disk must be written to: write protection, DPOFUA,
+//! and the write cache. MODE SELECT is not here.
+
+use super::be;
+use crate::io::Blocks;
+
+/// Caching mode page.
+pub const CACHING: u8 = 0x08;
+/// Control mode page.
+pub const CONTROL: u8 = 0x0a;
+/// Every page.
+pub const ALL_PAGES: u8 = 0x3f;
+
+/// What MODE SENSE says about a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    /// WP: the LU is write protected.
+    pub write_protected: bool,
+    /// DPOFUA: the LU honours DPO and FUA.
+    pub dpofua: bool,
+    /// The caching page, if it was among the data.
+    pub caching: Option<Caching>,
+}
+
+/// Caching mode page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caching {
+    /// WCE: the LU has a volatile write cache and uses it.
+    pub write_cache: bool,
+    /// RCD: reads are not cached.
+    pub read_cache_disabled: bool,
+}
+
+/// Block descriptor (short LBA form) of MODE SENSE data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockDescriptor {
+    /// Capacity; shown as FFFFFFFFh blocks when larger.
+    pub blocks: Blocks,
+    /// Logical block length in bytes (24 bits).
+    pub block_size: u32,
+}
+
+impl Mode {
+    /// Reads MODE SENSE(6) data; `None` if shorter than its header.
+    pub fn parse_6(data: &[u8]) -> Option<Mode> {
+        let header = data.get(..4)?;
+        // MODE DATA LENGTH does not count itself.
+        let end = (usize::from(header[0]) + 1).min(data.len());
+        let pages = data.get(4 + usize::from(header[3])..end).unwrap_or(&[]);
+        Some(Mode::of(header[2], pages))
+    }
+
+    /// Reads MODE SENSE(10) data; `None` if shorter than its header.
+    pub fn parse_10(data: &[u8]) -> Option<Mode> {
+        let header = data.get(..8)?;
+        let end = (usize::from(be::u16_at(header, 0)?) + 2).min(data.len());
+        let descriptors = usize::from(be::u16_at(header, 6)?);
+        let pages = data.get(8 + descriptors..end).unwrap_or(&[]);
+        Some(Mode::of(header[3], pages))
+    }
+
+    fn of(device_specific: u8, pages: &[u8]) -> Mode {
+        Mode {
+            write_protected: device_specific & 0x80 != 0,
+            dpofua: device_specific & 0x10 != 0,
+            caching: find_page(pages, CACHING).map(|page| {
+                let flags = page.first().copied().unwrap_or(0);
+                Caching { write_cache: flags & 0x04 != 0, read_cache_disabled: flags & 0x01 != 0 }
+            }),
+        }
+    }
+
+    /// MODE SENSE(6) data around `pages`. Lengths beyond the header's fields
+    /// are cut; the pages of this module stay far below.
+    pub fn encode_6(&self, descriptor: Option<BlockDescriptor>, pages: &[u8]) -> Vec<u8> {
+        let descriptor = descriptor.map(BlockDescriptor::encode);
+        let descriptor = descriptor.as_ref().map_or(&[][..], |d| &d[..]);
+        let len = u8::try_from(3 + descriptor.len() + pages.len()).unwrap_or(u8::MAX);
+        let descriptor_len = u8::try_from(descriptor.len()).unwrap_or(0);
+        [&[len, 0, self.device_specific(), descriptor_len], descriptor, pages].concat()
+    }
+
+    /// MODE SENSE(10) data around `pages`.
+    pub fn encode_10(&self, descriptor: Option<BlockDescriptor>, pages: &[u8]) -> Vec<u8> {
+        let descriptor = descriptor.map(BlockDescriptor::encode);
+        let descriptor = descriptor.as_ref().map_or(&[][..], |d| &d[..]);
+        let len = u16::try_from(6 + descriptor.len() + pages.len()).unwrap_or(u16::MAX);
+        let descriptor_len = u8::try_from(descriptor.len()).unwrap_or(0);
+        let [high, low] = len.to_be_bytes();
+        let header = [high, low, 0, self.device_specific(), 0, 0, 0, descriptor_len];
+        [&header, descriptor, pages].concat()
+    }
+
+    fn device_specific(&self) -> u8 {
+        u8::from(self.write_protected) << 7 | u8::from(self.dpofua) << 4
+    }
+}
+
+impl Caching {
+    /// The caching page, not savable.
+    pub fn encode(&self) -> [u8; 20] {
+        let mut page = [0; 20];
+        page[0] = CACHING;
+        page[1] = 18;
+        page[2] = u8::from(self.write_cache) << 2 | u8::from(self.read_cache_disabled);
+        page
+    }
+}
+
+/// The control page of an LU that reorders freely (QUEUE ALGORITHM MODIFIER
+/// 1), sends fixed-format sense and reports aborts by no other nexus (TAS=0).
+pub fn encode_control() -> [u8; 12] {
+    let mut page = [0; 12];
+    page[0] = CONTROL;
+    page[1] = 10;
+    page[3] = 0x10;
+    page
+}
+
+impl BlockDescriptor {
+    fn encode(self) -> [u8; 8] {
+        let mut raw = [0; 8];
+        let blocks = u32::try_from(self.blocks.0).unwrap_or(u32::MAX);
+        be::put(&mut raw, 0, blocks.to_be_bytes());
+        let [_, size @ ..] = self.block_size.to_be_bytes();
+        be::put(&mut raw, 5, size);
+        raw
+    }
+}
+
+/// The body of page `code` (no subpage) among mode pages.
+fn find_page(mut pages: &[u8], code: u8) -> Option<&[u8]> {
+    loop {
+        let first = *pages.first()?;
+        let (start, len) = if first & 0x40 != 0 {
+            (4, usize::from(be::u16_at(pages, 2)?)) // SPF: subpage format
+        } else {
+            (2, usize::from(*pages.get(1)?))
+        };
+        let body = pages.get(start..)?;
+        if first & 0x7f == code {
+            return Some(&body[..len.min(body.len())]);
+        }
+        pages = body.get(len..)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const WRITE_BACK: Mode = Mode {
+        write_protected: true,
+        dpofua: true,
+        caching: Some(Caching { write_cache: true, read_cache_disabled: false }),
+    };
+
+    fn pages() -> Vec<u8> {
+        let caching = Caching { write_cache: true, read_cache_disabled: false };
+        [&encode_control()[..], &caching.encode()[..]].concat()
+    }
+
+    #[test]
+    fn both_headers_survive_the_wire_with_and_without_descriptor() {
+        for descriptor in [None, Some(BlockDescriptor { blocks: Blocks(1 << 40), block_size: 512 })]
+        {
+            let six = WRITE_BACK.encode_6(descriptor, &pages());
+            assert_eq!(usize::from(six[0]) + 1, six.len());
+            assert_eq!(Mode::parse_6(&six), Some(WRITE_BACK));
+            let ten = WRITE_BACK.encode_10(descriptor, &pages());
+            assert_eq!(usize::from(ten[1]) + 2, ten.len());
+            assert_eq!(Mode::parse_10(&ten), Some(WRITE_BACK));
+        }
+        let raw = BlockDescriptor { blocks: Blocks(1 << 40), block_size: 0x1000 }.encode();
+        assert_eq!(raw, [0xff, 0xff, 0xff, 0xff, 0, 0, 0x10, 0]);
+    }
+
+    #[test]
+    fn a_missing_caching_page_is_not_write_through() {
+        // sd guesses write-through here and then drops flushes (law 9).
+        let data = WRITE_BACK.encode_6(None, &encode_control());
+        assert_eq!(Mode::parse_6(&data), Some(Mode { caching: None, ..WRITE_BACK }));
+    }
+
+    #[test]
+    fn subpages_are_skipped_not_mistaken() {
+        let mut pages = vec![0x40 | CACHING, 1, 0, 3, 0xff, 0xff, 0xff];
+        pages.extend(Caching { write_cache: false, read_cache_disabled: true }.encode());
+        let data = Mode::default().encode_10(None, &pages);
+        assert_eq!(
+            Mode::parse_10(&data).unwrap().caching,
+            Some(Caching { write_cache: false, read_cache_disabled: true })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_data_never_panics(raw in prop::collection::vec(any::<u8>(), 0..64)) {
+            prop_assert_eq!(Mode::parse_6(&raw).is_some(), raw.len() >= 4);
+            prop_assert_eq!(Mode::parse_10(&raw).is_some(), raw.len() >= 8);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+use super::*;
+use crate::sys::eventfd::EventFd;
+use crate::sys::segment;
+use std::fs::File;
+use std::os::fd::AsFd;
+
+fn reap_all(ring: &mut Uring) -> Vec<(u64, i32, bool)> {
+    let mut got = Vec::new();
+    ring.reap(|user_data, result, more| got.push((user_data, result, more)));
+    got
+}
+
+fn scratch() -> File {
+    let name =
+        format!("vhost-mpath-uring-{}-{:?}", std::process::id(), std::thread::current().id());
+    let path = std::env::temp_dir().join(name);
+    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file
+}
+
+#[test]
+fn what_is_written_by_lists_is_read_back() {
+    let mut ring = Uring::new(8).unwrap();
+    let file = scratch();
+    let (mut a, mut b) = ([1u8; 512], [2u8; 512]);
+    let list = [segment::of(&mut a), segment::of(&mut b)];
+    // SAFETY: list and arrays live until the completion is reaped below.
+    unsafe { ring.writev(file.as_fd(), &list, 512, RwFlags::DSYNC, 7) }.unwrap();
+    ring.submit_and_wait(Wait::Forever).unwrap();
+    assert_eq!(reap_all(&mut ring), [(7, 1024, false)]);
+    ring.fsync(file.as_fd(), 8).unwrap();
+    ring.submit_and_wait(Wait::Forever).unwrap();
+    assert_eq!(reap_all(&mut ring), [(8, 0, false)]);
+    let mut all = [9u8; 2048];
+    let list = [segment::of(&mut all)];
+    // SAFETY: as above.
+    unsafe { ring.readv(file.as_fd(), &list, 0, RwFlags::NONE, 9) }.unwrap();
+    ring.submit_and_wait(Wait::Forever).unwrap();
+    assert_eq!(reap_all(&mut ring), [(9, 1536, false)]);
+    assert_eq!(all[..512], [0; 512]);
+    assert_eq!(all[512..1024], [1; 512]);
+    assert_eq!(all[1024..1536], [2; 512]);
+    assert_eq!(all[1536..], [9; 512], "beyond the end of the file nothing is touched");
+}
+
+#[test]
+fn every_signal_of_a_watched_eventfd_is_an_edge_without_reading() {
+    let mut ring = Uring::new(8).unwrap();
+    let event = EventFd::new().unwrap();
+    ring.poll_multi(event.as_fd(), 1).unwrap();
+    ring.submit_and_wait(Wait::No).unwrap();
+    assert_eq!(reap_all(&mut ring), []);
+    for _ in 0..3 {
+        event.signal();
+        ring.submit_and_wait(Wait::AtMost(Duration::from_secs(5))).unwrap();
+        let got = reap_all(&mut ring);
+        assert_eq!(got.len(), 1);
+        assert!(got[0].0 == 1 && got[0].1 > 0 && got[0].2, "{got:?}");
+    }
+}
+
+#[test]
+fn waiting_ends_at_the_limit() {
+    let mut ring = Uring::new(2).unwrap();
+    ring.submit_and_wait(Wait::AtMost(Duration::from_millis(5))).unwrap();
+    assert_eq!(reap_all(&mut ring), []);
+}
+
+#[test]
+fn a_full_submission_queue_makes_room_by_itself() {
+    let mut ring = Uring::new(2).unwrap();
+    let file = scratch();
+    for n in 0..8 {
+        ring.fsync(file.as_fd(), n).unwrap();
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 8 {
+        ring.submit_and_wait(Wait::Forever).unwrap();
+        seen.extend(reap_all(&mut ring).iter().map(|c| c.0));
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..8).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_cancelled_operation_still_completes_itself() {
+    let mut ring = Uring::new(4).unwrap();
+    let event = EventFd::new().unwrap();
+    ring.poll_multi(event.as_fd(), 1).unwrap();
+    ring.cancel(1, 2).unwrap();
+    let mut got = Vec::new();
+    while got.len() < 2 {
+        ring.submit_and_wait(Wait::Forever).unwrap();
+        got.extend(reap_all(&mut ring));
+    }
+    got.sort_unstable();
+    assert_eq!(got, [(1, -libc::ECANCELED, false), (2, 0, false)]);
+}
