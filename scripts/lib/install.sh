@@ -16,7 +16,6 @@ guest    xz                               xz-utils
 guest    zstd                             zstd
 guest    ldd                              libc-bin
 boot     extlinux                         extlinux
-peer     qemu-storage-daemon              qemu-utils
 check    shellcheck                       shellcheck
 libvirt  libvirtd                         libvirt-daemon-system
 libvirt  virsh                            libvirt-clients
@@ -61,8 +60,10 @@ as_root() {
   fi
 }
 
+# --no-remove: apt would otherwise take away what conflicts, for instance a qemu-utils from backports for the release's
+# own qemu-system-x86. What is on the machine stays; then the installation fails, and says why.
 apt_install() {
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-remove --no-install-recommends \
     -o Dpkg::Use-Pty=0 install "$@" >"$INSTALL_LOG" 2>&1
 }
 
@@ -84,7 +85,7 @@ require_packages() {
   if ! apt_install "$@"; then
     # Package lists may be old or absent (a fresh container): fetch them once and try again.
     as_root apt-get -qq update >"$INSTALL_LOG.update" 2>&1 || true
-    if ! apt_install "$@"; then
+    if ! apt_install "$@" && ! install_qemu_like_utils "$@"; then
       tail -5 "$INSTALL_LOG" >&2
       rm -f "$INSTALL_LOG" "$INSTALL_LOG.update"
       die "these packages are missing and could not be installed: $*" \
@@ -93,6 +94,53 @@ require_packages() {
   fi
   rm -f "$INSTALL_LOG" "$INSTALL_LOG.update"
   hash -r
+}
+
+debian_release() { (. /etc/os-release && echo "${VERSION_CODENAME:-}"); }
+
+# The address this machine's apt takes its release from.
+debian_mirror() {
+  local m
+  # shellcheck disable=SC2016  # the dollar is apt's
+  m=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $(debian_release)" | head -1)
+  [ -n "$m" ] && echo "${m%/}"
+}
+
+# apt_view DIR SUITE…: let apt see other releases without touching this machine's sources. Sets APT_VIEW, the options
+# that make apt look through it.
+apt_view() {
+  local dir=$1 suite mirror
+  shift
+  mirror=$(debian_mirror) || return 1
+  mkdir -p "$dir/lists/partial"
+  for suite in "$@"; do
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
+  done >"$dir/sources.list"
+  APT_VIEW=(-qq -o "Dir::Etc::sourcelist=$dir/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o "Dir::State::Lists=$dir/lists" -o Dir::Etc::preferencesparts=/dev/null)
+  [ "$(id -u)" != 0 ] || APT_VIEW+=(-o APT::Sandbox::User=root)
+  as_root apt-get "${APT_VIEW[@]}" update >/dev/null 2>&1
+}
+
+# install_qemu_like_utils PACKAGE…: a qemu-utils from backports does not go together with the release's own QEMU; the
+# QEMU of the same version does.
+install_qemu_like_utils() {
+  local version release dir p wanted=() rc=0
+  version=$(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) || return 1
+  [[ " $* " == *" qemu-system-x86 "* && $version == *bpo* ]] || return 1
+  release=$(debian_release)
+  step "qemu-utils is $version here: taking QEMU of that version from $release-backports"
+  dir=$(mktemp -d)
+  for p in "$@"; do
+    case $p in
+      qemu-system-x86) wanted+=("$p=$version" "qemu-system-common=$version" "qemu-system-data=$version") ;;
+      *) wanted+=("$p") ;;
+    esac
+  done
+  apt_view "$dir" "$release" "$release-backports" &&
+    apt_install "${APT_VIEW[@]}" -t "$release-backports" "${wanted[@]}" || rc=1
+  rm -rf "$dir"
+  return $rc
 }
 
 RUST_AT_LEAST=85 # minor version; Cargo.toml's rust-version
