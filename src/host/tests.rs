@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 use super::sysfs::{BlockFacts, ScsiFacts, Sysfs};
 use super::users::{self, User};
 use super::*;
@@ -278,4 +275,3 @@ fn every_user_of_a_disk_is_named() {
     dir.put("class/block/md0/md/level", "raid1");
     assert_eq!(user(), User::Md { name: "md0".to_owned() });
 }
->>>>>>> transport
