@@ -125,7 +125,7 @@ apt_view() {
 # install_qemu_like_utils PACKAGE…: a qemu-utils from backports does not go together with the release's own QEMU; the
 # QEMU of the same version does.
 install_qemu_like_utils() {
-  local version release dir p wanted=() rc=0
+  local version release dir p exact=() rc=0
   version=$(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) || return 1
   [[ " $* " == *" qemu-system-x86 "* && $version == *bpo* ]] || return 1
   release=$(debian_release)
@@ -133,12 +133,12 @@ install_qemu_like_utils() {
   dir=$(mktemp -d)
   for p in "$@"; do
     case $p in
-      qemu-system-x86) wanted+=("$p=$version" "qemu-system-common=$version" "qemu-system-data=$version") ;;
-      *) wanted+=("$p") ;;
+      qemu-system-x86) exact+=("$p=$version" "qemu-system-common=$version" "qemu-system-data=$version") ;;
+      *) exact+=("$p") ;;
     esac
   done
   apt_view "$dir" "$release" "$release-backports" &&
-    apt_install "${APT_VIEW[@]}" -t "$release-backports" "${wanted[@]}" || rc=1
+    apt_install "${APT_VIEW[@]}" -t "$release-backports" "${exact[@]}" || rc=1
   rm -rf "$dir"
   return $rc
 }
