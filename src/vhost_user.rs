@@ -112,7 +112,7 @@ pub enum SessionEvent {
 }
 
 /// What to add where the guest's memory is not shared with us.
-const SHARE_MEMORY: &str = "the guest's memory must be shared with this process: \
+pub const SHARE_MEMORY: &str = "the guest's memory must be shared with this process: \
     add `-object memory-backend-memfd,id=mem,size=<the value of -m>,share=on \
     -machine memory-backend=mem` to the QEMU command line, or in a libvirt domain \
     `<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>`";
