@@ -292,7 +292,7 @@ fn limits(
         stated => stated.min(LONGEST_UNMAP),
     };
     Limits {
-        max_transfer: Blocks(stated(lu.max_transfer).min(queue_blocks).min(0xffff_ffff).max(1)),
+        max_transfer: Blocks(stated(lu.max_transfer).min(queue_blocks).clamp(1, 0xffff_ffff)),
         max_segments: queue.max_segments.clamp(1, 1024),
         max_unmap: Blocks(max_unmap),
         max_unmap_descriptors: if unmaps { usize::try_from(descriptors).unwrap_or(1) } else { 0 },
@@ -302,3 +302,6 @@ fn limits(
         fua,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -361,7 +361,7 @@ impl World {
             self.array.poll(self.now, &mut done);
             for d in done {
                 busy = true;
-                self.task_done(d);
+                self.task_done(&d);
             }
             while let Some((&key, _)) = self.mail.iter().next().filter(|(k, _)| k.0 <= self.now) {
                 busy = true;
@@ -496,13 +496,18 @@ impl World {
             Outcome::Good => {}
             Outcome::Stopped => assert!(self.stopping.is_some(), "stopped though nothing stops"),
             Outcome::NoPath => {
-                assert_ne!(self.policy.no_path_retry, NoPathRetry::Queue, "an error while queueing")
+                assert_ne!(
+                    self.policy.no_path_retry,
+                    NoPathRetry::Queue,
+                    "an error while queueing"
+                );
             }
             Outcome::Lu { status: Status::CHECK_CONDITION, sense } => {
-                // An aborted command is the LU's word once every path says so.
+                // An aborted command is the LU's word once the paths left have been
+                // asked twice and had nothing better to say.
                 let word = sense.code();
                 let medium = self.medium_errors && word == Some(MEDIUM_ERROR);
-                let aborted = self.aborts > 1 && word == Some(CRC_ERROR);
+                let aborted = self.aborts > 0 && word == Some(CRC_ERROR);
                 assert!(medium || aborted, "{sense:?}");
             }
             other => panic!("the guest was told {other:?}"),
@@ -554,10 +559,10 @@ impl World {
         self.array.submit(self.now, Task { nexus, tag, cdb, data_out, data_in_max, timeout });
     }
 
-    fn task_done(&mut self, done: Done) {
+    fn task_done(&mut self, done: &Done) {
         let purpose = self.wire.borrow_mut().tasks.remove(&done.tag).expect("a task ends once");
         match purpose {
-            Purpose::Guest { cookie, key } => self.command_done(&done, cookie, key),
+            Purpose::Guest { cookie, key } => self.command_done(done, cookie, key),
             Purpose::Check { path, check, mut checker } => {
                 match checker.on_completion(&done.completion) {
                     Step::Issue(_) => {
@@ -568,7 +573,7 @@ impl World {
                 }
             }
             Purpose::Prove { path, proof, step, tries, wwid } => {
-                self.proof_step(&done, path, proof, step, tries, wwid);
+                self.proof_step(done, path, proof, step, tries, wwid);
             }
         }
     }
