@@ -60,14 +60,15 @@ fn refusal(text: &str) -> String {
 #[test]
 fn two_paths_to_one_file_are_one_inode_and_one_open_file() {
     let dir = Dir::new();
-    let path = dir.file("disk.img", 1 << 20);
+    // Names are the process's: no other test may use this one.
+    let path = dir.file("pair.img", 1 << 20);
     let text = path.to_str().unwrap();
     let a = open(text).unwrap();
     let b = open(text).unwrap();
     assert_eq!(a.identity(), b.identity());
     assert_eq!(a.identity().capacity, Blocks(2048));
     assert_eq!((a.kind(), a.transport()), (PathKind::File, Transport::File));
-    assert_eq!((a.name(), b.name()), ("disk.img", "disk.img-2"));
+    assert_eq!((a.name(), b.name()), ("pair.img", "pair.img-2"));
     // The lock lasts as long as one of them.
     drop(a);
     let other = fs::File::options().read(true).write(true).open(&path).unwrap();
