@@ -119,6 +119,9 @@ fn limits_are_the_smallest_of_lu_and_queue() {
     let proof = prove(&|cdb, into| disk.answer(cdb, into), &QUEUE).unwrap();
     assert_eq!(proof.limits.max_transfer, Blocks(1024), "the queue's");
     assert_eq!((proof.limits.max_unmap, proof.geometry.unmap), (Blocks(0), false));
+    let narrow = QueueLimits { max_segments: 16, ..QUEUE };
+    let narrow = prove(&|cdb, into| disk.answer(cdb, into), &narrow).unwrap().limits;
+    assert_eq!(narrow.max_transfer, Blocks(128), "a segment carries a page");
     assert!(proof.geometry.read_only);
     assert_eq!(proof.geometry.serial, "S1");
 }
