@@ -8,6 +8,8 @@
 //! The library holds all the logic so that integration tests, benches and the
 //! simulation use the very code the daemon runs; it is not a stable API.
 
+pub mod cli;
+pub mod control;
 pub mod guest;
 pub mod host;
 pub mod io;

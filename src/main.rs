@@ -1,3 +1,7 @@
 //! Entry point of the `vhost-mpath` binary; all logic is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    vhost_mpath::cli::main()
+}

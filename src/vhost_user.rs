@@ -1,6 +1,6 @@
 //! The vhost-user back-end: socket, connection, protocol state.
 //!
-//! One [`Listener`] per disk owns its socket and a thread; that thread serves
+//! One [`listener`] per disk owns its socket and a thread; that thread serves
 //! one front-end at a time with a [`Session`], which turns messages into ring
 //! starts and stops. Rings are *moved* to a [`RingHost`] (the queue threads)
 //! and back, so nothing here touches a running ring. Not here: what requests
@@ -8,7 +8,6 @@
 //! I/O. Messages follow QEMU's `docs/interop/vhost-user.rst`; framing and
 //! file descriptor passing are the `vhost` crate's.
 //!
-//! [`Listener`]: listener::Listener
 //! [`Session`]: session::Session
 //! [`RingHost`]: crate::queue::RingHost
 
@@ -112,10 +111,7 @@ pub enum SessionEvent {
 }
 
 /// What to add where the guest's memory is not shared with us.
-const SHARE_MEMORY: &str = "the guest's memory must be shared with this process: \
+pub const SHARE_MEMORY: &str = "the guest's memory must be shared with this process: \
     add `-object memory-backend-memfd,id=mem,size=<the value of -m>,share=on \
     -machine memory-backend=mem` to the QEMU command line, or in a libvirt domain \
     `<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>`";
-
-/// Every request of a block device may be issued again (law 3).
-impl Extras for crate::vhost_blk::BlkDevice {}

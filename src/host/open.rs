@@ -165,7 +165,7 @@ fn open_node(path: &Path, options: &Options) -> Result<Found, OpenError> {
         } else if kind.is_socket() {
             "a socket"
         } else {
-            "something else"
+            "a pipe or another special file"
         };
         Err(OpenError::WrongKind { path: path.to_owned(), what })
     }
@@ -454,6 +454,11 @@ fn claim_sibling(
                 node.display()
             );
             Ok(None)
+        }
+        Err(OpenError::InUse { user, .. }) => {
+            // By both names: the administrator gave one, and has to free the other.
+            let path = PathBuf::from(format!("{} (disk {})", path.display(), node.display()));
+            Err(OpenError::InUse { path, user })
         }
         Err(error) => Err(error),
     }

@@ -108,6 +108,16 @@ impl Path {
         matches!(self.state, PathState::Suspect | PathState::Doubt)
     }
 
+    /// When it is checked next, and the interval that leads there.
+    pub fn next_check(&self) -> (Time, Duration) {
+        (self.next_check, self.interval)
+    }
+
+    /// Whether a check or a proof of identity is under way.
+    pub fn is_being_checked(&self) -> bool {
+        self.check.is_some() || self.proof.is_some()
+    }
+
     /// dm's word: `active` or `failed`.
     pub fn dm_state(&self) -> &'static str {
         if self.is_usable() { "active" } else { "failed" }

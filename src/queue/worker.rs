@@ -57,6 +57,7 @@ pub(super) struct Worker<F: Front> {
     rings: Vec<Option<RunningRing>>,
     dispatcher: Dispatcher,
     ports: Vec<Option<Port>>,
+    #[allow(clippy::vec_box)] // requests move by pointer between pool, core and rings
     pool: Vec<Box<Request>>,
     start: Instant,
     quitting: bool,
@@ -217,8 +218,10 @@ impl<F: Front> Worker<F> {
     fn let_paths_go(&mut self) {
         for slot in &mut self.ports {
             let gone = |p: &Port| p.leaving && self.dispatcher.in_flight(p.id) == 0;
-            if let Some(port) = slot.take_if(|p| gone(p)) {
-                self.outbox.send(FromQueue::Detached(port.id));
+            if let Some(Port { id, port, .. }) = slot.take_if(|p| gone(p)) {
+                // Let go of the file before anybody hears of it (law 10).
+                drop(port);
+                self.outbox.send(FromQueue::Detached(id));
             }
         }
     }

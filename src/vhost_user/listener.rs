@@ -265,6 +265,10 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         error: &Error,
         session: &Mutex<Session<B>>,
     ) -> Option<DisconnectReason> {
+        if self.is_shutting_down() {
+            // Waits were cut short; that is not the request's fault.
+            return Some(DisconnectReason::Shutdown);
+        }
         let mut session = lock(session);
         let request = header.map_or_else(|| "a request".into(), |h| h.name());
         if let Some(refusal) = session.take_refusal() {
@@ -276,12 +280,9 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
             }
             return Some(DisconnectReason::Refused(format!("{request} refused: {reason}")));
         }
-        if self.is_shutting_down() {
-            return Some(DisconnectReason::Shutdown);
-        }
         Some(match error {
             Error::Disconnected | Error::SocketBroken(_) => DisconnectReason::Closed,
-            // The peer is gone in the middle of, mostly: before, a message.
+            // Mostly the peer went away before a message, not within one.
             Error::PartialMessage if header.is_none() => DisconnectReason::Closed,
             Error::SocketRetry(_) => {
                 DisconnectReason::Protocol(format!("{request}: the message does not end"))

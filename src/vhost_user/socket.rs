@@ -138,6 +138,14 @@ impl Socket {
         Ok(Socket { kind, made: None })
     }
 
+    /// The listening socket, unless the adopted one is connected already.
+    pub fn listener(&self) -> Option<&UnixListener> {
+        match &self.kind {
+            Kind::Listening(listener) => Some(listener),
+            Kind::Connected(_) => None,
+        }
+    }
+
     /// The path of a socket we made.
     pub fn path(&self) -> Option<&Path> {
         self.made.as_ref().map(|m| m.path.as_path())

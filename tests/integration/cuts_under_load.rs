@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::daemon::{CUT_MODES, Daemon, Setup};
+use crate::harness::sim_daemon::{CUT_MODES, Daemon, Setup};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::load::{Load, Mix};
 use crate::harness::random::Random;

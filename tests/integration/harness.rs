@@ -2,8 +2,6 @@
 //! the daemon under test, a shadow of its disk; and a disk to serve elsewhere.
 
 pub(crate) mod blk_queue;
-#[path = "harness/daemon_bootstrap.rs"]
-pub(crate) mod daemon;
 pub(crate) mod driver_ring;
 pub(crate) mod front_end;
 pub(crate) mod guest;
@@ -14,3 +12,4 @@ pub(crate) mod memory_disk;
 #[path = "../simulation/random.rs"]
 pub(crate) mod random;
 pub(crate) mod shadow;
+pub(crate) mod sim_daemon;

@@ -7,7 +7,7 @@ use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost_mpath::virtio::blk::RequestType;
 
 use crate::harness::blk_queue::{PATIENCE, Payload};
-use crate::harness::daemon::{Daemon, Setup};
+use crate::harness::sim_daemon::{Daemon, Setup};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::load::{Load, Mix};
 use crate::harness::random::Random;

@@ -7,7 +7,7 @@ use vhost_mpath::virtio::blk::{
 };
 
 use crate::harness::blk_queue::{BlkQueue, PATIENCE, Payload};
-use crate::harness::daemon::{Daemon, Setup};
+use crate::harness::sim_daemon::{Daemon, Setup};
 use crate::harness::front_end::{FrontEnd, Shape};
 
 const OK: u8 = BlkStatus::Ok as u8;

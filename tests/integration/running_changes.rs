@@ -9,7 +9,7 @@ use vhost_mpath::guest::driver::{Descriptor, NEXT, WRITE};
 use vhost_mpath::virtio::blk::{RequestHeader, RequestType};
 
 use crate::harness::blk_queue::{PATIENCE, Payload, UNANSWERED};
-use crate::harness::daemon::{Daemon, Setup};
+use crate::harness::sim_daemon::{Daemon, Setup};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::guest;
 use crate::harness::load::{Load, Mix};

@@ -1,0 +1,366 @@
+//! The command line: options understood, checked and turned into settings.
+//!
+//! Follows QEMU's conventions for back-end programs (`vhost-user.rst`,
+//! "Backend program conventions") and multipath.conf's words. Exit code 2 for
+//! a wrong command line, 1 for everything else that fails.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use log::LevelFilter;
+
+use crate::control::{Listen, Settings, ctl, daemon, journal};
+use crate::host::{Options, PathSpec, TransportChoice};
+use crate::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
+use crate::mpath::snapshot::SelectorKind;
+use crate::sys::inherit;
+use crate::vhost_blk::{MAX_QUEUE_SIZE, MAX_QUEUES};
+use crate::vhost_user::socket::Access;
+
+/// What QEMU and libvirt ask a back-end program (`vhost-user.json`).
+const CAPABILITIES: &str = r#"{"type":"block","features":["read-only","blk-file"]}"#;
+
+const ABOUT: &str = "\
+Serves a SAN disk that has several paths to a virtual machine.
+
+Joins the paths (/dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L) that this host has to one SCSI logical \
+unit into a map, and serves the map as a vhost-user-blk disk. Errors of a path never reach the \
+guest while another path lives; what the logical unit itself says does.";
+
+const EXAMPLES: &str = "\
+Examples:
+  # two paths to one logical unit
+  vhost-mpath --socket-path /run/vm1-disk0.sock --path /dev/sdb --path /dev/sdc
+
+  # see a failover without a SAN: a simulated logical unit with two paths
+  vhost-mpath --socket-path /tmp/disk.sock --control /tmp/disk.ctl \\
+      --path sim:disk.img,size=1G --path sim:disk.img
+  vhost-mpath ctl --control /tmp/disk.ctl sim sim0 cut
+  vhost-mpath ctl --control /tmp/disk.ctl show topology
+
+  # attach it to QEMU (the guest's memory must be shared)
+  qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on \\
+      -machine memory-backend=mem \\
+      -chardev socket,id=disk0,path=/run/vm1-disk0.sock,reconnect-ms=1000 \\
+      -device vhost-user-blk-pci,chardev=disk0
+
+SIGTERM ends it: what the kernel has is awaited, the rest stays marked in flight for the next \
+daemon. Exit code 0; 1 for an error; 2 for a wrong command line.";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "vhost-mpath",
+    version,
+    about = "Serves a SAN disk that has several paths to a virtual machine",
+    long_about = ABOUT,
+    after_long_help = EXAMPLES,
+    override_usage = "vhost-mpath <--socket-path SOCKET | --fd FD> --path PATH [--path PATH]… [OPTIONS]\n       \
+                      vhost-mpath ctl --control CONTROL <VERB>…",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    subcommand_help_heading = "Commands",
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at a running daemon and change its paths, in multipathd's words.
+    #[command(long_about = ctl::ABOUT, after_long_help = ctl::EXAMPLES)]
+    Ctl(ctl::Ctl),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Make a Unix socket here, for QEMU to connect to.
+    ///
+    /// A socket left behind by a dead process is replaced; one that somebody listens on is not.
+    #[arg(long, value_name = "SOCKET", help_heading = "Front-end")]
+    #[arg(required_unless_present_any = ["fd"], conflicts_with = "fd")]
+    socket_path: Option<PathBuf>,
+
+    /// Use this inherited file descriptor instead, a listening or a connected Unix socket.
+    #[arg(long, value_name = "FD", help_heading = "Front-end")]
+    #[arg(value_parser = clap::value_parser!(i32).range(3..))]
+    fd: Option<i32>,
+
+    /// File mode of the socket, in octal [default: by the umask]
+    #[arg(long, value_name = "MODE", help_heading = "Front-end", value_parser = parse_mode)]
+    #[arg(conflicts_with = "fd")]
+    socket_mode: Option<u32>,
+
+    /// Group of the socket, by name or number: QEMU's, such as kvm or libvirt-qemu.
+    #[arg(long, value_name = "GROUP", help_heading = "Front-end", value_parser = parse_group)]
+    #[arg(conflicts_with = "fd")]
+    socket_group: Option<u32>,
+
+    /// Kind of device to show to the guest.
+    #[arg(long, value_name = "DEVICE", help_heading = "Disk", default_value = "blk")]
+    #[arg(value_parser = PossibleValuesParser::new(["blk"]))]
+    device: String,
+
+    /// Name of the map in logs, events and `show topology` [default: the WWID]
+    #[arg(long, value_name = "NAME", help_heading = "Disk", value_parser = parse_alias)]
+    alias: Option<String>,
+
+    /// Request queues offered; QEMU wants one per virtual CPU unless told otherwise.
+    #[arg(long, value_name = "N", help_heading = "Disk", default_value_t = 16)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUES)))]
+    num_queues: u16,
+
+    /// Largest ring accepted, in descriptors: a power of two.
+    #[arg(long, value_name = "N", help_heading = "Disk", default_value_t = MAX_QUEUE_SIZE)]
+    #[arg(value_parser = parse_queue_size)]
+    queue_size: u16,
+
+    /// Refuse writes.
+    #[arg(long, help_heading = "Disk")]
+    read_only: bool,
+
+    /// Serial number shown to the guest, up to 20 characters [default: the LU's own]
+    #[arg(long, value_name = "TEXT", help_heading = "Disk", value_parser = parse_serial)]
+    serial: Option<String>,
+
+    /// A path to the logical unit; give it once for each path.
+    ///
+    /// /dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L, /dev/disk/by-path/…: a SCSI disk.
+    /// FILE or another block device: served too, without SCSI.
+    /// sim:FILE[,size=S][,bs=512|4096]: a path to a simulated logical unit; twice is two paths.
+    /// null:SIZE: drops writes and reads zeroes, to measure the rest.
+    /// All take ,name=NAME; write a comma in a file name twice. Sizes take K, M, G, T.
+    #[arg(long = "path", alias = "blk-file", value_name = "PATH", help_heading = "Paths")]
+    #[arg(required = true, value_parser = parse_path, verbatim_doc_comment)]
+    paths: Vec<PathSpec>,
+
+    /// How reads and writes travel.
+    ///
+    /// auto: io_uring where a path can do it, else SG_IO. sg-io: every command with its full
+    /// sense, a little slower. blk-uring: insist on io_uring.
+    #[arg(long, value_name = "HOW", help_heading = "Paths", default_value = "auto")]
+    #[arg(value_parser = transport_parser())]
+    transport: TransportChoice,
+
+    /// The kernel gives up on a command after this long, in seconds.
+    #[arg(long, value_name = "SECONDS", help_heading = "Paths", default_value = "30")]
+    #[arg(value_parser = parse_seconds)]
+    command_timeout: Duration,
+
+    /// A path whose command is out for longer gets no new ones until it was checked, in seconds.
+    #[arg(long, value_name = "SECONDS", help_heading = "Paths", default_value = "1")]
+    #[arg(value_parser = parse_seconds)]
+    suspect_timeout: Duration,
+
+    /// failover: one path works, the others wait. multibus: all work.
+    #[arg(long, value_name = "POLICY", help_heading = "Multipath", default_value = "failover")]
+    #[arg(value_parser = parse_as::<GroupingPolicy>)]
+    path_grouping_policy: GroupingPolicy,
+
+    /// Which path of a group a request takes: 'service-time 0' or 'round-robin 0'.
+    #[arg(long, value_name = "SELECTOR", help_heading = "Multipath")]
+    #[arg(default_value = "service-time 0", value_parser = parse_as::<SelectorKind>)]
+    path_selector: SelectorKind,
+
+    /// Requests while no path is left: fail, queue, or hold for N checks.
+    ///
+    /// fail: they fail at once. queue: they are held until a path returns. N: they are held for
+    /// N times the polling interval.
+    /// The default is queue, not multipath-tools' fail: a guest that is held for the length of an
+    /// outage goes on afterwards, a guest that got an I/O error has a read-only file system, and
+    /// vhost-user has no werror=stop to save it. What is held is bounded by the rings and delays
+    /// neither a reboot of the guest nor SIGTERM.
+    #[arg(long, value_name = "POLICY", help_heading = "Multipath", default_value = "queue")]
+    #[arg(value_parser = parse_as::<NoPathRetry>)]
+    no_path_retry: NoPathRetry,
+
+    /// Time between two checks of a failed path, in seconds; a good one is checked less and less
+    /// often, down to a quarter of that.
+    #[arg(long, value_name = "SECONDS", help_heading = "Multipath", default_value = "5")]
+    #[arg(value_parser = parse_seconds)]
+    polling_interval: Duration,
+
+    /// A check that has not answered after this long says that the path is down, in seconds.
+    #[arg(long, value_name = "SECONDS", help_heading = "Multipath", default_value = "30")]
+    #[arg(value_parser = parse_seconds)]
+    checker_timeout: Duration,
+
+    /// Make a control socket here, for `vhost-mpath ctl` and QMP clients; for this user only.
+    #[arg(long, value_name = "CONTROL", help_heading = "Administration")]
+    control: Option<PathBuf>,
+
+    /// What to log on standard error: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", help_heading = "Administration", default_value = "info")]
+    #[arg(value_parser = level_parser())]
+    log_level: LevelFilter,
+
+    /// Print what this program can do, for QEMU and libvirt, and exit.
+    #[arg(long, help_heading = "Administration")]
+    print_capabilities: bool,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    journal::abort_on_panic();
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if asks_for_capabilities(&arguments) {
+        println!("{CAPABILITIES}");
+        return ExitCode::SUCCESS;
+    }
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        // Prints help to standard output, errors to standard error; 0 or 2.
+        Err(error) => error.exit(),
+    };
+    match cli.command {
+        Some(Command::Ctl(ctl)) => ctl::main(&ctl),
+        None => serve(&cli.serve),
+    }
+}
+
+/// The convention is that every other argument is ignored then, wrong ones too.
+fn asks_for_capabilities(arguments: &[OsString]) -> bool {
+    arguments.iter().skip(1).any(|argument| argument == "--print-capabilities")
+}
+
+fn serve(serve: &Serve) -> ExitCode {
+    journal::init(serve.log_level);
+    let result = match serve.settings() {
+        Ok(settings) => daemon::run(&settings),
+        Err(error) => error.exit(),
+    };
+    result.unwrap_or_else(|error| {
+        log::error!("{error}");
+        ExitCode::FAILURE
+    })
+}
+
+impl Serve {
+    fn settings(&self) -> Result<Settings, clap::Error> {
+        let listen = match (&self.socket_path, self.fd) {
+            (Some(path), _) => Listen::Path(path.clone()),
+            (None, Some(fd)) => Listen::Fd(fd),
+            (None, None) => return Err(wrong("--socket-path or --fd is missing")),
+        };
+        if self.suspect_timeout > self.command_timeout {
+            return Err(wrong(
+                "--suspect-timeout must not be longer than --command-timeout: a command that the \
+                 kernel has given up on is not out any more",
+            ));
+        }
+        if self.control.is_some() && self.control == self.socket_path {
+            return Err(wrong("--control and --socket-path must be two different sockets"));
+        }
+        Ok(Settings {
+            listen,
+            access: Access { mode: self.socket_mode, group: self.socket_group },
+            control: self.control.clone(),
+            paths: self.paths.clone(),
+            open: Options {
+                transport: self.transport,
+                command_timeout: self.command_timeout,
+                read_only: self.read_only,
+                ..Options::default()
+            },
+            alias: self.alias.clone(),
+            num_queues: self.num_queues,
+            queue_size: self.queue_size,
+            read_only: self.read_only,
+            serial: self.serial.clone(),
+            policy: Policy {
+                grouping: self.path_grouping_policy,
+                selector: self.path_selector,
+                no_path_retry: self.no_path_retry,
+                polling_interval: self.polling_interval,
+                checker_timeout: self.checker_timeout,
+                no_path_interval: self.polling_interval.min(Policy::default().no_path_interval),
+            },
+            suspect_after: self.suspect_timeout,
+        })
+    }
+}
+
+fn wrong(text: &str) -> clap::Error {
+    Cli::command().error(ErrorKind::ValueValidation, text)
+}
+
+// --- values --------------------------------------------------------------------
+
+fn parse_as<T: std::str::FromStr<Err = String>>(text: &str) -> Result<T, String> {
+    text.parse()
+}
+
+fn parse_path(text: &str) -> Result<PathSpec, String> {
+    text.parse().map_err(|error: crate::host::SpecError| error.to_string())
+}
+
+/// Seconds, with a fraction if need be.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    const RANGE: std::ops::RangeInclusive<f64> = 0.1..=86_400.0;
+    let seconds: f64 = text.parse().map_err(|_| "it is not a number of seconds".to_owned())?;
+    if !RANGE.contains(&seconds) {
+        return Err("give seconds from 0.1 to 86400 (a day)".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o777)
+        .ok_or_else(|| "give an octal file mode from 0 to 777, such as 660".to_owned())
+}
+
+fn parse_group(text: &str) -> Result<u32, String> {
+    text.parse().ok().or_else(|| inherit::group_by_name(text)).ok_or_else(|| {
+        "there is no such group; `getent group` lists the groups of this host".to_owned()
+    })
+}
+
+fn parse_alias(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
+    if text.is_empty() || text.len() > 127 || !text.chars().all(good) {
+        return Err("use letters, digits and any of _.:- (at most 127)".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_serial(text: &str) -> Result<String, String> {
+    let printable = |c: char| c.is_ascii_graphic() || c == ' ';
+    if text.is_empty() || text.len() > 20 || !text.chars().all(printable) {
+        return Err("give 1 to 20 printable ASCII characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn parse_queue_size(text: &str) -> Result<u16, String> {
+    text.parse()
+        .ok()
+        .filter(|size: &u16| size.is_power_of_two() && (4..=MAX_QUEUE_SIZE).contains(size))
+        .ok_or_else(|| format!("give a power of two from 4 to {MAX_QUEUE_SIZE}"))
+}
+
+fn transport_parser() -> impl TypedValueParser<Value = TransportChoice> {
+    PossibleValuesParser::new(["auto", "sg-io", "blk-uring"]).map(|text| match text.as_str() {
+        "sg-io" => TransportChoice::SgIo,
+        "blk-uring" => TransportChoice::BlkUring,
+        _ => TransportChoice::Auto,
+    })
+}
+
+fn level_parser() -> impl TypedValueParser<Value = LevelFilter> {
+    PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"])
+        .map(|text| text.parse().unwrap_or(LevelFilter::Info))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+use super::*;
+
+const SOCKET: [&str; 3] = ["vhost-mpath", "--socket-path", "/s"];
+
+fn parse(options: &[&str]) -> Result<Settings, String> {
+    let arguments = SOCKET.iter().chain(options);
+    let cli = Cli::try_parse_from(arguments).map_err(|e| e.to_string())?;
+    cli.serve.settings().map_err(|e| e.to_string())
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn a_first_user_types_socket_and_paths_only() {
+    let settings = parse(&["--path", "/dev/sdb", "--path", "/dev/sdc"]).unwrap();
+    assert_eq!(settings.listen, Listen::Path("/s".into()));
+    assert_eq!(settings.paths.len(), 2);
+    assert_eq!(settings.policy, Policy::default());
+    assert_eq!(settings.suspect_after, Duration::from_secs(1));
+    assert_eq!(settings.open.command_timeout, Duration::from_secs(30));
+}
+
+#[test]
+fn multipath_confs_words_are_understood() {
+    let settings = parse(&[
+        "--blk-file=/dev/sdb",
+        "--path-grouping-policy=multibus",
+        "--path-selector=round-robin 0",
+        "--no-path-retry=12",
+        "--polling-interval=0.5",
+        "--checker-timeout=10",
+        "--socket-mode=660",
+        "--socket-group=root",
+    ])
+    .unwrap();
+    let policy = settings.policy;
+    assert_eq!(policy.grouping, GroupingPolicy::Multibus);
+    assert_eq!(policy.selector, SelectorKind::RoundRobin);
+    assert_eq!(policy.no_path_retry, NoPathRetry::Times(12));
+    assert_eq!(policy.polling_interval, Duration::from_millis(500));
+    assert_eq!(policy.no_path_interval, Duration::from_millis(500));
+    assert_eq!((settings.access.mode, settings.access.group), (Some(0o660), Some(0)));
+}
+
+#[test]
+fn every_wrong_value_is_told_with_option_value_and_what_is_accepted() {
+    for (option, value, accepted) in [
+        ("--device", "scsi", "blk"),
+        ("--num-queues", "0", "1..=256"),
+        ("--queue-size", "100", "power of two"),
+        ("--transport", "tape", "sg-io"),
+        ("--path-grouping-policy", "best", "multibus"),
+        ("--path-selector", "queue-length 0", "service-time 0"),
+        ("--no-path-retry", "never", "queue"),
+        ("--polling-interval", "0", "0.1 to 86400"),
+        ("--checker-timeout", "-1", "0.1 to 86400"),
+        ("--command-timeout", "soon", "number of seconds"),
+        ("--suspect-timeout", "31", "--command-timeout"),
+        ("--log-level", "loud", "debug"),
+        ("--socket-mode", "rw", "octal"),
+        ("--socket-group", "no-such-group", "getent group"),
+        ("--serial", "more than twenty characters", "20"),
+        ("--alias", "two words", "letters"),
+        ("--path", "sim:x,colour=red", "size, name and bs"),
+        ("--path", "null:lots", "K, M, G"),
+        ("--control", "/s", "different sockets"),
+    ] {
+        let both = format!("{option}={value}");
+        let error = parse(&["--path", "x", &both]).expect_err(&both);
+        assert!(error.contains(option), "{both}: {error}");
+        assert!(error.contains(accepted), "{both}: {error}");
+    }
+}
+
+#[test]
+fn the_help_names_every_group_and_default() {
+    let help = Cli::command().render_long_help().to_string();
+    for text in [
+        "Front-end:",
+        "Disk:",
+        "Paths:",
+        "Multipath:",
+        "Administration:",
+        "Examples:",
+        "[default: queue]",
+        "[default: service-time 0]",
+        "read-only file system",
+        "sim:FILE",
+    ] {
+        assert!(help.contains(text), "{text} is missing in:\n{help}");
+    }
+}
+
+#[test]
+fn capabilities_are_valid_json_and_asked_for_among_anything() {
+    let json: serde_json::Value = serde_json::from_str(CAPABILITIES).unwrap();
+    assert_eq!(json["type"], "block");
+    let args = ["x", "--bogus", "--print-capabilities"].map(OsString::from);
+    assert!(asks_for_capabilities(&args));
+    assert!(!asks_for_capabilities(&args[..2]));
+}

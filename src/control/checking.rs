@@ -1,0 +1,99 @@
+//! One path's reserved thread: checks and proofs of identity.
+//!
+//! What a check sends and what the answer means is `mpath::checker`'s; this
+//! carries it out, and waits as long as the kernel makes it wait. It is never
+//! behind guest I/O: the path has a way of its own for it (law 2, design of
+//! the transports). When the path has left the map this thread is the last to
+//! hold it, closes it and says so.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use super::mailbox::{Mail, Post};
+use crate::mpath::checker::{Checker, CheckerKind, Probe, Step, Verdict};
+use crate::mpath::snapshot::PathId;
+use crate::passthrough_scsi::PathHandle;
+use crate::scsi::cdb::Cdb;
+
+/// What to do next.
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    Check(u32),
+    Prove(u32),
+}
+
+/// The owner's end; dropping it closes the path.
+#[derive(Debug)]
+pub(super) struct Checking {
+    jobs: Sender<Job>,
+}
+
+impl Checking {
+    /// Starts the thread. `timeout` is the kernel's for each command.
+    pub(super) fn start(
+        path: PathId,
+        handle: Arc<PathHandle>,
+        kind: CheckerKind,
+        timeout: Duration,
+        post: Post,
+    ) -> io::Result<Checking> {
+        let (jobs, todo) = channel();
+        let name = format!("check-{}", handle.name());
+        let thread = Thread { path, handle, kind, timeout, post };
+        std::thread::Builder::new().name(name).spawn(move || thread.run(&todo))?;
+        Ok(Checking { jobs })
+    }
+
+    /// Checks the path; answered by [`Mail::Checked`].
+    pub(super) fn check(&self, number: u32) {
+        // The thread ends only after this end is gone.
+        let _ = self.jobs.send(Job::Check(number));
+    }
+
+    /// Proves its identity; answered by [`Mail::Proven`].
+    pub(super) fn prove(&self, number: u32) {
+        let _ = self.jobs.send(Job::Prove(number));
+    }
+}
+
+struct Thread {
+    path: PathId,
+    handle: Arc<PathHandle>,
+    kind: CheckerKind,
+    timeout: Duration,
+    post: Post,
+}
+
+impl Thread {
+    fn run(self, jobs: &Receiver<Job>) {
+        let path = self.path;
+        while let Ok(job) = jobs.recv() {
+            self.post.send(match job {
+                Job::Check(check) => Mail::Checked { path, check, verdict: self.verdict() },
+                Job::Prove(proof) => {
+                    Mail::Proven { path, proof, identity: self.handle.identify(self.timeout) }
+                }
+            });
+        }
+        let Thread { handle, post, .. } = self;
+        drop(handle);
+        post.send(Mail::Closed(path));
+    }
+
+    fn verdict(&self) -> Verdict {
+        let mut checker = Checker::new(self.kind);
+        let mut step = checker.begin();
+        loop {
+            let completion = match step {
+                Step::Done(verdict) => return verdict,
+                Step::Issue(Probe::TestUnitReady) => {
+                    self.handle.execute(&Cdb::test_unit_ready(), &mut [], self.timeout)
+                }
+                Step::Issue(Probe::ReadFirstBlock) => self.handle.read_check(self.timeout),
+            };
+            step = checker.on_completion(&completion);
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! `vhost-mpath ctl`: multipathd's verbs, spoken as QMP to a running daemon.
+//!
+//! A process of its own; knows the daemon by its control socket only. What it
+//! prints is rendered by [`topology`](super::topology) from the daemon's data,
+//! or handed on as JSON.
+
+mod connection;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::requests::parse_sense;
+use super::status::{DaemonStatus, Maps, PathStatus};
+use super::topology::{self, Colour};
+use connection::Connection;
+
+pub use connection::CtlError;
+
+/// For `vhost-mpath ctl --help`.
+pub const ABOUT: &str = "\
+Looks at a running daemon and changes its paths, in multipathd's words.
+
+The daemon must have been started with --control SOCKET. Whatever is done is done when the \
+command returns: after `fail path` or `del path` no queue thread uses the path any more.";
+
+/// For `vhost-mpath ctl --help`.
+pub const EXAMPLES: &str = "\
+Examples:
+  vhost-mpath ctl --control /run/disk.ctl show topology
+  vhost-mpath ctl --control /run/disk.ctl fail path sdb
+  vhost-mpath ctl --control /run/disk.ctl reinstate path sdb
+  vhost-mpath ctl --control /run/disk.ctl add path /dev/sdd
+  vhost-mpath ctl --control /run/disk.ctl sim sim0 cut status-lost
+  vhost-mpath ctl --control /run/disk.ctl sim sim0 sense 03/11/00 1
+  vhost-mpath ctl --control /run/disk.ctl events
+
+Exit code 0; 1 if the daemon cannot be reached or refuses; 2 for a wrong command line.";
+
+/// Arguments of `vhost-mpath ctl`.
+#[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
+pub struct Ctl {
+    /// The daemon's control socket.
+    #[arg(long, value_name = "CONTROL", global = true)]
+    control: Option<PathBuf>,
+
+    /// Print the daemon's answer as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show the map.
+    #[command(subcommand, visible_alias = "list")]
+    Show(Show),
+    /// Take a path out of use until it is reinstated.
+    #[command(subcommand)]
+    Fail(OnePath),
+    /// Lift `fail path`; the path is checked, and used again if it is well.
+    #[command(subcommand)]
+    Reinstate(OnePath),
+    /// Open a further path and take it into the map.
+    #[command(subcommand)]
+    Add(AddPath),
+    /// Take a path out of the map and close it.
+    #[command(subcommand, visible_alias = "remove")]
+    Del(OnePath),
+    /// Break or mend a simulated path.
+    Sim {
+        /// Name of the path.
+        path: String,
+        #[command(subcommand)]
+        fault: Fault,
+    },
+    /// Print what happens, as it happens.
+    Events,
+    /// End the daemon, as SIGTERM does.
+    #[command(visible_alias = "quit")]
+    Shutdown,
+}
+
+#[derive(Debug, Subcommand)]
+enum Show {
+    /// The tree of `multipath -ll`.
+    Topology,
+    /// A line per path.
+    Paths,
+    /// A line per map.
+    #[command(visible_alias = "multipaths")]
+    Maps,
+    /// Counts, and what the daemon does.
+    Status,
+}
+
+#[derive(Debug, Subcommand)]
+enum OnePath {
+    /// A path by its name: sdb, sim0.
+    Path {
+        /// Name of the path.
+        path: String,
+    },
+}
+
+impl OnePath {
+    fn name(&self) -> &str {
+        match self {
+            OnePath::Path { path } => path,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum AddPath {
+    /// A path as for the daemon's --path.
+    Path {
+        /// /dev/sdX, a file, sim:FILE, null:SIZE.
+        spec: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Fault {
+    /// Pull the cable: what is under way ends, what comes later fails at once.
+    Cut {
+        /// What becomes of the commands under way.
+        #[arg(value_enum, default_value_t = Mode::Before)]
+        mode: Mode,
+    },
+    /// End every fault.
+    Plug,
+    /// Lose every frame: commands end at their timeout.
+    Hang,
+    /// Add to every command's time.
+    Delay {
+        /// Milliseconds; 0 ends it.
+        milliseconds: u32,
+    },
+    /// Answer with this sense.
+    Sense {
+        /// Key/ASC/ASCQ in hexadecimal, such as 02/04/0b.
+        #[arg(value_parser = checked_sense)]
+        code: String,
+        /// To so many commands; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Mode {
+    /// They were not executed.
+    Before,
+    /// They were executed, their status is lost.
+    StatusLost,
+    /// Half the blocks of writes were written.
+    Half,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Before => "before",
+            Mode::StatusLost => "status-lost",
+            Mode::Half => "half",
+        }
+    }
+}
+
+fn checked_sense(text: &str) -> Result<String, String> {
+    let words = "give key, ASC and ASCQ in hexadecimal, such as 02/04/0b";
+    parse_sense(text).map(|_| text.to_owned()).ok_or_else(|| words.to_owned())
+}
+
+/// Runs one verb.
+pub fn main(ctl: &Ctl) -> ExitCode {
+    match run(ctl) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read our output has read enough.
+        Err(CtlError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "vhost-mpath ctl: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(ctl: &Ctl) -> Result<(), CtlError> {
+    let socket = ctl.control.as_deref().ok_or(CtlError::NoSocketGiven)?;
+    let mut daemon = Connection::open(socket)?;
+    let json = ctl.json;
+    match &ctl.verb {
+        Verb::Show(what) => show(&mut daemon, what, json),
+        Verb::Fail(path) => change(&mut daemon, json, "path-fail", &json!({ "path": path.name() })),
+        Verb::Reinstate(path) => reinstate(&mut daemon, json, path.name()),
+        Verb::Add(AddPath::Path { spec }) => {
+            let added = daemon.ask("path-add", &json!({ "spec": spec }))?;
+            let name = added["path"].as_str().unwrap_or("?");
+            say(json, &added, &format!("ok: path {name} added"))
+        }
+        Verb::Del(path) => {
+            let gone = daemon.ask("path-remove", &json!({ "path": path.name() }))?;
+            let text = if gone["closed"] == false {
+                "ok; its device is closed as soon as its last command has returned"
+            } else {
+                "ok"
+            };
+            say(json, &gone, text)
+        }
+        Verb::Sim { path, fault } => {
+            change(&mut daemon, json, "sim-fault", &fault_arguments(path, fault))
+        }
+        Verb::Events => follow(&mut daemon, json),
+        Verb::Shutdown => change(&mut daemon, json, "quit", &json!({})),
+    }
+}
+
+fn change(
+    daemon: &mut Connection,
+    json: bool,
+    command: &str,
+    arguments: &Value,
+) -> Result<(), CtlError> {
+    let answer = daemon.ask(command, arguments)?;
+    say(json, &answer, "ok")
+}
+
+fn reinstate(daemon: &mut Connection, json: bool, path: &str) -> Result<(), CtlError> {
+    let answer = daemon.ask("path-reinstate", &json!({ "path": path }))?;
+    let text = match (answer["dm_st"].as_str(), answer["last_cause"].as_str()) {
+        (Some("active"), _) => "ok".to_owned(),
+        (_, Some(cause)) => format!("ok, but it is not in use yet: {cause}"),
+        _ => "ok, but it is not in use yet".to_owned(),
+    };
+    say(json, &answer, &text)
+}
+
+fn fault_arguments(path: &str, fault: &Fault) -> Value {
+    match fault {
+        Fault::Cut { mode } => json!({ "path": path, "fault": "cut", "mode": mode.name() }),
+        Fault::Plug => json!({ "path": path, "fault": "plug" }),
+        Fault::Hang => json!({ "path": path, "fault": "hang" }),
+        Fault::Delay { milliseconds } => {
+            json!({ "path": path, "fault": "delay", "milliseconds": milliseconds })
+        }
+        Fault::Sense { code, count } => {
+            json!({ "path": path, "fault": "sense", "sense": code, "count": count })
+        }
+    }
+}
+
+fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(), CtlError> {
+    let command = match what {
+        Show::Topology | Show::Maps => "query-maps",
+        Show::Paths => "query-paths",
+        Show::Status => "query-status",
+    };
+    let answer = daemon.ask(command, &json!({}))?;
+    if json {
+        return print_json(&answer);
+    }
+    let colour = if io::stdout().is_terminal() { Colour::Ansi } else { Colour::Never };
+    let text = match what {
+        Show::Topology => {
+            let maps: Maps = understood(daemon, answer)?;
+            maps.maps.iter().map(|map| topology::tree(map, colour)).collect()
+        }
+        Show::Maps => topology::maps(&understood::<Maps>(daemon, answer)?.maps, colour),
+        Show::Paths => topology::paths(&understood::<Vec<PathStatus>>(daemon, answer)?, colour),
+        Show::Status => topology::status(&understood::<DaemonStatus>(daemon, answer)?),
+    };
+    print(&text)
+}
+
+fn understood<T: DeserializeOwned>(daemon: &Connection, answer: Value) -> Result<T, CtlError> {
+    serde_json::from_value(answer).map_err(|error| daemon.foreign(&error.to_string()))
+}
+
+/// One line per event, until the daemon ends.
+fn follow(daemon: &mut Connection, json: bool) -> Result<(), CtlError> {
+    while let Some(event) = daemon.next_event()? {
+        if json {
+            print_json(&event)?;
+        } else {
+            print(&format!("{}\n", event_line(&event)))?;
+        }
+    }
+    Ok(())
+}
+
+fn event_line(event: &Value) -> String {
+    let seconds = event["timestamp"]["seconds"].as_u64().unwrap_or(0);
+    let micros = event["timestamp"]["microseconds"].as_u64().unwrap_or(0);
+    let name = event["event"].as_str().unwrap_or("?");
+    let data = event["data"].as_object().cloned().unwrap_or_default();
+    let plain = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let words: Vec<String> = data
+        .iter()
+        .filter(|(_, value)| !value.is_object() && !value.is_null())
+        .map(|(key, value)| format!("{key}={}", plain(value)))
+        .collect();
+    format!("{seconds}.{micros:06} {name} {}", words.join(" "))
+}
+
+fn say(json: bool, answer: &Value, text: &str) -> Result<(), CtlError> {
+    if json { print_json(answer) } else { print(&format!("{text}\n")) }
+}
+
+fn print_json(value: &Value) -> Result<(), CtlError> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Not `println!`, which panics when nobody reads.
+fn print(text: &str) -> Result<(), CtlError> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CtlError::Output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_of_plain_words() {
+        let event = json!({
+            "event": "PATH_FAILED",
+            "timestamp": { "seconds": 12, "microseconds": 34 },
+            "data": { "path": "sdb", "paths-left": 1, "cause": { "kind": "io" }, "map": "m" },
+        });
+        assert_eq!(event_line(&event), "12.000034 PATH_FAILED map=m path=sdb paths-left=1");
+    }
+
+    #[test]
+    fn faults_become_the_daemons_arguments() {
+        let sense = Fault::Sense { code: "03/11/00".to_owned(), count: 2 };
+        assert_eq!(
+            fault_arguments("sim0", &sense),
+            json!({ "path": "sim0", "fault": "sense", "sense": "03/11/00", "count": 2 })
+        );
+        let cut = Fault::Cut { mode: Mode::StatusLost };
+        assert_eq!(fault_arguments("sim0", &cut)["mode"], "status-lost");
+    }
+}

@@ -1,0 +1,386 @@
+//! What happened, in words for the journal and as data for QMP clients.
+//!
+//! Pure. Every change of state becomes exactly one [`Notice`]; who hears of it
+//! is the daemon's business.
+
+use log::Level;
+use serde_json::{Map, Value, json};
+
+use crate::io::{Completion, ErrnoFrom, Extent, Op, Outcome};
+use crate::mpath::effect::{Cause, Change};
+use crate::mpath::event::IoReason;
+use crate::passthrough_scsi::in_words;
+use crate::queue::dispatch::GuestError;
+use crate::scsi::sense::{self, Sense};
+use crate::scsi::status::{HostByte, Status};
+use crate::vhost_user::{DisconnectReason, SessionEvent};
+
+/// One piece of news.
+#[derive(Clone, Debug)]
+pub(super) struct Notice {
+    /// QMP event name.
+    pub(super) name: &'static str,
+    /// How bad it is.
+    pub(super) level: Level,
+    /// For people.
+    pub(super) text: String,
+    /// For programs.
+    pub(super) data: Map<String, Value>,
+}
+
+impl Notice {
+    pub(super) fn new(name: &'static str, level: Level, text: String, data: Value) -> Notice {
+        let data = match data {
+            Value::Object(data) => data,
+            _ => Map::new(),
+        };
+        Notice { name, level, text, data }
+    }
+}
+
+/// News of the engine.
+pub(super) fn of_change(change: &Change) -> Notice {
+    match change {
+        Change::PathAdded { path } => {
+            let text = format!("path {path} added");
+            Notice::new("PATH_ADDED", Level::Info, text, json!({ "path": path }))
+        }
+        Change::PathRemoved { path } => {
+            let text = format!("path {path} removed");
+            Notice::new("PATH_REMOVED", Level::Info, text, json!({ "path": path }))
+        }
+        Change::PathFailed { path, cause, left } => {
+            let text = format!("path {path} failed: {}; {left} left", cause_in_words(cause));
+            let data = json!({
+                "path": path,
+                "paths-left": left,
+                "reason": cause_in_words(cause),
+                "cause": cause_as_data(cause),
+            });
+            Notice::new("PATH_FAILED", Level::Warn, text, data)
+        }
+        Change::PathReinstated { path, usable } => {
+            let text = format!("path {path} reinstated; {usable} usable");
+            let data = json!({ "path": path, "paths-left": usable });
+            Notice::new("PATH_REINSTATED", Level::Info, text, data)
+        }
+        Change::GroupSwitched { from, to } => {
+            let text = match from {
+                Some(from) => format!("switched from path group {from} to {to}"),
+                None => format!("path group {to} in use"),
+            };
+            let data = json!({ "from": from, "to": to });
+            Notice::new("GROUP_SWITCHED", Level::Info, text, data)
+        }
+        Change::NoPath { held } => {
+            let fate = if *held { "requests are held until one returns" } else { "requests fail" };
+            let text = format!("no usable path left; {fate}");
+            Notice::new("NO_PATH", Level::Error, text, json!({ "held": held }))
+        }
+        Change::QueueingEnded => {
+            let text = "no path returned in time (no_path_retry); held requests fail now";
+            Notice::new("QUEUEING_ENDED", Level::Error, text.to_owned(), json!({}))
+        }
+        Change::Recovered => {
+            let text = "a path is usable again; held requests go on";
+            Notice::new("RECOVERED", Level::Warn, text.to_owned(), json!({}))
+        }
+    }
+}
+
+/// A request the guest sees fail.
+pub(super) fn of_guest_error(error: &GuestError, path: Option<&str>) -> Notice {
+    let ended = outcome_in_words(&error.outcome);
+    let tries = error.tries;
+    let by = path.map_or_else(String::new, |path| format!(", last on path {path}"));
+    let text = format!(
+        "the guest sees an error: {}: {ended} (rule {}, {tries} tries{by})",
+        op_in_words(&error.op),
+        error.rule
+    );
+    let mut data = op_as_data(&error.op);
+    data.insert("reason".to_owned(), json!(ended));
+    data.insert("rule".to_owned(), json!(error.rule));
+    data.insert("tries".to_owned(), json!(tries));
+    if let Some(path) = path {
+        data.insert("path".to_owned(), json!(path));
+    }
+    match &error.outcome {
+        Outcome::Lu { status, sense } => data.extend(status_as_data(*status, sense)),
+        Outcome::Host(code) => drop(data.insert("errno".to_owned(), json!(code))),
+        Outcome::Good | Outcome::NoPath | Outcome::Stopped => {}
+    }
+    Notice { name: "GUEST_IO_ERROR", level: Level::Error, text, data }
+}
+
+/// A ring or chain that made no sense.
+pub(super) fn of_ring(name: &'static str, ring: u16, reason: &str) -> Notice {
+    let what = match name {
+        "RING_BROKEN" => "stopped, its driver broke it",
+        _ => "a request could not be read",
+    };
+    let text = format!("ring {ring}: {what}: {reason}");
+    Notice::new(name, Level::Error, text, json!({ "ring": ring, "reason": reason }))
+}
+
+/// News of the front-end's connection.
+pub(super) fn of_session(event: &SessionEvent) -> Option<Notice> {
+    let notice = |name, level, text: String, data| Some(Notice::new(name, level, text, data));
+    match event {
+        SessionEvent::Connected => {
+            notice("FRONT_END_CONNECTED", Level::Info, "front-end connected".to_owned(), json!({}))
+        }
+        SessionEvent::ClientRefused => {
+            let text = "a second front-end was sent away: one serves at a time";
+            notice("FRONT_END_REFUSED", Level::Warn, text.to_owned(), json!({}))
+        }
+        SessionEvent::RequestRefused { request, reason } => {
+            let text = format!("{request} refused: {reason}");
+            let data = json!({ "request": request, "reason": reason });
+            notice("REQUEST_REFUSED", Level::Warn, text, data)
+        }
+        SessionEvent::RingsHeld(rings) => {
+            let text = format!(
+                "{rings} rings of the last connection have commands in the kernel; \
+                 no ring starts before they return"
+            );
+            notice("RINGS_HELD", Level::Warn, text, json!({ "rings": rings }))
+        }
+        SessionEvent::RingsReturned => {
+            let text = "the last connection's commands have returned".to_owned();
+            notice("RINGS_RETURNED", Level::Info, text, json!({}))
+        }
+        SessionEvent::Disconnected { reason } => {
+            let level = match reason {
+                DisconnectReason::Closed | DisconnectReason::Shutdown => Level::Info,
+                _ => Level::Warn,
+            };
+            let text = format!("front-end disconnected: {reason}");
+            notice("FRONT_END_DISCONNECTED", level, text, json!({ "reason": reason.to_string() }))
+        }
+        SessionEvent::Finished => None,
+    }
+}
+
+/// An operation with its range.
+fn op_in_words(op: &Op) -> String {
+    match extent(op) {
+        Some(e) => format!("{} of {} blocks at {}", op.name(), e.blocks, e.lba),
+        None => op.name().to_owned(),
+    }
+}
+
+fn extent(op: &Op) -> Option<Extent> {
+    match op {
+        Op::Read(extent) | Op::Write { extent, .. } | Op::WriteZeroes { extent, .. } => {
+            Some(*extent)
+        }
+        Op::Flush | Op::Unmap => None,
+    }
+}
+
+fn op_as_data(op: &Op) -> Map<String, Value> {
+    let mut data = Map::new();
+    data.insert("command".to_owned(), json!(op.name()));
+    if let Some(e) = extent(op) {
+        data.insert("lba".to_owned(), json!(e.lba.0));
+        data.insert("blocks".to_owned(), json!(e.blocks.0));
+    }
+    data
+}
+
+fn outcome_in_words(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Good => "it worked".to_owned(),
+        Outcome::Lu { status, sense } => in_words(&Completion::Scsi {
+            status: *status,
+            host: HostByte::OK,
+            sense: *sense,
+            residual: 0,
+        }),
+        Outcome::NoPath => "no path is left and queueing has ended".to_owned(),
+        Outcome::Host(code) => std::io::Error::from_raw_os_error(*code).to_string(),
+        Outcome::Stopped => "the ring was stopped".to_owned(),
+    }
+}
+
+/// Why a path is not used, in one sentence without a full stop.
+pub(super) fn cause_in_words(cause: &Cause) -> String {
+    match cause {
+        Cause::Io(IoReason::Judged { rule, op, completion, .. }) => {
+            format!("{}: {} (rule {rule})", op_in_words(op), in_words(completion))
+        }
+        Cause::Io(IoReason::Hung { op, out }) => {
+            format!("{} has been out for {:.1} s", op_in_words(op), out.as_secs_f64())
+        }
+        Cause::Checker(word) => format!("the checker says {word}"),
+        Cause::IdentityMismatch { expected, found } if expected.wwid != found.wwid => {
+            format!("it leads to another LU now: WWID {}, not {}", found.wwid, expected.wwid)
+        }
+        Cause::IdentityMismatch { expected, found } => format!(
+            "the LU has another size now: {} blocks of {} bytes, not {} of {}",
+            found.capacity, found.block_size, expected.capacity, expected.block_size
+        ),
+        Cause::IdentityUnknown(why) => format!("its identity could not be read: {why}"),
+        Cause::Administrator => {
+            "taken out by the administrator (reinstate path lifts it)".to_owned()
+        }
+    }
+}
+
+/// The same for programs.
+pub(super) fn cause_as_data(cause: &Cause) -> Value {
+    let kind = |kind: &str, mut data: Map<String, Value>| {
+        data.insert("kind".to_owned(), json!(kind));
+        Value::Object(data)
+    };
+    match cause {
+        Cause::Io(IoReason::Judged { rule, op, completion, .. }) => {
+            let mut data = op_as_data(op);
+            data.insert("rule".to_owned(), json!(rule));
+            data.extend(completion_as_data(completion));
+            kind("io", data)
+        }
+        Cause::Io(IoReason::Hung { op, out }) => {
+            let mut data = op_as_data(op);
+            data.insert("seconds".to_owned(), json!(out.as_secs_f64()));
+            kind("hung", data)
+        }
+        Cause::Checker(word) => json!({ "kind": "checker", "state": word }),
+        Cause::IdentityMismatch { expected, found } => json!({
+            "kind": "identity",
+            "expected": expected.wwid,
+            "found": found.wwid,
+            "expected-blocks": expected.capacity.0,
+            "found-blocks": found.capacity.0,
+        }),
+        Cause::IdentityUnknown(why) => json!({ "kind": "identity", "error": why }),
+        Cause::Administrator => json!({ "kind": "administrator" }),
+    }
+}
+
+fn completion_as_data(completion: &Completion) -> Map<String, Value> {
+    let mut data = Map::new();
+    match completion {
+        Completion::Good => {}
+        Completion::Short(bytes) => drop(data.insert("transferred".to_owned(), json!(bytes))),
+        Completion::Scsi { status, host, sense, residual } => {
+            data.insert("host".to_owned(), json!(host.to_string()));
+            data.insert("residual".to_owned(), json!(residual));
+            data.extend(status_as_data(*status, sense));
+        }
+        Completion::Errno { from, code } => {
+            let from = match from {
+                ErrnoFrom::Ioctl => "ioctl",
+                ErrnoFrom::Block => "block",
+                ErrnoFrom::File => "file",
+            };
+            data.insert("errno".to_owned(), json!(code));
+            data.insert("errno-from".to_owned(), json!(from));
+        }
+    }
+    data
+}
+
+fn status_as_data(status: Status, sense: &Sense) -> Map<String, Value> {
+    let mut data = Map::new();
+    data.insert("status".to_owned(), json!(status.to_string()));
+    if let Some(code) = sense.code() {
+        data.insert("sense".to_owned(), json!(code.to_string()));
+        data.insert("sense-key".to_owned(), json!(code.key.name()));
+        if let Some(words) = sense::describe(code) {
+            data.insert("sense-text".to_owned(), json!(words));
+        }
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{Blocks, Identity};
+    use crate::mpath::classify::PathVerdict;
+    use crate::scsi::sense::{Key, SenseCode};
+
+    fn judged(completion: Completion) -> Cause {
+        Cause::Io(IoReason::Judged {
+            rule: "some-rule",
+            verdict: PathVerdict::Fail,
+            op: Op::Read(Extent::new(2048, 8)),
+            completion,
+        })
+    }
+
+    fn check_condition(code: SenseCode) -> Completion {
+        let (status, host) = (Status::CHECK_CONDITION, HostByte::OK);
+        Completion::Scsi { status, host, sense: Sense::fixed(code), residual: 0 }
+    }
+
+    #[test]
+    fn a_failed_path_is_told_with_command_host_byte_and_rule() {
+        let completion = Completion::Scsi {
+            status: Status::GOOD,
+            host: HostByte::NO_CONNECT,
+            sense: Sense::EMPTY,
+            residual: 4096,
+        };
+        let change =
+            Change::PathFailed { path: "sdb".to_owned(), cause: judged(completion), left: 1 };
+        let notice = of_change(&change);
+        assert_eq!(
+            notice.text,
+            "path sdb failed: READ of 8 blocks at 2048: host byte DID_NO_CONNECT \
+             (rule some-rule); 1 left"
+        );
+        let cause = &notice.data["cause"];
+        assert_eq!(cause["host"], "DID_NO_CONNECT");
+        assert_eq!((&cause["lba"], &cause["blocks"]), (&json!(2048), &json!(8)));
+        assert_eq!(cause["command"], "READ");
+    }
+
+    #[test]
+    fn sense_is_decoded_in_words_and_data() {
+        let cause = judged(check_condition(SenseCode::new(Key::NotReady, 0x04, 0x0b)));
+        assert!(cause_in_words(&cause).contains("standby state"), "{}", cause_in_words(&cause));
+        let data = cause_as_data(&cause);
+        assert_eq!(data["sense"], "02/04/0b");
+        assert_eq!(data["sense-key"], "NOT READY");
+        assert!(data["sense-text"].as_str().is_some_and(|text| text.contains("standby")));
+    }
+
+    #[test]
+    fn another_lu_and_another_size_are_told_apart() {
+        let identity = |wwid: &str, blocks| Identity {
+            wwid: wwid.to_owned(),
+            capacity: Blocks(blocks),
+            block_size: 512,
+        };
+        let mismatch =
+            |expected, found| cause_in_words(&Cause::IdentityMismatch { expected, found });
+        let other = mismatch(identity("3aa", 8), identity("3bb", 8));
+        assert!(other.contains("WWID 3bb, not 3aa"), "{other}");
+        let size = mismatch(identity("3aa", 8), identity("3aa", 9));
+        assert!(size.contains("9 blocks of 512 bytes, not 8"), "{size}");
+    }
+
+    #[test]
+    fn a_guest_error_names_what_how_and_where() {
+        let error = GuestError {
+            op: Op::Write { extent: Extent::new(1, 2), fua: false },
+            outcome: Outcome::Lu {
+                status: Status::CHECK_CONDITION,
+                sense: Sense::fixed(SenseCode::new(Key::MediumError, 0x11, 0x00)),
+            },
+            rule: "medium",
+            path: None,
+            tries: 3,
+        };
+        let notice = of_guest_error(&error, Some("sdc"));
+        assert_eq!(notice.level, Level::Error);
+        for word in ["WRITE of 2 blocks at 1", "03/11/00", "rule medium", "3 tries", "path sdc"] {
+            assert!(notice.text.contains(word), "{word} is not in: {}", notice.text);
+        }
+        assert_eq!(notice.data["sense-text"], "Unrecovered read error");
+        assert_eq!(notice.data["status"], "CHECK CONDITION");
+    }
+}

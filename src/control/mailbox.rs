@@ -1,0 +1,78 @@
+//! What other threads have to tell the control thread.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::host::OpenError;
+use crate::io::Identity;
+use crate::mpath::checker::Verdict;
+use crate::mpath::snapshot::PathId;
+use crate::passthrough_scsi::PathHandle;
+use crate::sys::eventfd::EventFd;
+use crate::vhost_user::SessionEvent;
+
+/// One message.
+#[derive(Debug)]
+pub(super) enum Mail {
+    /// A check ended.
+    Checked { path: PathId, check: u32, verdict: Verdict },
+    /// A proof of identity ended.
+    Proven { path: PathId, proof: u32, identity: Result<Identity, String> },
+    /// A removed path's file is closed.
+    Closed(PathId),
+    /// A path to be added was opened, or not.
+    Opened { ticket: u64, result: Result<Arc<PathHandle>, OpenError> },
+    /// Something happened to the front-end's connection.
+    Session(SessionEvent),
+    /// Rings and queue threads have ended; so many rings could not.
+    Stopped { left: usize },
+}
+
+/// Puts mail into the control thread's box. Never blocks.
+#[derive(Clone, Debug)]
+pub(super) struct Post {
+    mail: Sender<Mail>,
+    wake: Arc<EventFd>,
+}
+
+impl Post {
+    pub(super) fn send(&self, mail: Mail) {
+        // A control thread that is gone does not listen: the process ends.
+        let _ = self.mail.send(mail);
+        self.wake.signal();
+    }
+}
+
+/// The control thread's end.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    mail: Receiver<Mail>,
+    sender: Post,
+}
+
+impl Mailbox {
+    pub(super) fn new() -> io::Result<Mailbox> {
+        let (sender, mail) = channel();
+        let wake = Arc::new(EventFd::new()?);
+        Ok(Mailbox { mail, sender: Post { mail: sender, wake } })
+    }
+
+    pub(super) fn sender(&self) -> Post {
+        self.sender.clone()
+    }
+
+    /// Everything that has arrived. Clears the wake-up first, so that nothing
+    /// that arrives meanwhile is forgotten.
+    pub(super) fn take(&self) -> Vec<Mail> {
+        self.sender.wake.clear();
+        self.mail.try_iter().collect()
+    }
+}
+
+impl AsFd for Mailbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.sender.wake.as_fd()
+    }
+}

@@ -1,0 +1,465 @@
+//! Administrators' commands: what each QMP command does.
+//!
+//! A command whose effect takes time (a table to be acknowledged by every
+//! queue thread, a path to be opened, checked or closed) is answered when it
+//! is done; meanwhile the control thread goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::daemon::Daemon;
+use super::mailbox::Mail;
+use super::qmp::{self, Answer, ClientId, QmpError, Request};
+use super::status::{DaemonStatus, Maps};
+use crate::host::{OpenError, PathSpec, open_path};
+use crate::io::Time;
+use crate::mpath::MapError;
+use crate::mpath::snapshot::PathId;
+use crate::passthrough_scsi::PathHandle;
+use crate::scsi::sense::{Key, SenseCode};
+use crate::scsi::status::HostByte;
+use crate::sim::{CutMode, Fault};
+
+/// Queue threads acknowledge within microseconds, unless something is broken.
+const ACKNOWLEDGE: Duration = Duration::from_secs(10);
+/// How long `path-remove` waits for the file to be closed.
+const CLOSE: Duration = Duration::from_secs(2);
+/// How long `path-reinstate` waits for check and proof.
+const REINSTATE: Duration = Duration::from_secs(5);
+/// Paths being opened at once.
+const MAX_OPENING: usize = 8;
+
+/// What a client waits for.
+#[derive(Debug)]
+enum Wait {
+    /// Every queue thread works by this table.
+    Acknowledged(u64),
+    /// As above, and the file is closed.
+    Removed { generation: u64, path: PathId },
+    /// Check and proof are done.
+    Reinstated(PathId),
+    /// The path is open.
+    Opening(u64),
+}
+
+/// A command whose answer is not due yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    client: ClientId,
+    wait: Wait,
+    /// Answered then at the latest.
+    pub(super) deadline: Time,
+}
+
+enum Reply {
+    Now(Value),
+    Later { wait: Wait, patience: Duration },
+}
+
+type Done = Result<Reply, QmpError>;
+
+/// Name and deed of every command.
+const COMMANDS: &[(&str, fn(&mut Daemon, Value) -> Done)] = &[
+    ("path-add", Daemon::path_add),
+    ("path-fail", Daemon::path_fail),
+    ("path-reinstate", Daemon::path_reinstate),
+    ("path-remove", Daemon::path_remove),
+    ("query-commands", Daemon::query_commands),
+    ("query-maps", Daemon::query_maps),
+    ("query-paths", Daemon::query_paths),
+    ("query-status", Daemon::query_status),
+    ("query-version", Daemon::query_version),
+    ("quit", Daemon::quit),
+    ("sim-fault", Daemon::sim_fault),
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnePath {
+    path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Add {
+    spec: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SimFault {
+    path: String,
+    fault: FaultName,
+    mode: Option<CutName>,
+    milliseconds: Option<u32>,
+    sense: Option<String>,
+    host: Option<u8>,
+    count: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FaultName {
+    Cut,
+    Plug,
+    Hang,
+    Delay,
+    Sense,
+    HostByte,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CutName {
+    Before,
+    StatusLost,
+    Half,
+}
+
+impl From<MapError> for QmpError {
+    fn from(error: MapError) -> QmpError {
+        QmpError::generic(error.to_string())
+    }
+}
+
+fn arguments<T: DeserializeOwned>(given: Value) -> Result<T, QmpError> {
+    serde_json::from_value(given)
+        .map_err(|error| QmpError::generic(format!("wrong arguments: {error}")))
+}
+
+impl Daemon {
+    /// Serves the control socket as far as that goes without waiting.
+    pub(super) fn serve_administrators(&mut self) {
+        let Some(control) = &mut self.control else { return };
+        control.receive();
+        self.settle_pending();
+        while let Some(request) = self.control.as_mut().and_then(qmp::Server::next_request) {
+            self.carry_out(request);
+            self.settle_pending();
+        }
+        if let Some(control) = &mut self.control {
+            control.send();
+        }
+    }
+
+    fn carry_out(&mut self, request: Request) {
+        let Request { client, command, arguments } = request;
+        let deed = COMMANDS.iter().find(|(name, _)| *name == command).map(|(_, deed)| deed);
+        let done = match deed {
+            None => Err(QmpError::not_found(format!("The command {command} has not been found"))),
+            Some(deed) => deed(self, Value::Object(arguments)),
+        };
+        // Events of a command come before its answer.
+        self.tell_changes();
+        match done {
+            Ok(Reply::Later { wait, patience }) => {
+                let deadline = self.clock.now() + patience;
+                self.pending.push(Pending { client, wait, deadline });
+            }
+            Ok(Reply::Now(value)) => self.answer(client, Ok(value)),
+            Err(error) => self.answer(client, Err(error)),
+        }
+    }
+
+    fn answer(&mut self, client: ClientId, answer: Answer) {
+        if let Some(control) = &mut self.control {
+            control.answer(client, answer);
+        }
+    }
+
+    /// Answers those whose wait is over.
+    fn settle_pending(&mut self) {
+        let now = self.clock.now();
+        for pending in std::mem::take(&mut self.pending) {
+            match self.look_at(now, &pending) {
+                Some(answer) => self.answer(pending.client, answer),
+                None => self.pending.push(pending),
+            }
+        }
+    }
+
+    fn look_at(&self, now: Time, pending: &Pending) -> Option<Answer> {
+        let late = pending.deadline <= now;
+        let deaf = || {
+            Err(QmpError::generic(
+                "done, but not every queue thread has acknowledged it: one of them hangs",
+            ))
+        };
+        match pending.wait {
+            Wait::Acknowledged(generation) => match self.map.acknowledged(generation) {
+                true => Some(Ok(json!({}))),
+                false => late.then(deaf),
+            },
+            Wait::Removed { generation, path } => {
+                let open = self.map.is_open(path);
+                match self.map.acknowledged(generation) {
+                    true if !open || late => Some(Ok(json!({ "closed": !open }))),
+                    _ => late.then(deaf),
+                }
+            }
+            Wait::Reinstated(id) => {
+                let Some(path) = self.map.engine.path(id) else {
+                    return Some(Err(QmpError::generic("the path has left the map meanwhile")));
+                };
+                let over = path.is_usable() || !path.is_being_checked() || late;
+                over.then(|| {
+                    let cause = path.last_cause.as_ref().map(super::events::cause_in_words);
+                    Ok(json!({
+                        "dm_st": path.dm_state(),
+                        "chk_st": path.checker_state.name(),
+                        "checking": path.is_being_checked(),
+                        "last_cause": cause.filter(|_| !path.is_usable()),
+                    }))
+                })
+            }
+            Wait::Opening(_) => late.then(|| {
+                Err(QmpError::generic("opening the path takes long; it joins if it succeeds"))
+            }),
+        }
+    }
+
+    // --- queries ----------------------------------------------------------------
+
+    fn query_commands(&mut self, given: Value) -> Done {
+        arguments::<Nothing>(given)?;
+        let names = COMMANDS.iter().map(|(name, _)| *name).chain(["qmp_capabilities"]);
+        Ok(Reply::Now(names.map(|name| json!({ "name": name })).collect()))
+    }
+
+    fn query_version(&mut self, given: Value) -> Done {
+        arguments::<Nothing>(given)?;
+        Ok(Reply::Now(qmp::version()))
+    }
+
+    fn query_maps(&mut self, given: Value) -> Done {
+        arguments::<Nothing>(given)?;
+        let map = self.map.status(self.clock.now(), self.front_end);
+        Ok(Reply::Now(json!(Maps { major_version: 0, minor_version: 1, maps: vec![map] })))
+    }
+
+    fn query_paths(&mut self, given: Value) -> Done {
+        arguments::<Nothing>(given)?;
+        let map = self.map.status(self.clock.now(), self.front_end);
+        let paths: Vec<_> = map.path_groups.into_iter().flat_map(|group| group.paths).collect();
+        Ok(Reply::Now(json!(paths)))
+    }
+
+    fn query_status(&mut self, given: Value) -> Done {
+        arguments::<Nothing>(given)?;
+        let (checker_states, paths, usable): (BTreeMap<_, _>, _, _) = self.map.counts();
+        Ok(Reply::Now(json!(DaemonStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime: self.clock.now().since(Time(0)).as_secs_f64(),
+            map: self.map.name.clone(),
+            socket: self.socket.clone(),
+            front_end: self.front_end,
+            queue_threads: self.queues.threads(),
+            stopping: self.is_stopping(),
+            checker_states,
+            paths,
+            usable,
+        })))
+    }
+
+    // --- paths ------------------------------------------------------------------
+
+    fn path_fail(&mut self, given: Value) -> Done {
+        let OnePath { path } = arguments(given)?;
+        let generation = self.map.fail_path(self.clock.now(), &path)?;
+        Ok(Reply::Later { wait: Wait::Acknowledged(generation), patience: ACKNOWLEDGE })
+    }
+
+    fn path_reinstate(&mut self, given: Value) -> Done {
+        let OnePath { path } = arguments(given)?;
+        let id = self.map.reinstate_path(self.clock.now(), &path)?;
+        Ok(Reply::Later { wait: Wait::Reinstated(id), patience: REINSTATE })
+    }
+
+    fn path_remove(&mut self, given: Value) -> Done {
+        let OnePath { path } = arguments(given)?;
+        let (path, generation) = self.map.remove_path(self.clock.now(), &path)?;
+        Ok(Reply::Later { wait: Wait::Removed { generation, path }, patience: CLOSE })
+    }
+
+    fn path_add(&mut self, given: Value) -> Done {
+        let Add { spec } = arguments(given)?;
+        let spec: PathSpec =
+            spec.parse().map_err(|e: crate::host::SpecError| QmpError::generic(e.to_string()))?;
+        let opening = self.pending.iter().filter(|p| matches!(p.wait, Wait::Opening(_))).count();
+        if opening >= MAX_OPENING {
+            let desc = format!("{opening} paths are being opened already; wait for them");
+            return Err(QmpError::generic(desc));
+        }
+        if self.is_stopping() {
+            return Err(QmpError::generic("the daemon is stopping"));
+        }
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let (options, post) = (self.open, self.mailbox.sender());
+        let open = move || post.send(Mail::Opened { ticket, result: open_path(&spec, &options) });
+        std::thread::Builder::new()
+            .name("open".to_owned())
+            .spawn(open)
+            .map_err(|error| QmpError::generic(format!("cannot start a thread: {error}")))?;
+        let patience = self.open.command_timeout * 8;
+        Ok(Reply::Later { wait: Wait::Opening(ticket), patience })
+    }
+
+    /// A path to be added was opened, or not.
+    pub(super) fn opened(&mut self, ticket: u64, result: Result<Arc<PathHandle>, OpenError>) {
+        let joined = result.map_err(|error| error.to_string()).and_then(|handle| {
+            let id = self.map.join(self.clock.now(), &handle).map_err(|e| e.to_string())?;
+            log::debug!("path {} is {id}", handle.name());
+            Ok(handle.name().to_owned())
+        });
+        self.tell_changes();
+        let waits = |p: &Pending| matches!(p.wait, Wait::Opening(t) if t == ticket);
+        let Some(index) = self.pending.iter().position(waits) else { return };
+        let client = self.pending.swap_remove(index).client;
+        let answer = joined.map(|name| json!({ "path": name })).map_err(QmpError::generic);
+        self.answer(client, answer);
+    }
+
+    // --- the rest ---------------------------------------------------------------
+
+    fn sim_fault(&mut self, given: Value) -> Done {
+        let given: SimFault = arguments(given)?;
+        let fault = fault(&given)?;
+        let path = self.map.open_path(&given.path)?;
+        if !path.inject(fault) {
+            let desc =
+                format!("path {} is not simulated; only sim: paths can be broken", given.path);
+            return Err(QmpError::generic(desc));
+        }
+        log::info!("path {}: simulated fault {:?} injected", given.path, given.fault);
+        Ok(Reply::Now(json!({})))
+    }
+
+    fn quit(&mut self, given: Value) -> Done {
+        arguments::<Nothing>(given)?;
+        self.stop(0, "quit");
+        Ok(Reply::Now(json!({})))
+    }
+}
+
+/// The fault asked for; what does not belong to it is refused.
+fn fault(given: &SimFault) -> Result<Fault, QmpError> {
+    use FaultName::{Cut, Delay, Hang, HostByte as Host, Plug, Sense};
+    let taken: &[&str] = match given.fault {
+        Cut => &["mode"],
+        Plug | Hang => &[],
+        Delay => &["milliseconds"],
+        Sense => &["sense", "count"],
+        Host => &["host", "count"],
+    };
+    let there = [
+        ("mode", given.mode.is_some()),
+        ("milliseconds", given.milliseconds.is_some()),
+        ("sense", given.sense.is_some()),
+        ("host", given.host.is_some()),
+        ("count", given.count.is_some()),
+    ];
+    if let Some((name, _)) = there.iter().find(|(name, there)| *there && !taken.contains(name)) {
+        return Err(QmpError::generic(format!("argument '{name}' does not belong to this fault")));
+    }
+    let missing = |name: &str| QmpError::generic(format!("argument '{name}' is missing"));
+    Ok(match given.fault {
+        Cut => Fault::Cut(match given.mode.unwrap_or(CutName::Before) {
+            CutName::Before => CutMode::Before,
+            CutName::StatusLost => CutMode::StatusLost,
+            CutName::Half => CutMode::Half,
+        }),
+        Plug => Fault::Plug,
+        Hang => Fault::Hang,
+        Delay => {
+            let milliseconds = given.milliseconds.ok_or_else(|| missing("milliseconds"))?;
+            Fault::Delay(Duration::from_millis(milliseconds.into()))
+        }
+        Sense => {
+            let text = given.sense.as_deref().ok_or_else(|| missing("sense"))?;
+            let code = parse_sense(text).ok_or_else(|| {
+                QmpError::generic(format!(
+                    "'{text}' is no sense code; write K/ASC/ASCQ in hexadecimal, such as 02/04/0b"
+                ))
+            })?;
+            Fault::Sense { code, count: given.count.unwrap_or(1) }
+        }
+        Host => {
+            let host = HostByte(given.host.ok_or_else(|| missing("host"))?);
+            Fault::HostByte { host, count: given.count.unwrap_or(1) }
+        }
+    })
+}
+
+/// `K/ASC/ASCQ` in hexadecimal.
+pub(super) fn parse_sense(text: &str) -> Option<SenseCode> {
+    let mut parts = text.split('/').map(|part| u8::from_str_radix(part, 16).ok());
+    let mut next = || parts.next().flatten();
+    let (key, asc, ascq) = (next()?, next()?, next()?);
+    (parts.next().is_none() && key < 16).then(|| SenseCode::new(Key::from_bits(key), asc, ascq))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: Value) -> Result<Fault, String> {
+        let given = serde_json::from_value(arguments).map_err(|e| e.to_string())?;
+        fault(&given).map_err(|e| format!("{e:?}"))
+    }
+
+    #[test]
+    fn every_fault_has_its_arguments() {
+        let code = SenseCode::new(Key::NotReady, 0x04, 0x0b);
+        for (arguments, expected) in [
+            (json!({"path": "p", "fault": "cut"}), Fault::Cut(CutMode::Before)),
+            (json!({"path": "p", "fault": "cut", "mode": "half"}), Fault::Cut(CutMode::Half)),
+            (json!({"path": "p", "fault": "plug"}), Fault::Plug),
+            (json!({"path": "p", "fault": "hang"}), Fault::Hang),
+            (
+                json!({"path": "p", "fault": "delay", "milliseconds": 5}),
+                Fault::Delay(Duration::from_millis(5)),
+            ),
+            (
+                json!({"path": "p", "fault": "sense", "sense": "2/4/b", "count": 3}),
+                Fault::Sense { code, count: 3 },
+            ),
+            (
+                json!({"path": "p", "fault": "host-byte", "host": 1}),
+                Fault::HostByte { host: HostByte::NO_CONNECT, count: 1 },
+            ),
+        ] {
+            assert_eq!(parse(arguments), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn faults_with_wrong_arguments_are_refused_in_words() {
+        for (arguments, word) in [
+            (json!({"path": "p", "fault": "smoke"}), "smoke"),
+            (json!({"path": "p", "fault": "hang", "mode": "half"}), "'mode' does not belong"),
+            (json!({"path": "p", "fault": "delay"}), "'milliseconds' is missing"),
+            (json!({"path": "p", "fault": "sense", "sense": "2/4"}), "K/ASC/ASCQ"),
+            (json!({"path": "p", "fault": "sense", "sense": "10/4/0"}), "K/ASC/ASCQ"),
+            (json!({"fault": "cut"}), "path"),
+        ] {
+            let error = parse(arguments).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_command_table_is_sorted_and_has_no_doubles() {
+        assert!(COMMANDS.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+}

@@ -1,0 +1,143 @@
+//! The state of a map as data: what QMP's `query-…` commands return and
+//! `vhost-mpath ctl` prints.
+//!
+//! Field names are those of multipathd's JSON (`libmultipath/print.c`), so
+//! that what reads one can read the other; what multipathd does not have
+//! follows in the same style.
+
+use serde::{Deserialize, Serialize};
+
+/// The answer of `query-maps`, and of `ctl show maps --json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Maps {
+    /// Of the format, as multipathd counts.
+    pub major_version: u32,
+    /// Of the format, as multipathd counts.
+    pub minor_version: u32,
+    /// The maps.
+    pub maps: Vec<MapStatus>,
+}
+
+/// A map.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)] // multipathd's names; those that are ours say what they mean
+pub struct MapStatus {
+    pub name: String,
+    pub uuid: String,
+    pub sysfs: String,
+    pub failback: String,
+    /// `on`, `off`, or `N chk`.
+    pub queueing: String,
+    /// Usable paths.
+    pub paths: usize,
+    pub write_prot: String,
+    pub dm_st: String,
+    pub features: String,
+    pub hwhandler: String,
+    pub action: String,
+    pub path_faults: u64,
+    pub vend: String,
+    pub prod: String,
+    pub rev: String,
+    pub switch_grp: u64,
+    pub map_loads: u64,
+    pub total_q_time: u64,
+    pub q_timeouts: u64,
+    pub path_groups: Vec<GroupStatus>,
+    /// Capacity in bytes.
+    pub size: u64,
+    /// Logical block size in bytes.
+    pub block_size: u32,
+    /// Unit serial number of the LU; may be empty.
+    pub serial: String,
+    /// A front-end is connected.
+    pub front_end: bool,
+}
+
+/// A path group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct GroupStatus {
+    pub selector: String,
+    pub pri: i32,
+    pub dm_st: String,
+    pub marginal_st: String,
+    pub group: u16,
+    pub paths: Vec<PathStatus>,
+}
+
+/// A path.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct PathStatus {
+    pub dev: String,
+    pub dev_t: String,
+    /// `H:C:T:L`.
+    pub hcil: String,
+    pub dm_st: String,
+    pub dev_st: String,
+    pub chk_st: String,
+    pub checker: String,
+    pub pri: i32,
+    pub host_wwnn: String,
+    pub target_wwnn: String,
+    pub host_wwpn: String,
+    pub target_wwpn: String,
+    pub host_adapter: String,
+    pub lun_hex: String,
+    pub marginal_st: String,
+    /// Number of its group.
+    pub group: u16,
+    /// The engine's view: `active`, `suspect`, `doubt`, `failed`.
+    pub state: String,
+    /// `fail path` holds.
+    pub failed_by_administrator: bool,
+    /// A check or a proof of identity is under way.
+    pub checking: bool,
+    /// Seconds to the next check.
+    pub next_check: f64,
+    /// Seconds between checks at present.
+    pub check_interval: f64,
+    /// Times it went from usable to failed.
+    pub failures: u64,
+    /// Why it is, or last was, not in use.
+    pub last_cause: Option<String>,
+    /// The same in parts: command, host byte, status, sense, rule.
+    pub last_cause_data: Option<serde_json::Value>,
+    /// Commands issued since it joined.
+    pub ios: u64,
+    /// Bytes of those commands.
+    pub bytes: u64,
+    /// As the administrator gave it.
+    pub spec: String,
+    /// Transport of reads and writes.
+    pub transport: String,
+    /// Why that one.
+    pub transport_reason: String,
+    /// WWID it has proved.
+    pub wwid: String,
+    /// Faults of a simulated path.
+    pub faults: Option<String>,
+}
+
+/// The daemon as a whole (`query-status`, `ctl show status`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DaemonStatus {
+    pub version: String,
+    pub pid: u32,
+    /// Seconds since the start.
+    pub uptime: f64,
+    /// Name of the map.
+    pub map: String,
+    /// Where front-ends connect.
+    pub socket: String,
+    pub front_end: bool,
+    pub queue_threads: usize,
+    /// Ending; waiting for commands in the kernel.
+    pub stopping: bool,
+    /// Paths by the checker's finding.
+    pub checker_states: std::collections::BTreeMap<String, usize>,
+    pub paths: usize,
+    pub usable: usize,
+}

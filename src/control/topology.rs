@@ -1,0 +1,230 @@
+//! Maps and paths as multipath-tools print them.
+//!
+//! Pure text from [`status`](super::status): the tree of `multipath -ll`
+//! (`%n (%w) %d %s`, `size=%S features='%f' hwhandler='%h' wp=%r`, `policy='%s'
+//! prio=%p status=%t`, `%i %d %D %t %T %o`; we have no `%d`, a dm device), the
+//! tables of multipathd's `show paths` and `show maps`.
+
+use std::fmt::Write as _;
+
+use super::status::{DaemonStatus, MapStatus, PathStatus};
+
+/// Whether to mark what needs attention with colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    /// Plain text.
+    Never,
+    /// ANSI escapes.
+    Ansi,
+}
+
+impl Colour {
+    fn paint(self, good: bool, text: &str) -> String {
+        match self {
+            Colour::Never => text.to_owned(),
+            Colour::Ansi => format!("\x1b[{}m{text}\x1b[0m", if good { 32 } else { 31 }),
+        }
+    }
+
+    fn bold(self, text: &str) -> String {
+        match self {
+            Colour::Never => text.to_owned(),
+            Colour::Ansi => format!("\x1b[1m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// The tree of `multipath -ll`, with a newline at its end.
+pub fn tree(map: &MapStatus, colour: Colour) -> String {
+    let name = colour.bold(&map.name);
+    let title = if map.name == map.uuid { name } else { format!("{name} ({})", map.uuid) };
+    let mut out = format!("{title} {},{}\n", map.vend, map.prod);
+    let _ = writeln!(
+        out,
+        "size={} features='{}' hwhandler='{}' wp={}",
+        size(map.size),
+        map.features,
+        map.hwhandler,
+        map.write_prot
+    );
+    let rows: Vec<[&str; 6]> =
+        map.path_groups.iter().flat_map(|g| &g.paths).map(tree_row).collect();
+    let widths = widths(&rows);
+    for (g, group) in map.path_groups.iter().enumerate() {
+        let last_group = g + 1 == map.path_groups.len();
+        let _ = writeln!(
+            out,
+            "{}-+- policy='{}' prio={} status={}",
+            if last_group { '`' } else { '|' },
+            group.selector,
+            group.pri,
+            group.dm_st
+        );
+        for (p, path) in group.paths.iter().enumerate() {
+            let branch = if last_group { ' ' } else { '|' };
+            let twig = if p + 1 == group.paths.len() { '`' } else { '|' };
+            let row = tree_row(path);
+            let place = line(&row[..3], &widths[..3]);
+            let state = line(&row[3..], &widths[3..]);
+            let state = colour.paint(path.dm_st == "active", state.trim_end());
+            let _ = writeln!(out, "{branch} {twig}- {place}{state}");
+        }
+    }
+    out
+}
+
+fn tree_row(path: &PathStatus) -> [&str; 6] {
+    let PathStatus { hcil, dev, dev_t, dm_st, chk_st, dev_st, .. } = path;
+    [hcil, dev, dev_t, dm_st, chk_st, dev_st]
+}
+
+/// multipathd's `show paths`.
+pub fn paths(paths: &[PathStatus], colour: Colour) -> String {
+    let header = ["hcil", "dev", "dev_t", "pri", "dm_st", "chk_st", "dev_st", "next_check"];
+    let cells: Vec<[String; 8]> = paths.iter().map(path_row).collect();
+    let mut rows = vec![header];
+    rows.extend(cells.iter().map(|row| row.each_ref().map(String::as_str)));
+    table(
+        &rows,
+        |row| match row {
+            0 => None,
+            n => Some(paths[n - 1].dm_st == "active"),
+        },
+        colour,
+    )
+}
+
+fn path_row(path: &PathStatus) -> [String; 8] {
+    [
+        path.hcil.clone(),
+        path.dev.clone(),
+        path.dev_t.clone(),
+        path.pri.to_string(),
+        path.dm_st.clone(),
+        path.chk_st.clone(),
+        path.dev_st.clone(),
+        next_check(path),
+    ]
+}
+
+/// multipathd's `show maps`, with what a daemon of one map can add.
+pub fn maps(maps: &[MapStatus], colour: Colour) -> String {
+    let header = ["name", "uuid", "size", "paths", "dm-st", "queueing", "write_prot", "front-end"];
+    let cells: Vec<[String; 8]> = maps.iter().map(map_row).collect();
+    let mut rows = vec![header];
+    rows.extend(cells.iter().map(|row| row.each_ref().map(String::as_str)));
+    table(&rows, |_| None, colour)
+}
+
+fn map_row(map: &MapStatus) -> [String; 8] {
+    [
+        map.name.clone(),
+        map.uuid.clone(),
+        size(map.size),
+        map.paths.to_string(),
+        map.dm_st.clone(),
+        map.queueing.clone(),
+        map.write_prot.clone(),
+        if map.front_end { "connected" } else { "-" }.to_owned(),
+    ]
+}
+
+/// multipathd's `show status`, and what the daemon is.
+pub fn status(status: &DaemonStatus) -> String {
+    let mut out = "path checker states:\n".to_owned();
+    for (state, count) in &status.checker_states {
+        let _ = writeln!(out, "{state:<20}{count}");
+    }
+    let connected = if status.front_end { "connected" } else { "not connected" };
+    let doing = if status.stopping { "stopping" } else { "running" };
+    let _ = write!(
+        out,
+        "\npaths: {} ({} usable)\nmap: {}\nfront-end: {connected} ({})\nqueue threads: {}\n\
+         daemon: {doing}, version {}, pid {}, up {:.0} s\n",
+        status.paths,
+        status.usable,
+        status.map,
+        status.socket,
+        status.queue_threads,
+        status.version,
+        status.pid,
+        status.uptime
+    );
+    out
+}
+
+/// Bytes as multipath-tools print sizes: one decimal below ten.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [char; 5] = ['K', 'M', 'G', 'T', 'P'];
+    let mut unit = 0;
+    let mut scale = 1u64 << 10;
+    while bytes / scale >= 1024 && unit + 1 < UNITS.len() {
+        unit += 1;
+        scale <<= 10;
+    }
+    let tenths = (u128::from(bytes) * 10 + u128::from(scale) / 2) / u128::from(scale);
+    if bytes / scale < 10 {
+        format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit])
+    } else {
+        let whole = (u128::from(bytes) + u128::from(scale) / 2) / u128::from(scale);
+        format!("{whole}{}", UNITS[unit])
+    }
+}
+
+/// multipathd's progress bar: full right after a check, empty before the next.
+fn next_check(path: &PathStatus) -> String {
+    const LEN: usize = 10;
+    let whole = path.check_interval.max(1.0);
+    if path.checking {
+        return "checking".to_owned();
+    }
+    let left = path.next_check.clamp(0.0, whole);
+    let full = (0..LEN).filter(|i| fraction(*i, LEN) < left / whole).count();
+    format!("{}{} {left:.0}/{whole:.0}", "X".repeat(full), ".".repeat(LEN - full))
+}
+
+fn fraction(part: usize, whole: usize) -> f64 {
+    let small = |n: usize| f64::from(u16::try_from(n).unwrap_or(u16::MAX));
+    small(part) / small(whole)
+}
+
+fn widths<const N: usize>(rows: &[[&str; N]]) -> [usize; N] {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    widths
+}
+
+/// Cells padded to their widths, a space behind each.
+fn line(row: &[&str], widths: &[usize]) -> String {
+    let mut out = String::new();
+    for (cell, width) in row.iter().zip(widths) {
+        let _ = write!(out, "{cell:<width$} ");
+    }
+    out
+}
+
+fn table<const N: usize>(
+    rows: &[[&str; N]],
+    good: impl Fn(usize) -> Option<bool>,
+    colour: Colour,
+) -> String {
+    let widths = widths(rows);
+    let mut out = String::new();
+    for (n, row) in rows.iter().enumerate() {
+        let line = line(row, &widths);
+        let line = line.trim_end();
+        match good(n) {
+            Some(false) => out.push_str(&colour.paint(false, line)),
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+use super::*;
+use crate::control::status::GroupStatus;
+
+fn path(dev: &str, hcil: &str, dev_t: &str, dm_st: &str, chk_st: &str) -> PathStatus {
+    let undef = || "[undef]".to_owned();
+    PathStatus {
+        dev: dev.to_owned(),
+        dev_t: dev_t.to_owned(),
+        hcil: hcil.to_owned(),
+        dm_st: dm_st.to_owned(),
+        dev_st: "running".to_owned(),
+        chk_st: chk_st.to_owned(),
+        checker: "tur".to_owned(),
+        pri: 1,
+        host_wwnn: undef(),
+        target_wwnn: undef(),
+        host_wwpn: undef(),
+        target_wwpn: undef(),
+        host_adapter: undef(),
+        lun_hex: undef(),
+        marginal_st: "normal".to_owned(),
+        group: 1,
+        state: dm_st.to_owned(),
+        failed_by_administrator: false,
+        checking: false,
+        next_check: 13.2,
+        check_interval: 20.0,
+        failures: 0,
+        last_cause: None,
+        last_cause_data: None,
+        ios: 0,
+        bytes: 0,
+        spec: dev.to_owned(),
+        transport: "sim".to_owned(),
+        transport_reason: String::new(),
+        wwid: String::new(),
+        faults: None,
+    }
+}
+
+fn group(number: u16, dm_st: &str, paths: Vec<PathStatus>) -> GroupStatus {
+    GroupStatus {
+        selector: "service-time 0".to_owned(),
+        pri: 1,
+        dm_st: dm_st.to_owned(),
+        marginal_st: "normal".to_owned(),
+        group: number,
+        paths,
+    }
+}
+
+fn map(path_groups: Vec<GroupStatus>) -> MapStatus {
+    MapStatus {
+        name: "mpatha".to_owned(),
+        uuid: "36525400abc".to_owned(),
+        sysfs: String::new(),
+        failback: "manual".to_owned(),
+        queueing: "on".to_owned(),
+        paths: 2,
+        write_prot: "rw".to_owned(),
+        dm_st: "active".to_owned(),
+        features: "1 queue_if_no_path".to_owned(),
+        hwhandler: "0".to_owned(),
+        action: String::new(),
+        path_faults: 0,
+        vend: "VHMPATH".to_owned(),
+        prod: "simdisk".to_owned(),
+        rev: "1".to_owned(),
+        switch_grp: 0,
+        map_loads: 1,
+        total_q_time: 0,
+        q_timeouts: 0,
+        path_groups,
+        size: 256 << 20,
+        block_size: 512,
+        serial: String::new(),
+        front_end: true,
+    }
+}
+
+#[test]
+fn one_path_per_group_looks_as_multipath_ll_prints_it() {
+    let left = group(1, "disabled", vec![path("sim0", "0:0:0:0", "0:0", "failed", "faulty")]);
+    let right = group(2, "active", vec![path("sim1", "0:0:1:0", "0:0", "active", "ready")]);
+    assert_eq!(
+        tree(&map(vec![left, right]), Colour::Never),
+        "mpatha (36525400abc) VHMPATH,simdisk\n\
+         size=256M features='1 queue_if_no_path' hwhandler='0' wp=rw\n\
+         |-+- policy='service-time 0' prio=1 status=disabled\n\
+         | `- 0:0:0:0 sim0 0:0 failed faulty running\n\
+         `-+- policy='service-time 0' prio=1 status=active\n\
+         \x20 `- 0:0:1:0 sim1 0:0 active ready  running\n"
+    );
+}
+
+#[test]
+fn several_paths_in_a_group_are_aligned() {
+    let both = group(
+        1,
+        "active",
+        vec![
+            path("sdb", "2:0:0:0", "8:16", "active", "ready"),
+            path("sdaa", "11:0:0:0", "65:160", "active", "ready"),
+        ],
+    );
+    let mut map = map(vec![both]);
+    map.name.clone_from(&map.uuid);
+    assert_eq!(
+        tree(&map, Colour::Never),
+        "36525400abc VHMPATH,simdisk\n\
+         size=256M features='1 queue_if_no_path' hwhandler='0' wp=rw\n\
+         `-+- policy='service-time 0' prio=1 status=active\n\
+         \x20 |- 2:0:0:0  sdb  8:16   active ready running\n\
+         \x20 `- 11:0:0:0 sdaa 65:160 active ready running\n"
+    );
+}
+
+#[test]
+fn colour_marks_state_and_changes_no_letter() {
+    let one = group(1, "active", vec![path("sim0", "0:0:0:0", "0:0", "failed", "faulty")]);
+    let map = map(vec![one]);
+    let coloured = tree(&map, Colour::Ansi);
+    assert!(coloured.contains("\x1b[31mfailed faulty running\x1b[0m"), "{coloured}");
+    let mut plain = coloured;
+    for escape in ["\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"] {
+        plain = plain.replace(escape, "");
+    }
+    assert_eq!(plain, tree(&map, Colour::Never));
+}
+
+#[test]
+fn the_path_table_has_multipathds_columns() {
+    let listed = [
+        path("sim0", "0:0:0:0", "0:0", "failed", "faulty"),
+        path("sim1", "0:0:1:0", "0:0", "active", "ready"),
+    ];
+    assert_eq!(
+        paths(&listed, Colour::Never),
+        "hcil    dev  dev_t pri dm_st  chk_st dev_st  next_check\n\
+         0:0:0:0 sim0 0:0   1   failed faulty running XXXXXXX... 13/20\n\
+         0:0:1:0 sim1 0:0   1   active ready  running XXXXXXX... 13/20\n"
+    );
+}
+
+#[test]
+fn sizes_are_rounded_as_multipath_does() {
+    for (bytes, text) in [
+        (1 << 10, "1.0K"),
+        (256 << 20, "256M"),
+        (1 << 30, "1.0G"),
+        (1536 << 20, "1.5G"),
+        (10 << 30, "10G"),
+        (5 << 40, "5.0T"),
+        (512, "0.5K"),
+    ] {
+        assert_eq!(size(bytes), text, "{bytes}");
+    }
+}
