@@ -233,9 +233,9 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
                 }
             }
             if !ready.contains(&client) {
-                // Only while ours is silent: it may have gone, and this may be
-                // the same front-end coming back.
-                if let Some(listener) = others {
+                // Only if ours was silent at that same moment: else it may be
+                // gone, and this may be the same front-end coming back.
+                if let Some(listener) = others.filter(|l| ready.contains(&l.as_raw_fd())) {
                     self.send_away(listener);
                 }
                 continue;
@@ -249,9 +249,9 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         }
     }
 
-    /// Refuses whoever else wants to connect.
+    /// Refuses whoever has waited longest to connect.
     fn send_away(&self, listener: &UnixListener) {
-        while let Ok((stream, _)) = listener.accept() {
+        if let Ok((stream, _)) = listener.accept() {
             drop(stream);
             self.tell(SessionEvent::ClientRefused);
         }
