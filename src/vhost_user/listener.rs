@@ -174,6 +174,18 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         none_left
     }
 
+    /// Rings with nothing in the kernel come back within a moment: those are
+    /// no event.
+    fn await_briefly(&mut self) {
+        for _ in 0..STRAGGLER_POLL {
+            self.stragglers.poll(&*self.host, self.settings.stop_deadline());
+            if self.stragglers.len() == 0 || self.is_shutting_down() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn await_stragglers(&mut self) -> usize {
         let slice = Duration::from_millis(STRAGGLER_POLL.unsigned_abs().into());
         let mut waited = Duration::ZERO;
@@ -202,7 +214,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         )));
         let reason = self.converse(stream, &session, others);
         self.stragglers.append(lock(&session).close());
-        self.poll_stragglers();
+        self.await_briefly();
         self.tell(SessionEvent::Disconnected { reason: reason? });
         if self.stragglers.len() > 0 {
             self.tell(SessionEvent::RingsHeld(self.stragglers.len()));

@@ -4,6 +4,7 @@
 mod cuts_under_load;
 mod harness;
 mod malformed_chains;
+mod protocol_abuse;
 mod reconnect;
 mod request_types;
 mod ring_stop;

@@ -228,8 +228,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        let ended = self.process.as_mut().map(|p| p.try_wait());
         self.kill();
         if std::thread::panicking() {
+            eprintln!("--- the daemon, before it was killed: {ended:?}");
+            std::thread::sleep(Duration::from_millis(50));
             eprintln!("--- the daemon said:\n{}---", self.log());
         }
     }
