@@ -431,7 +431,6 @@ fn whatever_a_front_end_does_the_next_one_is_served() {
     next_is_served(&mut daemon, "nothing");
     let files = open_files(daemon.pid());
     for (what, abuse) in ABUSES {
-        println!("{what}");
         let mut rude = Rude::new(&daemon);
         abuse(&mut rude);
         rude.has_ended();
