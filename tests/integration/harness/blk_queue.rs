@@ -69,6 +69,7 @@ struct Outstanding {
     token: u64,
     slot: usize,
     data_in: u32,
+    table_len: u32,
 }
 
 /// A request that came back. Its data stays where it is until the next submit.
@@ -82,6 +83,8 @@ pub(crate) struct Done {
     pub(crate) used_len: u32,
     data: u64,
     data_in: u32,
+    slot: usize,
+    table_len: u32,
 }
 
 /// See the module.
@@ -252,7 +255,9 @@ impl BlkQueue {
         self.writable.push((slot.status, 1));
         let head = self.build(slot.table)?;
         self.free.pop();
-        Some(self.give(head, index, data_in))
+        let table_len = self.readable.len() + self.writable.len();
+        let table_len = u32::try_from(16 * table_len).expect("short");
+        Some(self.give(head, index, data_in, table_len))
     }
 
     fn build(&mut self, table: u64) -> Option<u16> {
@@ -275,12 +280,12 @@ impl BlkQueue {
         Some(head)
     }
 
-    fn give(&mut self, head: u16, slot: usize, data_in: u32) -> u64 {
+    fn give(&mut self, head: u16, slot: usize, data_in: u32, table_len: u32) -> u64 {
         let token = self.next_token;
         self.next_token += 1;
         let entry = &mut self.by_head[usize::from(head)];
         assert!(entry.is_none(), "descriptor {head} is used twice");
-        *entry = Some(Outstanding { token, slot, data_in });
+        *entry = Some(Outstanding { token, slot, data_in, table_len });
         self.outstanding += 1;
         self.driver.offer(head);
         self.driver.publish();
@@ -313,7 +318,7 @@ impl BlkQueue {
             data: slot.data,
         };
         fill(&self.driver, &raw, &indexes);
-        self.give(head, index, 0)
+        self.give(head, index, 0, 0)
     }
 
     /// Kicks, if the device wants it for what was made available since the
@@ -325,20 +330,36 @@ impl BlkQueue {
         self.kicked_at = self.driver.avail_idx();
     }
 
+    /// Makes the request that `done` was available once more, at another
+    /// sector: its chain (in an indirect table) stands as it was.
+    pub(crate) fn again(&mut self, done: &Done, sector: u64) -> u64 {
+        assert!(self.manner.indirect);
+        // The slot that was freed last, mostly.
+        let place = self.free.iter().rposition(|&slot| slot == done.slot).expect("free");
+        self.free.swap_remove(place);
+        let slot = self.slots[done.slot];
+        write(&self.memory, slot.header + 8, &sector.to_le_bytes());
+        write(&self.memory, slot.status, &[UNANSWERED]);
+        let head = self.driver.build(&[(slot.table, done.table_len)], &[]).expect("a descriptor");
+        let flagged = Descriptor { addr: slot.table, len: done.table_len, flags: INDIRECT, next: 0 };
+        self.driver.set_descriptor(head, flagged);
+        self.give(head, done.slot, done.data_in, done.table_len)
+    }
+
     /// What came back, if anything did.
     pub(crate) fn poll(&mut self) -> Option<Done> {
         let (head, used_len) = self.driver.used()?;
         self.used_seen = self.used_seen.wrapping_add(1);
         let entry = self.by_head[usize::from(head)].take();
-        let Outstanding { token, slot, data_in } =
+        let Outstanding { token, slot: index, data_in, table_len } =
             entry.unwrap_or_else(|| panic!("chain {head} came back, which is not out"));
         self.outstanding -= 1;
-        self.free.push(slot);
-        let slot = self.slots[slot];
+        self.free.push(index);
+        let slot = self.slots[index];
         let mut status = [0];
         read(&self.memory, slot.status, &mut status);
         let data = if data_in <= self.manner.slot_bytes { slot.data } else { slot.extra };
-        Some(Done { token, status: status[0], used_len, data, data_in })
+        Some(Done { token, status: status[0], used_len, data, data_in, slot: index, table_len })
     }
 
     /// Asks for an interrupt for the next element; `poll` comes after that.
