@@ -141,7 +141,11 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 /// Keeps every queue full with requests of one kind.
-fn steady(options: &Options, front_end: &mut FrontEnd, sectors: u64) -> std::result::Result<Result, String> {
+fn steady(
+    options: &Options,
+    front_end: &mut FrontEnd,
+    sectors: u64,
+) -> std::result::Result<Result, String> {
     let mut random = Random::new(options.seed);
     let blocks = sectors * 512 / u64::from(options.block_size);
     let mut place = || random.below(blocks) * u64::from(options.block_size) / 512;

@@ -135,7 +135,8 @@ fn start(paths: &[String]) -> Running {
     };
     let queue = BlkQueue::new(&mut guest, manner);
     let ring = Ring::new(Arc::clone(guest.memory()), queue.driver.config()).expect("ring");
-    let area = InflightArea::attach(create(1, SIZE).expect("memfd"), area_size(1, SIZE), 0, 1, SIZE);
+    let area =
+        InflightArea::attach(create(1, SIZE).expect("memfd"), area_size(1, SIZE), 0, 1, SIZE);
     let inflight = Some(area.expect("area").queue(0, SIZE).expect("queue"));
     let fd = |event: &vmm_sys_util::eventfd::EventFd| -> OwnedFd {
         use std::os::fd::{AsRawFd, BorrowedFd};

@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::sim_daemon::{CUT_MODES, Daemon, Setup};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::load::{Load, Mix};
 use crate::harness::random::Random;
+use crate::harness::sim_daemon::{CUT_MODES, Daemon, Setup};
 
 /// Seeds, and threads that share them: they mostly wait.
 const SCHEDULES: u64 = 200;

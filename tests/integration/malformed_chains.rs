@@ -5,9 +5,9 @@ use vhost_mpath::guest::driver::{Descriptor, Driver, INDIRECT, NEXT, WRITE};
 use vhost_mpath::virtio::blk::{BlkStatus, RangeSegment, RequestHeader, RequestType};
 
 use crate::harness::blk_queue::{BlkQueue, Done, PATIENCE, Payload, RawSlot, UNANSWERED};
-use crate::harness::sim_daemon::{Daemon, Setup};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::guest;
+use crate::harness::sim_daemon::{Daemon, Setup};
 
 const OK: u8 = BlkStatus::Ok as u8;
 const IOERR: u8 = BlkStatus::IoErr as u8;

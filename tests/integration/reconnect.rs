@@ -7,10 +7,10 @@ use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost_mpath::virtio::blk::RequestType;
 
 use crate::harness::blk_queue::{PATIENCE, Payload};
-use crate::harness::sim_daemon::{Daemon, Setup};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::load::{Load, Mix};
 use crate::harness::random::Random;
+use crate::harness::sim_daemon::{Daemon, Setup};
 
 const MIX: Mix = Mix { sectors: 4096, block: 1, most: 24, zeroes: true };
 

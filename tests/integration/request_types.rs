@@ -7,8 +7,8 @@ use vhost_mpath::virtio::blk::{
 };
 
 use crate::harness::blk_queue::{BlkQueue, PATIENCE, Payload};
-use crate::harness::sim_daemon::{Daemon, Setup};
 use crate::harness::front_end::{FrontEnd, Shape};
+use crate::harness::sim_daemon::{Daemon, Setup};
 
 const OK: u8 = BlkStatus::Ok as u8;
 const IOERR: u8 = BlkStatus::IoErr as u8;
@@ -16,13 +16,14 @@ const UNSUPP: u8 = BlkStatus::Unsupp as u8;
 
 /// Every combination of EVENT_IDX and indirect descriptors, on two queues.
 fn manners() -> impl Iterator<Item = Shape> {
-    [(true, true), (true, false), (false, true), (false, false)].map(|(event_idx, indirect)| {
-        let mut shape = Shape { queues: 2, slots: indirect, ..Shape::default() };
-        shape.manner.event_idx = event_idx;
-        shape.manner.indirect = indirect;
-        shape
-    })
-    .into_iter()
+    [(true, true), (true, false), (false, true), (false, false)]
+        .map(|(event_idx, indirect)| {
+            let mut shape = Shape { queues: 2, slots: indirect, ..Shape::default() };
+            shape.manner.event_idx = event_idx;
+            shape.manner.indirect = indirect;
+            shape
+        })
+        .into_iter()
 }
 
 fn pattern(len: usize, seed: u8) -> Vec<u8> {

@@ -7,8 +7,8 @@ use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost_mpath::virtio::blk::{BlkStatus, RequestType};
 
 use crate::harness::blk_queue::{PATIENCE, Payload};
-use crate::harness::sim_daemon::{Daemon, Setup};
 use crate::harness::front_end::{FrontEnd, Shape};
+use crate::harness::sim_daemon::{Daemon, Setup};
 
 const OK: u8 = BlkStatus::Ok as u8;
 const IOERR: u8 = BlkStatus::IoErr as u8;

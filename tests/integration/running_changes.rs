@@ -9,10 +9,10 @@ use vhost_mpath::guest::driver::{Descriptor, NEXT, WRITE};
 use vhost_mpath::virtio::blk::{RequestHeader, RequestType};
 
 use crate::harness::blk_queue::{PATIENCE, Payload, UNANSWERED};
-use crate::harness::sim_daemon::{Daemon, Setup};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::guest;
 use crate::harness::load::{Load, Mix};
+use crate::harness::sim_daemon::{Daemon, Setup};
 
 const MIX: Mix = Mix { sectors: 4096, block: 1, most: 24, zeroes: false };
 

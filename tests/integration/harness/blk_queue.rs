@@ -341,7 +341,8 @@ impl BlkQueue {
         write(&self.memory, slot.header + 8, &sector.to_le_bytes());
         write(&self.memory, slot.status, &[UNANSWERED]);
         let head = self.driver.build(&[(slot.table, done.table_len)], &[]).expect("a descriptor");
-        let flagged = Descriptor { addr: slot.table, len: done.table_len, flags: INDIRECT, next: 0 };
+        let flagged =
+            Descriptor { addr: slot.table, len: done.table_len, flags: INDIRECT, next: 0 };
         self.driver.set_descriptor(head, flagged);
         self.give(head, done.slot, done.data_in, done.table_len)
     }

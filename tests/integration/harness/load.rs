@@ -79,7 +79,8 @@ impl Load {
     fn submit_one(&mut self, index: usize, queue: &mut BlkQueue) -> bool {
         let blocks = 1 + self.random.below(self.mix.most);
         let sectors = blocks * self.mix.block;
-        let sector = self.random.below((self.mix.sectors - sectors) / self.mix.block) * self.mix.block;
+        let sector =
+            self.random.below((self.mix.sectors - sectors) / self.mix.block) * self.mix.block;
         let dice = self.random.below(100);
         let (kind, effect) = match dice {
             0..45 => (RequestType::In, Effect::Read),
