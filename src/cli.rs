@@ -14,13 +14,11 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
+use crate::control::settings::{Access, MAX_QUEUE_SIZE, MAX_QUEUES, group_by_name};
 use crate::control::{Listen, Settings, ctl, daemon, journal};
 use crate::host::{Options, PathSpec, TransportChoice};
 use crate::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
 use crate::mpath::snapshot::SelectorKind;
-use crate::sys::inherit;
-use crate::vhost_blk::{MAX_QUEUE_SIZE, MAX_QUEUES};
-use crate::vhost_user::socket::Access;
 
 /// What QEMU and libvirt ask a back-end program (`vhost-user.json`).
 const CAPABILITIES: &str = r#"{"type":"block","features":["read-only","blk-file"]}"#;
@@ -321,7 +319,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 }
 
 fn parse_group(text: &str) -> Result<u32, String> {
-    text.parse().ok().or_else(|| inherit::group_by_name(text)).ok_or_else(|| {
+    text.parse().ok().or_else(|| group_by_name(text)).ok_or_else(|| {
         "there is no such group; `getent group` lists the groups of this host".to_owned()
     })
 }

@@ -126,10 +126,10 @@ fn many_removals_and_returns_leave_nothing_behind() {
     let threads = || fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap().count();
     let mut qmp = daemon.qmp();
     let mut round = || {
-        let gone = qmp.ask("path-remove", json!({ "path": "sim1" }));
+        let gone = qmp.ask("path-remove", &json!({ "path": "sim1" }));
         assert_eq!(gone["return"]["closed"], true, "{gone}");
         let spec = format!("sim:{image},name=sim1");
-        let added = qmp.ask("path-add", json!({ "spec": spec }));
+        let added = qmp.ask("path-add", &json!({ "spec": spec }));
         assert_eq!(added["return"]["path"], "sim1", "{added}");
     };
     round();
@@ -148,21 +148,21 @@ fn qmp_is_qmp() {
     let early = raw.read();
     assert_eq!((&early["error"]["class"], &early["id"]), (&json!("CommandNotFound"), &json!(1)));
     let mut qmp = daemon.qmp();
-    let commands = qmp.ask("query-commands", json!({}));
+    let commands = qmp.ask("query-commands", &json!({}));
     let names: Vec<&str> =
         commands["return"].as_array().unwrap().iter().filter_map(|c| c["name"].as_str()).collect();
     for name in ["qmp_capabilities", "query-maps", "query-paths", "path-fail", "sim-fault", "quit"]
     {
         assert!(names.contains(&name), "{name}");
     }
-    let paths = qmp.ask("query-paths", json!({}));
+    let paths = qmp.ask("query-paths", &json!({}));
     assert_eq!(paths["return"][0]["transport"], "sim");
-    assert_eq!(qmp.ask("no-such", json!({}))["error"]["class"], "CommandNotFound");
-    let wrong = qmp.ask("path-fail", json!({ "paht": "sim0" }));
+    assert_eq!(qmp.ask("no-such", &json!({}))["error"]["class"], "CommandNotFound");
+    let wrong = qmp.ask("path-fail", &json!({ "paht": "sim0" }));
     assert!(wrong["error"]["desc"].as_str().is_some_and(|d| d.contains("paht")), "{wrong}");
     qmp.write("this is no JSON\n");
     assert_eq!(qmp.read()["error"]["class"], "GenericError");
-    assert!(qmp.ask("query-version", json!({}))["return"]["package"].is_string());
+    assert!(qmp.ask("query-version", &json!({}))["return"]["package"].is_string());
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn sigterm_ends_it_within_a_second_and_removes_the_sockets() {
     // The same image at once again: nothing holds it.
     let mut daemon = start(&scratch, &[]);
     let mut qmp = daemon.qmp();
-    assert_eq!(qmp.ask("quit", json!({}))["return"], json!({}));
+    assert_eq!(qmp.ask("quit", &json!({}))["return"], json!({}));
     assert_eq!(daemon.wait().0, Some(0), "{}", daemon.log());
 }
 

@@ -52,8 +52,15 @@ pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
     Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
+#[allow(clippy::disallowed_methods)] // a real process in real time
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Waits for something that takes a moment.
+#[track_caller]
 pub(crate) fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
+    let start = now();
     while !happened() {
         assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(5));
@@ -119,7 +126,7 @@ impl Daemon {
     pub(crate) fn qmp(&self) -> Qmp {
         let mut qmp = self.raw_qmp();
         assert!(qmp.read()["QMP"].is_object());
-        assert_eq!(qmp.ask("qmp_capabilities", json!({})), json!({ "return": {} }));
+        assert_eq!(qmp.ask("qmp_capabilities", &json!({})), json!({ "return": {} }));
         qmp
     }
 
@@ -140,7 +147,7 @@ impl Daemon {
 
     /// Waits for its end: exit code and how long it took.
     pub(crate) fn wait(&mut self) -> (Option<i32>, Duration) {
-        let start = Instant::now();
+        let start = now();
         let mut code = None;
         until("the daemon ends", || match self.child.try_wait().unwrap() {
             Some(status) => {
@@ -177,7 +184,7 @@ impl Qmp {
     }
 
     /// Asks, and skips events.
-    pub(crate) fn ask(&mut self, command: &str, arguments: Value) -> Value {
+    pub(crate) fn ask(&mut self, command: &str, arguments: &Value) -> Value {
         self.write(&json!({ "execute": command, "arguments": arguments }).to_string());
         loop {
             let message = self.read();
