@@ -2,5 +2,6 @@
 
 mod cli;
 mod control;
+mod ending;
 mod harness;
 mod stock_daemon;
