@@ -57,7 +57,7 @@ fn a_cut_path_is_found_by_its_checker_and_taken_back_after_the_plug() {
     assert_eq!(daemon.ctl("sim sim0 cut"), "ok\n");
     let failed = events.event("PATH_FAILED");
     assert_eq!(failed["data"]["path"], "sim0");
-    assert_eq!(failed["data"]["paths-left"], 1);
+    assert_eq!(failed["data"]["valid-paths"], 1);
     assert_eq!(failed["data"]["cause"], json!({ "kind": "checker", "state": "faulty" }));
     assert!(failed["data"]["map"].is_string() && failed["timestamp"]["seconds"].is_u64());
     assert_eq!(events.event("GROUP_SWITCHED")["data"]["to"], 2);
@@ -135,7 +135,7 @@ fn many_removals_and_returns_leave_nothing_behind() {
     round();
     let before = (fds(), threads());
     (0..50).for_each(|_| round());
-    until("what was opened is closed", || (fds(), threads()) == before);
+    until("what was opened is closed", || fds() <= before.0 && threads() <= before.1);
 }
 
 #[test]
