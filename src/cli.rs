@@ -50,6 +50,15 @@ Examples:
 SIGTERM ends it: what the kernel has is awaited, the rest stays marked in flight for the next \
 daemon. Exit code 0; 1 for an error; 2 for a wrong command line.";
 
+const PATH_HELP: &str = "\
+A path to the logical unit; give it once for each path.
+
+/dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L, /dev/disk/by-path/…: a SCSI disk.
+FILE, or another block device: served too, without SCSI.
+sim:FILE[,size=S][,bs=512|4096]: a path to a simulated logical unit; twice is two paths.
+null:SIZE: drops writes and reads zeroes, to measure the rest.
+All take ,name=NAME; write a comma in a file name twice. Sizes take K, M, G, T.";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "vhost-mpath",
@@ -131,14 +140,8 @@ struct Serve {
     serial: Option<String>,
 
     /// A path to the logical unit; give it once for each path.
-    ///
-    /// /dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L, /dev/disk/by-path/…: a SCSI disk.
-    /// FILE or another block device: served too, without SCSI.
-    /// sim:FILE[,size=S][,bs=512|4096]: a path to a simulated logical unit; twice is two paths.
-    /// null:SIZE: drops writes and reads zeroes, to measure the rest.
-    /// All take ,name=NAME; write a comma in a file name twice. Sizes take K, M, G, T.
     #[arg(long = "path", alias = "blk-file", value_name = "PATH", help_heading = "Paths")]
-    #[arg(required = true, value_parser = parse_path, verbatim_doc_comment)]
+    #[arg(required = true, value_parser = parse_path, long_help = PATH_HELP)]
     paths: Vec<PathSpec>,
 
     /// How reads and writes travel.
