@@ -10,10 +10,10 @@
 //! completion *means* is `mpath::classify`; where a retry goes is
 //! `queue::dispatch`.
 
-use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+pub use crate::scsi::block::{Blocks, Extent, Lba, Op};
 use crate::scsi::sense::Sense;
 use crate::scsi::status::{HostByte, Status};
 
@@ -44,52 +44,6 @@ impl Sub<Duration> for Time {
     }
 }
 
-/// A logical block address of the LU, in units of its logical block size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lba(pub u64);
-
-/// A count of logical blocks of the LU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Blocks(pub u64);
-
-impl fmt::Display for Lba {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-impl fmt::Display for Blocks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// A run of logical blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Extent {
-    /// First block.
-    pub lba: Lba,
-    /// Length in blocks.
-    pub blocks: Blocks,
-}
-
-impl Extent {
-    /// The extent of `blocks` blocks at `lba`.
-    pub const fn new(lba: u64, blocks: u64) -> Extent {
-        Extent { lba: Lba(lba), blocks: Blocks(blocks) }
-    }
-
-    /// The block after the last one; `None` if that does not fit 64 bits.
-    pub fn end(self) -> Option<Lba> {
-        self.lba.0.checked_add(self.blocks.0).map(Lba)
-    }
-
-    /// Whether the extent lies within a medium of `capacity` blocks.
-    pub fn within(self, capacity: Blocks) -> bool {
-        self.end().is_some_and(|end| end.0 <= capacity.0)
-    }
-}
-
 /// A piece of host memory that carries data: guest memory, or a buffer of ours.
 ///
 /// Same layout as `struct iovec`, so a `&[Segment]` can be given to the kernel.
@@ -108,50 +62,6 @@ pub struct Segment {
 /// Total bytes of a segment list.
 pub fn total_len(segments: &[Segment]) -> usize {
     segments.iter().map(|s| s.len).sum()
-}
-
-/// What a request or a command does to the LU. Ranges are in logical blocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Read an extent into the data segments.
-    Read(Extent),
-    /// Write an extent from the data segments; `fua`: durable before it completes.
-    Write {
-        /// Where.
-        extent: Extent,
-        /// Force unit access (law 9).
-        fua: bool,
-    },
-    /// Make every acknowledged write durable (SYNCHRONIZE CACHE).
-    Flush,
-    /// Deallocate the extents listed beside the operation (UNMAP).
-    Unmap,
-    /// Write zeroes to an extent without data segments (WRITE SAME).
-    WriteZeroes {
-        /// Where.
-        extent: Extent,
-        /// The LU may deallocate, provided the blocks read as zeroes afterwards.
-        unmap: bool,
-    },
-}
-
-impl Op {
-    /// Short name for messages and events.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Op::Read(_) => "READ",
-            Op::Write { .. } => "WRITE",
-            Op::Flush => "SYNCHRONIZE CACHE",
-            Op::Unmap => "UNMAP",
-            Op::WriteZeroes { .. } => "WRITE SAME",
-        }
-    }
-
-    /// Whether doing it twice, with nothing in between, equals doing it once
-    /// (law 3). Every block operation is; raw CDBs will decide by table.
-    pub fn is_idempotent(&self) -> bool {
-        true
-    }
 }
 
 /// Names one guest request: the ring it came from and its head descriptor.

@@ -18,4 +18,5 @@ pub mod scsi;
 pub mod sim;
 pub mod sys;
 pub mod vhost_blk;
+pub mod vhost_user;
 pub mod virtio;

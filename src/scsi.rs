@@ -9,6 +9,7 @@
 //! they answer `None` rather than guess when a field is missing.
 
 mod be;
+pub mod block;
 pub mod capacity;
 pub mod cdb;
 pub mod inquiry;

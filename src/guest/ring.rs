@@ -512,6 +512,17 @@ impl Ring {
         new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
     }
 
+    /// Whether the driver seems never to have written here: the available
+    /// index and every descriptor are zero. After a kick that means that we
+    /// look at other memory than the guest does (mapped privately by a
+    /// front-end with `share=off`). Reads the whole table; not for every kick.
+    pub fn is_untouched(&self) -> bool {
+        let words = 0..2 * usize::from(self.config.size);
+        self.avail_idx() == 0
+            && self.next_avail == 0
+            && words.into_iter().all(|i| self.parts.desc.load_u64(8 * i, Ordering::Relaxed) == 0)
+    }
+
     /// Asks the driver to kick for the next chain; returns whether chains
     /// became available meanwhile, for which no kick may come.
     pub fn enable_notification(&mut self) -> bool {

@@ -143,6 +143,12 @@ impl VirtQueue {
         self.ring.used_idx()
     }
 
+    /// Whether the driver seems never to have written to the ring; see
+    /// [`Ring::is_untouched`].
+    pub fn is_untouched(&self) -> bool {
+        self.ring.is_untouched()
+    }
+
     /// Chains waiting: those to hand out again and those never popped.
     pub fn backlog(&self) -> usize {
         self.resubmit.len() + usize::from(self.ring.backlog())

@@ -19,7 +19,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// EACCES, EPERM.
-    #[error("{path}: permission denied; run as root, or as a user in group `disk` with CAP_SYS_RAWIO (needed for SCSI commands such as PERSISTENT RESERVE and UNMAP)")]
+    #[error(
+        "{path}: permission denied; run as root, or as a user in group `disk` with CAP_SYS_RAWIO (needed for SCSI commands such as PERSISTENT RESERVE and UNMAP)"
+    )]
     Permission {
         /// Which.
         path: PathBuf,
@@ -31,7 +33,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// ENXIO, ENODEV.
-    #[error("{path}: the device does not answer (state: {state}); check the cabling and `cat /sys/block/*/device/state`, write `running` there to bring an offline device back")]
+    #[error(
+        "{path}: the device does not answer (state: {state}); check the cabling and `cat /sys/block/*/device/state`, write `running` there to bring an offline device back"
+    )]
     Offline {
         /// Which.
         path: PathBuf,
@@ -55,7 +59,9 @@ pub enum OpenError {
         disk: String,
     },
     /// A multipath device is not a path.
-    #[error("{path}: is itself a multipath device ({name}) that would hide the paths' errors; give its paths instead: {paths}")]
+    #[error(
+        "{path}: is itself a multipath device ({name}) that would hide the paths' errors; give its paths instead: {paths}"
+    )]
     MultipathHead {
         /// Which.
         path: PathBuf,
@@ -73,13 +79,17 @@ pub enum OpenError {
         user: User,
     },
     /// Another open file holds the lock.
-    #[error("{path}: is locked by another open of it: another vhost-mpath, a QEMU or qemu-img, or another kind of path in this process; end that first (`lslocks`, `fuser -v {path}`)")]
+    #[error(
+        "{path}: is locked by another open of it: another vhost-mpath, a QEMU or qemu-img, or another kind of path in this process; end that first (`lslocks`, `fuser -v {path}`)"
+    )]
     Locked {
         /// Which.
         path: PathBuf,
     },
     /// A size that is no disk.
-    #[error("{path}: has {bytes} bytes; a disk needs a whole number of {block_size}-byte blocks, at least one (`truncate -s 1G {path}` makes a file of that size)")]
+    #[error(
+        "{path}: has {bytes} bytes; a disk needs a whole number of {block_size}-byte blocks, at least one (`truncate -s 1G {path}` makes a file of that size)"
+    )]
     Size {
         /// Which.
         path: PathBuf,
@@ -113,7 +123,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// `size=` or `bs=` contradict the image.
-    #[error("{path}: {what} is {found}, but {asked} was asked for; leave the option out or use another image")]
+    #[error(
+        "{path}: {what} is {found}, but {asked} was asked for; leave the option out or use another image"
+    )]
     ImageDiffers {
         /// Which.
         path: PathBuf,
@@ -133,7 +145,9 @@ pub enum OpenError {
         why: String,
     },
     /// Two images with one WWID.
-    #[error("{path}: is a copy that carries the WWID of another open image ({wwid}), and would be taken for the same disk; delete {path}.lu to give it its own")]
+    #[error(
+        "{path}: is a copy that carries the WWID of another open image ({wwid}), and would be taken for the same disk; delete {path}.lu to give it its own"
+    )]
     CopiedIdentity {
         /// Which.
         path: PathBuf,

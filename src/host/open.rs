@@ -165,7 +165,7 @@ fn open_node(path: &Path, options: &Options) -> Result<Found, OpenError> {
         } else if kind.is_socket() {
             "a socket"
         } else {
-            "something else"
+            "a pipe or another special file"
         };
         Err(OpenError::WrongKind { path: path.to_owned(), what })
     }
@@ -322,9 +322,8 @@ fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, 
 
 /// Files and block nodes without SCSI go by io_uring or not at all.
 fn only_by_ring(path: &Path, choice: TransportChoice, why: &str) -> Result<(), OpenError> {
-    let refuse = |transport, why| {
-        Err(OpenError::Transport { path: path.to_owned(), transport, why })
-    };
+    let refuse =
+        |transport, why| Err(OpenError::Transport { path: path.to_owned(), transport, why });
     if choice == TransportChoice::SgIo {
         return refuse(choice.name(), format!("{why}; leave --transport at auto"));
     }
@@ -373,8 +372,11 @@ fn block_geometry(file: &File, queue: &QueueFacts, block_size: u32, read_only: b
 
 /// Takes the lock that is ours as long as a command is in the kernel.
 fn lock(path: &Path, file: &File, read_only: bool) -> Result<(), OpenError> {
-    let result =
-        if read_only { file::lock_shared(file.as_fd()) } else { file::lock_exclusive(file.as_fd()) };
+    let result = if read_only {
+        file::lock_shared(file.as_fd())
+    } else {
+        file::lock_exclusive(file.as_fd())
+    };
     result.map_err(|e| match e.raw_os_error() {
         Some(libc::EAGAIN | libc::EACCES) => OpenError::Locked { path: path.to_owned() },
         _ => io_error(path, "locking", e),
@@ -388,9 +390,9 @@ fn open_generic(path: &Path, meta: &Metadata, options: &Options) -> Result<Found
         what: "a character device that is neither sg nor bsg node of a disk",
     };
     let dir = Sysfs::host().character(dev).ok_or_else(wrong)?;
-    let class = fs::canonicalize(dir.join("subsystem")).ok().and_then(|link| {
-        link.file_name().and_then(|name| name.to_str()).map(str::to_owned)
-    });
+    let class = fs::canonicalize(dir.join("subsystem"))
+        .ok()
+        .and_then(|link| link.file_name().and_then(|name| name.to_str()).map(str::to_owned));
     let (kind, interface) = match class.as_deref() {
         Some("scsi_generic") => (PathKind::ScsiGeneric, Interface::V3),
         Some("bsg") => (PathKind::ScsiBsg, Interface::V4),
@@ -403,7 +405,9 @@ fn open_generic(path: &Path, meta: &Metadata, options: &Options) -> Result<Found
         return Err(OpenError::Transport {
             path: path.to_owned(),
             transport: "blk-uring",
-            why: format!("sg and bsg nodes take no reads and writes by io_uring; give the disk's block node{hint}"),
+            why: format!(
+                "sg and bsg nodes take no reads and writes by io_uring; give the disk's block node{hint}"
+            ),
         });
     }
     if let Some((facts, _)) = &disk {
@@ -451,6 +455,11 @@ fn claim_sibling(
             );
             Ok(None)
         }
+        Err(OpenError::InUse { user, .. }) => {
+            // By both names: the administrator gave one, and has to free the other.
+            let path = PathBuf::from(format!("{} (disk {})", path.display(), node.display()));
+            Err(OpenError::InUse { path, user })
+        }
         Err(error) => Err(error),
     }
 }
@@ -496,8 +505,7 @@ fn open_file(path: &Path, options: &Options) -> Result<Found, OpenError> {
     };
     // A hole beyond the end changes nothing, and tells whether holes work.
     let beyond = meta.len().next_multiple_of(4096);
-    let unmap =
-        !read_only && file::fallocate(file.as_fd(), Range::Punch, beyond, 4096).is_ok();
+    let unmap = !read_only && file::fallocate(file.as_fd(), Range::Punch, beyond, 4096).is_ok();
     let node = DiskNode {
         file,
         nature: Nature::File,

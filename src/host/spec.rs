@@ -45,7 +45,9 @@ pub enum SpecError {
     #[error("`{0}` names no device or file")]
     Empty(String),
     /// Not `key=value`.
-    #[error("`{option}` in `{spec}` is not of the form key=value (write a comma in a file name twice)")]
+    #[error(
+        "`{option}` in `{spec}` is not of the form key=value (write a comma in a file name twice)"
+    )]
     NotAnOption {
         /// As given.
         spec: String,
@@ -73,7 +75,9 @@ pub enum SpecError {
         key: String,
     },
     /// A size that cannot be read.
-    #[error("`{0}` is no size: write bytes, or a number with K, M, G or T (powers of 1024), in whole blocks of 512")]
+    #[error(
+        "`{0}` is no size: write bytes, or a number with K, M, G or T (powers of 1024), in whole blocks of 512"
+    )]
     Size(String),
     /// A block size that is not served.
     #[error("bs={0}: only 512 and 4096 are served")]

@@ -133,11 +133,8 @@ pub(super) struct BlockFacts {
 
 impl BlockFacts {
     pub(super) fn read(dir: &Path) -> Option<BlockFacts> {
-        let partition_of = dir
-            .join("partition")
-            .exists()
-            .then(|| dir.parent().and_then(base))
-            .flatten();
+        let partition_of =
+            dir.join("partition").exists().then(|| dir.parent().and_then(base)).flatten();
         let whole = if partition_of.is_some() { dir.parent()? } else { dir };
         let dm = attribute(&dir.join("dm/name"))
             .map(|name| (name, attribute(&dir.join("dm/uuid")).unwrap_or_default()));

@@ -159,8 +159,9 @@ fn mount_point(proc: &Path, name: &str, number: &str) -> Option<String> {
 
 fn swaps(proc: &Path, name: &str) -> bool {
     let source = format!("/dev/{name}");
-    fs::read_to_string(proc.join("swaps"))
-        .is_ok_and(|table| table.lines().any(|line| line.split_whitespace().next() == Some(&source)))
+    fs::read_to_string(proc.join("swaps")).is_ok_and(|table| {
+        table.lines().any(|line| line.split_whitespace().next() == Some(&source))
+    })
 }
 
 fn process(proc: &Path, name: &str) -> Option<User> {

@@ -6,14 +6,13 @@
 //! has accepted is in the kernel, or in the simulated array (law 1).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::blk_uring::{Direct, Full, Slots, Transfer};
 use super::file::DiskWork;
 use super::inbox::{InFlight, Inbox, Ticket};
 use super::sg_io::ScsiWork;
 use super::{Backend, PathHandle, null, wire};
-use crate::io::{Command, Completion, ErrnoFrom, Extent, Op, Segment};
+use crate::io::{Command, Completion, ErrnoFrom, Op};
 use crate::sys::uring::{RwFlags, Uring};
 
 /// Room for commands that end at once or in memory.
@@ -73,7 +72,7 @@ impl PathPort {
 
     /// Gives `command` to the path under `cookie`, which must name no other
     /// command of this thread. Whoever made its segments keeps them mapped
-    /// until the completion is delivered (contract of [`Segment`]).
+    /// until the completion is delivered (contract of [`Segment`](crate::io::Segment)).
     ///
     /// # Errors
     /// [`Rejected`] when there is no room.
@@ -83,11 +82,11 @@ impl PathPort {
         cookie: u64,
         command: &Command<'_>,
     ) -> Result<Issued, Rejected> {
-        let handle = Arc::clone(&self.handle);
-        match &handle.backend {
+        let block_size = self.handle.identity.block_size;
+        match &self.handle.backend {
             Backend::Null { .. } => Ok(Issued::Done(null::run(command))),
             Backend::Sim(nexus) => {
-                let wire = match wire::encode(command, handle.identity.block_size) {
+                let wire = match wire::encode(command, block_size) {
                     Ok(wire) => wire,
                     Err(refused) => return Ok(Issued::Done(refused)),
                 };
@@ -103,20 +102,22 @@ impl PathPort {
                     _ => false,
                 };
                 if let (Some(direct), true, false) = (direct, by_ring, command.passthrough) {
-                    return self.transfer(uring, direct, cookie, command);
+                    return transfer(&mut self.slots, uring, direct, block_size, cookie, command);
                 }
-                let wire = match wire::encode(command, handle.identity.block_size) {
+                let wire = match wire::encode(command, block_size) {
                     Ok(wire) => wire,
                     Err(refused) => return Ok(Issued::Done(refused)),
                 };
                 let ticket = self.ticket(cookie)?;
                 let segments = command.data.to_vec();
-                let timeout: Duration = command.timeout;
+                let timeout = command.timeout;
                 pool.submit(ScsiWork { node: Arc::clone(node), wire, segments, timeout }, ticket);
                 Ok(Issued::Pending)
             }
             Backend::Disk { node, direct, pool } => match command.op {
-                Op::Read(_) | Op::Write { .. } => self.transfer(uring, direct, cookie, command),
+                Op::Read(_) | Op::Write { .. } => {
+                    transfer(&mut self.slots, uring, direct, block_size, cookie, command)
+                }
                 Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => {
                     let ticket = self.ticket(cookie)?;
                     pool.submit(DiskWork::new(node, command), ticket);
@@ -133,37 +134,6 @@ impl PathPort {
         Ok(Ticket::new(&self.inbox, cookie, &self.in_flight))
     }
 
-    fn transfer(
-        &mut self,
-        uring: &mut Uring,
-        direct: &Direct,
-        cookie: u64,
-        command: &Command<'_>,
-    ) -> Result<Issued, Rejected> {
-        let data: &[Segment] = command.data;
-        let Some(slots) = self.slots.as_mut() else { return Err(Rejected) };
-        let refused = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::EINVAL };
-        let (write, extent, flags) = match command.op {
-            Op::Read(extent) => (false, extent, RwFlags::NONE),
-            Op::Write { extent, fua: false } => (true, extent, RwFlags::NONE),
-            Op::Write { extent, fua: true } => (true, extent, RwFlags::DSYNC),
-            _ => return Ok(Issued::Done(refused)),
-        };
-        let Extent { lba, .. } = extent;
-        let block_size = u64::from(self.handle.identity.block_size);
-        let Some(offset) = lba.0.checked_mul(block_size) else {
-            return Ok(Issued::Done(refused));
-        };
-        if data.is_empty() {
-            return Ok(Issued::Done(Completion::Good));
-        }
-        let transfer = Transfer { write, offset, data, flags };
-        match slots.issue(uring, direct, cookie, &transfer) {
-            Ok(()) => Ok(Issued::Pending),
-            Err(Full) => Err(Rejected),
-        }
-    }
-
     /// Translates a completion of the ring whose user data is `cookie`.
     /// `None`: the cookie is not one this port has in the ring.
     pub fn on_uring(&mut self, cookie: u64, result: i32) -> Option<Completion> {
@@ -173,5 +143,35 @@ impl PathPort {
             Backend::Null { .. } | Backend::Sim(_) => return None,
         };
         self.slots.as_mut()?.complete(cookie, result, direct.errno_from)
+    }
+}
+
+/// Puts a read or write into the ring.
+fn transfer(
+    slots: &mut Option<Slots>,
+    uring: &mut Uring,
+    direct: &Direct,
+    block_size: u32,
+    cookie: u64,
+    command: &Command<'_>,
+) -> Result<Issued, Rejected> {
+    let refused = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::EINVAL };
+    let Some(slots) = slots else { return Err(Rejected) };
+    let (write, extent, flags) = match command.op {
+        Op::Read(extent) => (false, extent, RwFlags::NONE),
+        Op::Write { extent, fua: false } => (true, extent, RwFlags::NONE),
+        Op::Write { extent, fua: true } => (true, extent, RwFlags::DSYNC),
+        _ => return Ok(Issued::Done(refused)),
+    };
+    let Some(offset) = extent.lba.0.checked_mul(u64::from(block_size)) else {
+        return Ok(Issued::Done(refused));
+    };
+    if command.data.is_empty() {
+        return Ok(Issued::Done(Completion::Good));
+    }
+    match slots.issue(uring, direct, cookie, &Transfer { write, offset, data: command.data, flags })
+    {
+        Ok(()) => Ok(Issued::Pending),
+        Err(Full) => Err(Rejected),
     }
 }

@@ -42,7 +42,7 @@ pub enum ProofError {
         /// Completion in words.
         how: String,
         /// As it came.
-        completion: Completion,
+        completion: Box<Completion>,
     },
     /// The answer was too short or of another format.
     #[error("the answer to {0} makes no sense")]
@@ -115,7 +115,7 @@ fn ask(ask: &Ask<'_>, cdb: &Cdb, into: &mut [u8]) -> Result<usize, ProofError> {
         }
     }
     let command = cdb.name().or_else(|| opcode_name(cdb.opcode(), 0)).unwrap_or("the command");
-    Err(ProofError::Command { command, how: in_words(&last), completion: last })
+    Err(ProofError::Command { command, how: in_words(&last), completion: Box::new(last) })
 }
 
 fn is_attention(sense: &Sense) -> bool {
@@ -125,13 +125,10 @@ fn is_attention(sense: &Sense) -> bool {
 /// Whether the LU said that it does not know the command or page, as opposed
 /// to the path having failed.
 fn not_supported(error: &ProofError) -> bool {
-    match error {
-        ProofError::Command {
-            completion: Completion::Scsi { status, sense, host, .. }, ..
-        } => {
-            *host == HostByte::OK
-                && *status == Status::CHECK_CONDITION
-                && sense.code().is_some_and(|code| code.key == Key::IllegalRequest)
+    let ProofError::Command { completion, .. } = error else { return false };
+    match **completion {
+        Completion::Scsi { status: Status::CHECK_CONDITION, host: HostByte::OK, sense, .. } => {
+            sense.code().is_some_and(|code| code.key == Key::IllegalRequest)
         }
         _ => false,
     }
@@ -287,7 +284,10 @@ fn limits(
     queue: &QueueLimits,
 ) -> Limits {
     let stated = |value: u32| if value == 0 { u64::MAX } else { u64::from(value) };
-    let queue_blocks = queue.max_transfer_bytes / u64::from(identity.block_size);
+    // A transfer from a page boundary takes a segment per page; those that
+    // start elsewhere or come in pieces are copied to one (`sg_io`).
+    let pages = u64::try_from(queue.max_segments).unwrap_or(u64::MAX).saturating_mul(4096);
+    let queue_blocks = queue.max_transfer_bytes.min(pages) / u64::from(identity.block_size);
     let max_unmap = if unmaps { u64::from(lu.max_unmap).min(LONGEST_UNMAP) } else { 0 };
     let descriptors = lu.max_unmap_descriptors.clamp(1, MOST_DESCRIPTORS);
     let granularity = u64::from(lu.unmap_granularity.max(1));
@@ -298,7 +298,7 @@ fn limits(
         stated => stated.min(LONGEST_UNMAP),
     };
     Limits {
-        max_transfer: Blocks(stated(lu.max_transfer).min(queue_blocks).min(0xffff_ffff).max(1)),
+        max_transfer: Blocks(stated(lu.max_transfer).min(queue_blocks).clamp(1, 0xffff_ffff)),
         max_segments: queue.max_segments.clamp(1, 1024),
         max_unmap: Blocks(max_unmap),
         max_unmap_descriptors: if unmaps { usize::try_from(descriptors).unwrap_or(1) } else { 0 },
@@ -308,3 +308,6 @@ fn limits(
         fua,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,17 +65,22 @@ pub(super) struct ScsiWork {
 
 impl Work for ScsiWork {
     fn run(&mut self, scratch: &mut Scratch) -> Completion {
-        if let Some(parameters) = &mut self.wire.parameters {
-            let flat = segment::of(parameters);
-            return self.send(&[flat]);
+        if let Some(parameters) = &self.wire.parameters {
+            // From a page boundary: LIO refuses a WRITE SAME whose block lies
+            // in two pages.
+            let len = parameters.len();
+            let buffer = scratch.at_least(len);
+            buffer.bytes_mut()[..len].copy_from_slice(parameters);
+            return self.send(&[buffer.segment(len)]);
         }
-        let flat_only = self.node.interface == Interface::V4;
-        let too_long = match self.segments.len() {
-            0 | 1 => false,
-            _ if flat_only => true,
-            _ => segment::pages(&self.segments) > self.node.queue.max_segments,
-        };
-        if too_long { self.bounced(scratch) } else { self.send(&self.segments) }
+        let flat_only = self.node.interface == Interface::V4 && self.segments.len() > 1;
+        // The kernel maps pages, and answers EINVAL beyond its segments.
+        let pages = || segment::pages(&self.segments);
+        if flat_only || pages() > self.node.queue.max_segments {
+            self.bounced(scratch)
+        } else {
+            self.send(&self.segments)
+        }
     }
 }
 

@@ -199,19 +199,15 @@ impl Server {
                 None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(deadline) => messages.recv_timeout(deadline.since(self.now())),
             };
-            let mut message = match first {
+            let first = match first {
                 Ok(message) => message,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            for _ in 0..BATCH {
-                if !self.take(message) {
-                    return;
-                }
-                match messages.try_recv() {
-                    Ok(next) => message = next,
-                    Err(_) => break,
-                }
+            // What else is there, within reason: deadlines wait meanwhile.
+            let rest = messages.try_iter().take(BATCH);
+            if !std::iter::once(first).chain(rest).all(|message| self.take(message)) {
+                return;
             }
         }
     }

@@ -509,7 +509,10 @@ impl Dispatcher {
     ) {
         let budget = self.settings.command_timeout;
         let part = &mut self.parts[index];
-        part.answer = Some((outcome, verdict.rule, path));
+        if !matches!(verdict.path, PathVerdict::Fail | PathVerdict::Doubt) {
+            // What a path says that is out of use now is nobody's answer.
+            part.answer = Some((outcome, verdict.rule, path));
+        }
         match verdict.next {
             Next::Done => self.part_good(index),
             Next::Deliver | Next::Own => self.end_part(index, outcome, verdict.rule, Some(path)),

@@ -57,6 +57,7 @@ pub(super) struct Worker<F: Front> {
     rings: Vec<Option<RunningRing>>,
     dispatcher: Dispatcher,
     ports: Vec<Option<Port>>,
+    #[allow(clippy::vec_box)] // requests move by pointer between pool, core and rings
     pool: Vec<Box<Request>>,
     start: Instant,
     quitting: bool,

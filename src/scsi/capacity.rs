@@ -4,7 +4,7 @@
 //! means, is decided elsewhere.
 
 use super::be;
-use crate::io::Blocks;
+use crate::scsi::block::Blocks;
 
 /// Bytes of READ CAPACITY(10) data.
 pub const LEN_10: usize = 8;

@@ -11,7 +11,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::be;
-use crate::io::{Extent, Op};
+use crate::scsi::block::{Extent, Op};
 
 mod decode;
 mod opcode;

@@ -4,7 +4,7 @@
 //! and the write cache. MODE SELECT is not here.
 
 use super::be;
-use crate::io::Blocks;
+use crate::scsi::block::Blocks;
 
 /// Caching mode page.
 pub const CACHING: u8 = 0x08;

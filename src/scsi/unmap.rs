@@ -5,7 +5,7 @@
 //! enforcing it the LU's.
 
 use super::be;
-use crate::io::Extent;
+use crate::scsi::block::Extent;
 
 const HEADER: usize = 8;
 const DESCRIPTOR: usize = 16;

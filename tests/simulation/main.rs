@@ -20,6 +20,7 @@ use std::ops::Range;
 const REGRESSIONS: &[(u64, &str)] = &[
     (16, "NOT READY from the only path left was taken for the LU's word at once"),
     (60, "a request that waited for free parts was forgotten once nothing was ready"),
+    (29740, "the unit attention of a path in doubt was delivered as the LU's answer"),
 ];
 
 fn seeds() -> Range<u64> {

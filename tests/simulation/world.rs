@@ -34,6 +34,7 @@ const BLOCK: usize = 512;
 const BLOCKS: u64 = 256;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+const CRC_ERROR: SenseCode = SenseCode::new(Key::AbortedCommand, 0x47, 0x00);
 const MEDIUM_ERROR: SenseCode = SenseCode::new(Key::MediumError, 0x11, 0x00);
 
 /// Counts over a run, to prove that the schedules reach something.
@@ -139,6 +140,8 @@ struct World {
     policy: Policy,
     /// The LU itself was told to answer with a medium error at some time.
     medium_errors: bool,
+    /// How often a path was told to answer with an aborted command.
+    aborts: u32,
     totals: Totals,
     paths_made: u32,
     limits: Limits,
@@ -282,6 +285,7 @@ impl World {
             stopping: None,
             policy,
             medium_errors: false,
+            aborts: 0,
             totals: Totals::default(),
             paths_made: 0,
             limits,
@@ -357,7 +361,7 @@ impl World {
             self.array.poll(self.now, &mut done);
             for d in done {
                 busy = true;
-                self.task_done(d);
+                self.task_done(&d);
             }
             while let Some((&key, _)) = self.mail.iter().next().filter(|(k, _)| k.0 <= self.now) {
                 busy = true;
@@ -446,7 +450,7 @@ impl World {
             times.sort_unstable();
             let hung = times.iter().any(|t| *t + SUSPECT_AFTER <= self.now);
             let entered_now = times.last() == Some(&self.now) && hung;
-            let decided = self.map.path(*path).is_some_and(|p| p.epoch > 1);
+            let decided = self.map.path(*path).is_none_or(|p| p.epoch > 1);
             assert!(!entered_now || decided, "{path} is hung and was given a command");
         }
     }
@@ -492,10 +496,19 @@ impl World {
             Outcome::Good => {}
             Outcome::Stopped => assert!(self.stopping.is_some(), "stopped though nothing stops"),
             Outcome::NoPath => {
-                assert_ne!(self.policy.no_path_retry, NoPathRetry::Queue, "an error while queueing")
+                assert_ne!(
+                    self.policy.no_path_retry,
+                    NoPathRetry::Queue,
+                    "an error while queueing"
+                );
             }
             Outcome::Lu { status: Status::CHECK_CONDITION, sense } => {
-                assert!(self.medium_errors && sense.code() == Some(MEDIUM_ERROR), "{sense:?}");
+                // An aborted command is the LU's word once the paths left have been
+                // asked twice and had nothing better to say.
+                let word = sense.code();
+                let medium = self.medium_errors && word == Some(MEDIUM_ERROR);
+                let aborted = self.aborts > 0 && word == Some(CRC_ERROR);
+                assert!(medium || aborted, "{sense:?}");
             }
             other => panic!("the guest was told {other:?}"),
         }
@@ -546,10 +559,10 @@ impl World {
         self.array.submit(self.now, Task { nexus, tag, cdb, data_out, data_in_max, timeout });
     }
 
-    fn task_done(&mut self, done: Done) {
+    fn task_done(&mut self, done: &Done) {
         let purpose = self.wire.borrow_mut().tasks.remove(&done.tag).expect("a task ends once");
         match purpose {
-            Purpose::Guest { cookie, key } => self.command_done(&done, cookie, key),
+            Purpose::Guest { cookie, key } => self.command_done(done, cookie, key),
             Purpose::Check { path, check, mut checker } => {
                 match checker.on_completion(&done.completion) {
                     Step::Issue(_) => {
@@ -560,7 +573,7 @@ impl World {
                 }
             }
             Purpose::Prove { path, proof, step, tries, wwid } => {
-                self.proof_step(&done, path, proof, step, tries, wwid);
+                self.proof_step(done, path, proof, step, tries, wwid);
             }
         }
     }
@@ -763,6 +776,7 @@ impl World {
                     (0xb, 0x47, 0x00),
                 ];
                 let (key, asc, ascq) = self.random.pick(&codes);
+                self.aborts += u32::from(key == 0xb);
                 Fault::Sense { code: SenseCode::new(Key::from_bits(key), asc, ascq), count: 1 }
             }
             7 => {

@@ -1,7 +1,9 @@
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 
 use proptest::prelude::*;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
@@ -15,11 +17,11 @@ const SIZE: u16 = 8;
 fn event() -> (OwnedFd, File) {
     let event = EventFd::new(EFD_NONBLOCK).unwrap();
     let ours = event.try_clone().unwrap();
-    (into_fd(event), File::from(into_fd(ours)))
+    (into_fd(&event), File::from(into_fd(&ours)))
 }
 
-fn into_fd(event: EventFd) -> OwnedFd {
-    use std::os::fd::{AsRawFd, BorrowedFd};
+fn into_fd(event: &EventFd) -> OwnedFd {
+    use std::os::fd::BorrowedFd;
     // SAFETY: the eventfd is open until the end of this function, by when it
     // has been duplicated; EventFd has no safe conversion.
     let fd = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
@@ -244,6 +246,94 @@ fn one_interrupt_for_a_batch_and_one_for_a_new_call_fd() {
     queue.complete(&[(heads[3], 0)]);
     queue.notify();
     assert_eq!(count(&ours), 0);
+}
+
+/// A front-end with `share=off` maps its memory privately: kicks come, but
+/// what the guest writes does not.
+#[test]
+fn a_ring_in_memory_that_is_not_shared_is_recognized() {
+    let mut world = World::new();
+    let queue = world.start();
+    assert!(queue.is_untouched());
+    world.post(1);
+    assert!(!queue.is_untouched());
+}
+
+fn await_event(event: &EventFd, what: &str) {
+    let epoll = Epoll::new().unwrap();
+    epoll.ctl(ControlOperation::Add, event.as_raw_fd(), EpollEvent::new(EventSet::IN, 0)).unwrap();
+    let ready = epoll.wait(10_000, &mut [EpollEvent::default()]).unwrap();
+    assert_eq!(ready, 1, "a {what} was lost");
+    event.read().unwrap();
+}
+
+/// Driver and device each sleep until the other wakes them: one wake-up lost
+/// to the race between suppressing and checking, and both sleep for ever.
+fn no_wake_up_is_lost(event_idx: bool) {
+    const REQUESTS: usize = 60_000;
+    const DEPTH: usize = 2;
+    let memory = Arc::new(Memory::anonymous(1, &[(0, 0x4000)]).unwrap());
+    let mut driver = Driver::new(memory, 0, SIZE, event_idx);
+    let ring = Ring::new(Arc::clone(driver.memory()), driver.config()).unwrap();
+    let (kick, call) = (EventFd::new(EFD_NONBLOCK).unwrap(), EventFd::new(EFD_NONBLOCK).unwrap());
+    let parts = VirtQueueParts {
+        index: 0,
+        ring,
+        inflight: None,
+        kick: into_fd(&kick),
+        call: Some(into_fd(&call)),
+        err: None,
+    };
+    let mut queue = VirtQueue::new(parts).unwrap();
+    let kicked = kick.try_clone().unwrap();
+    let device = std::thread::spawn(move || {
+        let (mut heads, mut served) = (Vec::new(), 0);
+        while served < REQUESTS {
+            queue.disable_notification();
+            while queue.take(3, &mut heads).unwrap() > 0 {
+                served += heads.len();
+                queue.complete(&heads.drain(..).map(|h| (h, 0)).collect::<Vec<_>>());
+                queue.notify();
+            }
+            if !queue.enable_notification() && served < REQUESTS {
+                await_event(&kicked, "kick");
+            }
+        }
+    });
+    let (mut posted, mut seen) = (0, 0);
+    while seen < REQUESTS {
+        let old = driver.avail_idx();
+        if posted < REQUESTS && posted - seen < DEPTH {
+            driver.add(&[(0x2000, 16)], &[]).unwrap();
+            posted += 1;
+        }
+        if driver.avail_idx() != old && driver.needs_kick(old) {
+            kick.write(1).unwrap();
+        }
+        // Arrive at every moment of what the device does.
+        (0..posted % 97).for_each(|_| std::hint::spin_loop());
+        driver.set_no_interrupt(true);
+        while driver.used().is_some() {
+            seen += 1;
+        }
+        driver.set_no_interrupt(false);
+        driver.set_used_event(u16::try_from(seen & 0xffff).unwrap());
+        let all_posted = posted - seen == DEPTH.min(REQUESTS - seen) && seen < REQUESTS;
+        if all_posted && usize::from(driver.used_idx()) == seen & 0xffff {
+            await_event(&call, "call");
+        }
+    }
+    device.join().unwrap();
+}
+
+#[test]
+fn no_wake_up_is_lost_with_event_idx() {
+    no_wake_up_is_lost(true);
+}
+
+#[test]
+fn no_wake_up_is_lost_with_flags() {
+    no_wake_up_is_lost(false);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! right for any LU; ranges and limits are the LU's business.
 
 use super::{Cdb, be, opcode};
-use crate::io::Extent;
+use crate::scsi::block::Extent;
 
 /// A CDB taken apart. Allocation lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

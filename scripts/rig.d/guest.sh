@@ -1,0 +1,22 @@
+#!/bin/bash
+# Job: guest.sh [TRANSPORT]. A real guest on the two real paths, once through everything a disk is asked for:
+# raw I/O, ext4, fsync, fstrim, remount, e2fsck.
+set -euo pipefail
+. lib/say.sh
+. lib/install.sh
+. lib/guest.sh
+. lib/daemon.sh
+. rig.d/paths.sh
+
+GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
+GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1
+make_paths 128
+dir=/tmp/job
+mkdir -p $dir
+DAEMON_PEER_FILE=/dev/$P1
+daemon_start $dir --transport "${1:-auto}" --path "/dev/$P1" --path "/dev/$P2"
+ctl show topology
+GUEST_TIMEOUT=250 guest_start $dir "$DAEMON_SOCKET" guest.d/smoke
+guest_finish 200
+grep -a 'GUEST: ' "$GUEST_CONSOLE" | tr -d '\r'
+daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"

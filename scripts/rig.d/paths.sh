@@ -1,0 +1,66 @@
+# Two real SCSI paths to one logical unit. Sourced by the jobs, inside the rig's kernel only. Sets P1 P2 (sdX) and
+# H1 H2 (host numbers).
+# shellcheck shell=bash
+
+# make_paths MIB
+make_paths() {
+  modprobe sd_mod
+  modprobe sg
+  modprobe bsg 2>/dev/null || true
+  case ${RIG_PATHS:-lio} in
+    scsi_debug) make_scsi_debug "$1" ;;
+    *) make_lio "$1" ;;
+  esac
+  P1=$(sd_of_host "$H1")
+  P2=$(sd_of_host "$H2")
+  [ "$(cat "/sys/block/$P1/device/wwid")" = "$(cat "/sys/block/$P2/device/wwid")" ] || die "$P1 and $P2 are not one logical unit"
+  step "two paths: /dev/$P1 on host $H1, /dev/$P2 on host $H2, $(cat "/sys/block/$P1/device/wwid"), $(cat "/sys/block/$P1/device/model")"
+}
+
+# LIO, by writing to configfs: one file as back-end, two loopback targets, so two SCSI hosts see it.
+make_lio() {
+  local target=/sys/kernel/config/target n t
+  mkdir -p /etc/target /var/target/pr /var/target/alua
+  modprobe target_core_file
+  modprobe tcm_loop
+  truncate -s "$1M" /tmp/lu.img
+  mkdir -p "$target/core/fileio_0/lu"
+  echo "fd_dev_name=/tmp/lu.img,fd_dev_size=$(($1 << 20))" >"$target/core/fileio_0/lu/control"
+  echo deadbeef0001 >"$target/core/fileio_0/lu/wwn/vpd_unit_serial"
+  echo 1 >"$target/core/fileio_0/lu/enable"
+  echo 1 >"$target/core/fileio_0/lu/attrib/emulate_tpu"
+  echo 1 >"$target/core/fileio_0/lu/attrib/emulate_tpws"
+  for n in 1 2; do
+    t=$target/loopback/naa.60014050000000$n/tpgt_1
+    mkdir -p "$t"
+    echo "naa.60014051000000$n" >"$t/nexus"
+    mkdir -p "$t/lun/lun_0"
+    ln -s "$target/core/fileio_0/lu" "$t/lun/lun_0/lu"
+    printf -v "H$n" %s "$(cut -d: -f1 "$t/address")"
+  done
+}
+
+# scsi_debug: one store in memory, two hosts.
+make_scsi_debug() {
+  local hosts
+  modprobe scsi_debug dev_size_mb="$1" num_tgts=1 add_host=2 vpd_use_hostno=0 ndelay=1000 lbpu=1 lbpws=1 lbpws10=1 max_queue=64
+  mapfile -t hosts < <(cd /sys/bus/pseudo/drivers/scsi_debug && echo adapter*/host* | tr ' ' '\n' | sed 's/.*host//')
+  H1=${hosts[0]} H2=${hosts[1]}
+}
+
+# sd_of_host N: the disk on this SCSI host, waiting for it to appear.
+sd_of_host() {
+  local i d
+  for ((i = 0; i < 100; i++)); do
+    for d in /sys/class/scsi_host/host"$1"/device/target*/*/block/*; do
+      if [ -b "/dev/${d##*/}" ]; then echo "${d##*/}"; return 0; fi
+    done
+    sleep 0.1
+  done
+  die "no disk appeared on SCSI host $1"
+}
+
+# delete_path SDX, as a pulled cable ends after the transport's dev_loss_tmo; rescan HOST brings the path back,
+# under another name while somebody still holds the old one open.
+delete_path() { echo 1 >"/sys/block/$1/device/delete"; }
+rescan() { echo "- - -" >"/sys/class/scsi_host/host$1/scan"; }

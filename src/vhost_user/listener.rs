@@ -1,0 +1,400 @@
+//! The thread that accepts front-ends and serves them, one at a time.
+//!
+//! Garbage or a refused request ends a connection, never the thread; then the
+//! next one is accepted. Rings that an ended connection leaves behind are
+//! awaited here, and while any is missing the next connection is served in
+//! everything but ring starts. Not here: what messages do (`session`).
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use vhost::vhost_user::message::FrontendReq;
+use vhost::vhost_user::{BackendReqHandler, Error};
+use vhost_user_backend::VhostUserBackend;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::queue::RingHost;
+use crate::vhost_user::session::Session;
+use crate::vhost_user::socket::{Kind, Socket};
+use crate::vhost_user::stragglers::Stragglers;
+use crate::vhost_user::{DisconnectReason, Extras, SHARE_MEMORY, SessionEvent, Settings};
+
+/// A front-end that stops in the middle of a message is given up after this.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often rings left behind are looked for, in milliseconds.
+const STRAGGLER_POLL: i32 = 20;
+
+/// Told of everything that happens to the connection, on the listener's thread.
+pub type EventSink = Box<dyn Fn(SessionEvent) + Send>;
+
+/// A running listener. Dropping it shuts it down without waiting.
+#[derive(Debug)]
+pub struct ListenerHandle {
+    stop: EventFd,
+    shutdown: Arc<AtomicBool>,
+    thread: Option<JoinHandle<usize>>,
+}
+
+impl ListenerHandle {
+    /// Ends the connection and the listening; rings are stopped and left
+    /// marked in flight. Returns at once.
+    pub fn shutdown(&self) {
+        self.shutdown.store(true, Ordering::Relaxed);
+        // Cannot fail: the counter is far from full and the fd is ours.
+        let _ = self.stop.write(1);
+    }
+
+    /// Shuts down and waits until every ring is back, at most the command
+    /// timeout and margin; returns how many rings the kernel still keeps
+    /// commands of.
+    pub fn join(mut self) -> usize {
+        self.shutdown();
+        self.thread.take().map_or(0, |thread| thread.join().unwrap_or(0))
+    }
+
+    /// Whether the thread has ended (see [`SessionEvent::Finished`]).
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for ListenerHandle {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// Starts serving `device` on `socket`, its rings run by `host`.
+///
+/// # Errors
+///
+/// No eventfd or no thread.
+pub fn spawn<B>(
+    socket: Socket,
+    device: Arc<B>,
+    host: Arc<dyn RingHost>,
+    settings: Settings,
+    events: EventSink,
+) -> io::Result<ListenerHandle>
+where
+    B: VhostUserBackend<Bitmap = ()> + Extras + 'static,
+{
+    let stop = EventFd::new(EFD_NONBLOCK)?;
+    let shutdown = Arc::new(AtomicBool::new(false));
+    let listener = Listener {
+        device,
+        host,
+        settings,
+        events,
+        stop: stop.try_clone()?,
+        shutdown: Arc::clone(&shutdown),
+        stragglers: Stragglers::default(),
+    };
+    let thread =
+        thread::Builder::new().name("vhost-user".into()).spawn(move || listener.run(socket))?;
+    Ok(ListenerHandle { stop, shutdown, thread: Some(thread) })
+}
+
+struct Listener<B> {
+    device: Arc<B>,
+    host: Arc<dyn RingHost>,
+    settings: Settings,
+    events: EventSink,
+    stop: EventFd,
+    shutdown: Arc<AtomicBool>,
+    stragglers: Stragglers,
+}
+
+impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
+    fn run(mut self, socket: Socket) -> usize {
+        let result = match &socket.kind {
+            Kind::Listening(listener) => self.accept_loop(listener),
+            Kind::Connected(stream) => stream.try_clone().and_then(|s| self.serve(s, None)),
+        };
+        if let Err(error) = result {
+            log::error!("vhost-user socket: {error}");
+        }
+        // Nobody can connect any more while the last rings come home.
+        drop(socket);
+        let left = self.await_stragglers();
+        self.tell(SessionEvent::Finished);
+        left
+    }
+
+    fn tell(&self, event: SessionEvent) {
+        (self.events)(event);
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.shutdown.load(Ordering::Relaxed)
+    }
+
+    fn accept_loop(&mut self, listener: &UnixListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let epoll = watch(&[self.stop.as_raw_fd(), listener.as_raw_fd()])?;
+        while !self.is_shutting_down() {
+            wait(&epoll, self.poll_timeout())?;
+            self.poll_stragglers();
+            match listener.accept() {
+                Ok((stream, _)) => self.serve(stream, Some(listener))?,
+                Err(e) if is_passing(&e) => {}
+                // Out of descriptors or memory: the connection stays pending.
+                Err(e) if is_shortage(&e) => {
+                    log::error!("vhost-user socket: cannot accept: {e}");
+                    thread::sleep(Duration::from_secs(1));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Milliseconds to sleep at most; -1 = until something happens.
+    fn poll_timeout(&self) -> i32 {
+        if self.stragglers.len() > 0 { STRAGGLER_POLL } else { -1 }
+    }
+
+    /// Returns whether the last ring left behind has just come back.
+    fn poll_stragglers(&mut self) -> bool {
+        if self.stragglers.len() == 0 {
+            return false;
+        }
+        self.stragglers.poll(&*self.host, self.settings.stop_deadline());
+        let none_left = self.stragglers.len() == 0;
+        if none_left {
+            self.tell(SessionEvent::RingsReturned);
+        }
+        none_left
+    }
+
+    fn await_stragglers(&mut self) -> usize {
+        let slice = Duration::from_millis(STRAGGLER_POLL.unsigned_abs().into());
+        let mut waited = Duration::ZERO;
+        let limit = self.settings.stop_deadline() + self.settings.margin;
+        while self.stragglers.len() > 0 && waited < limit {
+            self.poll_stragglers();
+            thread::sleep(slice.min(limit));
+            waited += slice;
+        }
+        self.stragglers.len()
+    }
+
+    /// One connection from beginning to end. Errors are the listener's own;
+    /// whatever is wrong with the connection is reported and over.
+    fn serve(&mut self, stream: UnixStream, others: Option<&UnixListener>) -> io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(MESSAGE_TIMEOUT))?;
+        stream.set_write_timeout(Some(MESSAGE_TIMEOUT))?;
+        self.tell(SessionEvent::Connected);
+        let session = Arc::new(Mutex::new(Session::new(
+            Arc::clone(&self.device),
+            Arc::clone(&self.host),
+            self.settings,
+            Arc::clone(&self.shutdown),
+            self.stragglers.len() > 0,
+        )));
+        let reason = self.converse(stream, &session, others);
+        self.stragglers.append(lock(&session).close());
+        self.poll_stragglers();
+        self.tell(SessionEvent::Disconnected { reason: reason? });
+        if self.stragglers.len() > 0 {
+            self.tell(SessionEvent::RingsHeld(self.stragglers.len()));
+        }
+        Ok(())
+    }
+
+    fn converse(
+        &mut self,
+        stream: UnixStream,
+        session: &Arc<Mutex<Session<B>>>,
+        others: Option<&UnixListener>,
+    ) -> io::Result<DisconnectReason> {
+        let header = HeaderPeek::of(&stream)?;
+        let mut watched = vec![self.stop.as_raw_fd(), stream.as_raw_fd()];
+        watched.extend(others.map(AsRawFd::as_raw_fd));
+        let epoll = watch(&watched)?;
+        let client = stream.as_raw_fd();
+        let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(session));
+        loop {
+            let ready = wait(&epoll, self.poll_timeout())?;
+            if self.is_shutting_down() {
+                return Ok(DisconnectReason::Shutdown);
+            }
+            if self.poll_stragglers() {
+                if let Err(refusal) = lock(session).release() {
+                    return Ok(DisconnectReason::Refused(refusal.to_string()));
+                }
+            }
+            if let Some(listener) = others {
+                self.send_away(listener);
+            }
+            if !ready.contains(&client) {
+                continue;
+            }
+            let header = header.next()?;
+            if let Err(error) = handler.handle_request() {
+                if let Some(reason) = self.judge(header, &error, session) {
+                    return Ok(reason);
+                }
+            }
+        }
+    }
+
+    /// Refuses whoever else wants to connect.
+    fn send_away(&self, listener: &UnixListener) {
+        while let Ok((stream, _)) = listener.accept() {
+            drop(stream);
+            self.tell(SessionEvent::ClientRefused);
+        }
+    }
+
+    /// What a failed request means for the connection: its end, or nothing
+    /// where the front-end has been told that it failed.
+    fn judge(
+        &self,
+        header: Option<Header>,
+        error: &Error,
+        session: &Mutex<Session<B>>,
+    ) -> Option<DisconnectReason> {
+        if self.is_shutting_down() {
+            // Waits were cut short; that is not the request's fault.
+            return Some(DisconnectReason::Shutdown);
+        }
+        let mut session = lock(session);
+        let request = header.map_or_else(|| "a request".into(), |h| h.name());
+        if let Some(refusal) = session.take_refusal() {
+            let told = session.acknowledges() && header.is_some_and(|h| h.is_acknowledged());
+            let reason = refusal.to_string();
+            if told && !refusal.is_fatal() {
+                self.tell(SessionEvent::RequestRefused { request, reason });
+                return None;
+            }
+            return Some(DisconnectReason::Refused(format!("{request} refused: {reason}")));
+        }
+        Some(match error {
+            Error::Disconnected | Error::SocketBroken(_) => DisconnectReason::Closed,
+            // Mostly the peer went away before a message, not within one.
+            Error::PartialMessage if header.is_none() => DisconnectReason::Closed,
+            Error::SocketRetry(_) => {
+                DisconnectReason::Protocol(format!("{request}: the message does not end"))
+            }
+            Error::InvalidMessage if header.is_some_and(|h| h.is(FrontendReq::SET_MEM_TABLE)) => {
+                DisconnectReason::Protocol(format!(
+                    "{request} is malformed or has no file descriptors; {SHARE_MEMORY}"
+                ))
+            }
+            other => DisconnectReason::Protocol(format!("{request}: {other}")),
+        })
+    }
+}
+
+/// A session's state is never left half-changed by a panic: the release build
+/// aborts, and tests end.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+    )
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS].into_iter().any(|e| Some(e) == code)
+}
+
+fn watch(fds: &[RawFd]) -> io::Result<Epoll> {
+    let epoll = Epoll::new()?;
+    for &fd in fds {
+        let event = EpollEvent::new(EventSet::IN, u64::from(fd.unsigned_abs()));
+        epoll.ctl(ControlOperation::Add, fd, event)?;
+    }
+    Ok(epoll)
+}
+
+/// Waits for any of the watched descriptors; returns those that are ready.
+fn wait(epoll: &Epoll, timeout: i32) -> io::Result<Vec<RawFd>> {
+    let mut events = [EpollEvent::default(); 3];
+    match epoll.wait(timeout, &mut events) {
+        Ok(count) => Ok(events[..count].iter().map(EpollEvent::fd).collect()),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The first two words of a message.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    request: u32,
+    flags: u32,
+}
+
+impl Header {
+    const NEED_REPLY: u32 = 8;
+
+    fn is(self, request: FrontendReq) -> bool {
+        self.request == u32::from(request)
+    }
+
+    fn name(self) -> String {
+        match FrontendReq::try_from(self.request) {
+            Ok(request) => format!("{request:?}"),
+            Err(()) => format!("request {}", self.request),
+        }
+    }
+
+    /// Whether failure is told by the acknowledgement asked for. A request
+    /// with a reply of its own has no way to fail.
+    fn is_acknowledged(self) -> bool {
+        let replies = self.is(FrontendReq::GET_VRING_BASE)
+            || self.is(FrontendReq::GET_INFLIGHT_FD)
+            || self.is(FrontendReq::GET_SHMEM_CONFIG)
+            || self.is(FrontendReq::SET_LOG_BASE);
+        self.flags & Header::NEED_REPLY != 0 && !replies
+    }
+}
+
+/// Looks at the next message before the `vhost` crate takes it: the crate does
+/// not tell its handler whether an acknowledgement was asked for, nor us which
+/// request it could not stomach.
+struct HeaderPeek {
+    /// `UnixStream::peek` is not stable yet. What it would do, and what
+    /// `TcpStream::peek` does, is one `recv(MSG_PEEK)`, which is the same for
+    /// any stream socket; nothing else is ever called on this.
+    socket: TcpStream,
+}
+
+impl HeaderPeek {
+    fn of(stream: &UnixStream) -> io::Result<HeaderPeek> {
+        Ok(HeaderPeek { socket: TcpStream::from(OwnedFd::from(stream.try_clone()?)) })
+    }
+
+    /// None if there is not a whole header: the peer is gone, or slow.
+    fn next(&self) -> io::Result<Option<Header>> {
+        let mut bytes = [0; 8];
+        match self.socket.peek(&mut bytes) {
+            Ok(8) => {}
+            Ok(_) => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            Err(e) if is_passing(&e) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        let word = |at: usize| {
+            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        Ok(Some(Header { request: word(0), flags: word(4) }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! What the front-end has said about one ring while we hold it, that is while
+//! it is not running. Plain data; the session decides. No thread of its own.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use crate::guest::virtqueue::VirtQueue;
+
+/// Guest physical addresses of a ring's parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub(super) desc: u64,
+    pub(super) avail: u64,
+    pub(super) used: u64,
+}
+
+/// One ring as configured so far.
+#[derive(Debug, Default)]
+pub(super) struct Vring {
+    /// Number of descriptors; 0 = not said yet.
+    pub(super) size: u16,
+    pub(super) addresses: Option<Addresses>,
+    /// SET_VRING_BASE, or where the ring stood when it stopped.
+    pub(super) base: u16,
+    /// Present from SET_VRING_KICK until the ring is handed to its queue thread.
+    pub(super) kick: Option<OwnedFd>,
+    pub(super) call: Option<OwnedFd>,
+    pub(super) err: Option<OwnedFd>,
+    pub(super) enabled: bool,
+    pub(super) running: bool,
+    /// The running ring keeps an in-flight record.
+    pub(super) tracked: bool,
+}
+
+impl Vring {
+    /// Whether everything is there that a start needs.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.running
+            && self.enabled
+            && self.size != 0
+            && self.kick.is_some()
+            && self.addresses.is_some()
+    }
+
+    /// The queue thread has given the ring back.
+    pub(super) fn take_back(&mut self, ring: VirtQueue) {
+        self.running = false;
+        self.base = ring.next_avail();
+        (self.call, self.err) = ring.into_events();
+    }
+
+    /// Back to the state at connection, but for the eventfds the front-end
+    /// sends only once (RESET_DEVICE).
+    pub(super) fn reset(&mut self) {
+        let (call, err) = (self.call.take(), self.err.take());
+        *self = Vring { call, err, ..Vring::default() };
+    }
+}
+
+/// The descriptor of a message, as what it is.
+pub(super) fn descriptor(file: Option<File>) -> Option<OwnedFd> {
+    file.map(OwnedFd::from)
+}
