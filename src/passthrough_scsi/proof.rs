@@ -197,8 +197,8 @@ fn mode(send: &Ask<'_>) -> Result<Mode, ProofError> {
 /// of them and uses none up (SPC-5 5.14), so what happens after the name was
 /// read is still told to the next command.
 pub(super) fn identify(send: &Ask<'_>) -> Result<Identity, ProofError> {
-    let capacity = capacity(send)?;
     let inquiry = inquiry(send)?;
+    let capacity = capacity(send)?;
     let pages = supported(send)?;
     let (wwid, _) = names(send, &inquiry, &pages)?;
     identity(wwid, &capacity)
@@ -246,10 +246,10 @@ fn identity(wwid: String, capacity: &Capacity) -> Result<Identity, ProofError> {
 
 /// Everything a map wants to know, asked once when a path is opened.
 pub(super) fn prove(send: &Ask<'_>, queue: &QueueLimits) -> Result<Proof, ProofError> {
+    let inquiry = inquiry(send)?;
     // Before the name, as in `identify`.
     let capacity = capacity(send)?;
     let mode = mode(send)?;
-    let inquiry = inquiry(send)?;
     let pages = supported(send)?;
     let (wwid, serial) = names(send, &inquiry, &pages)?;
     let identity = identity(wwid, &capacity)?;
