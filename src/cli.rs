@@ -14,13 +14,11 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
+use crate::control::settings::{Access, MAX_QUEUE_SIZE, MAX_QUEUES, group_by_name};
 use crate::control::{Listen, Settings, ctl, daemon, journal};
 use crate::host::{Options, PathSpec, TransportChoice};
 use crate::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
 use crate::mpath::snapshot::SelectorKind;
-use crate::sys::inherit;
-use crate::vhost_blk::{MAX_QUEUE_SIZE, MAX_QUEUES};
-use crate::vhost_user::socket::Access;
 
 /// What QEMU and libvirt ask a back-end program (`vhost-user.json`).
 const CAPABILITIES: &str = r#"{"type":"block","features":["read-only","blk-file"]}"#;
@@ -51,6 +49,15 @@ Examples:
 
 SIGTERM ends it: what the kernel has is awaited, the rest stays marked in flight for the next \
 daemon. Exit code 0; 1 for an error; 2 for a wrong command line.";
+
+const PATH_HELP: &str = "\
+A path to the logical unit; give it once for each path.
+
+/dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L, /dev/disk/by-path/…: a SCSI disk.
+FILE, or another block device: served too, without SCSI.
+sim:FILE[,size=S][,bs=512|4096]: a path to a simulated logical unit; twice is two paths.
+null:SIZE: drops writes and reads zeroes, to measure the rest.
+All take ,name=NAME; write a comma in a file name twice. Sizes take K, M, G, T.";
 
 #[derive(Debug, Parser)]
 #[command(
@@ -133,14 +140,8 @@ struct Serve {
     serial: Option<String>,
 
     /// A path to the logical unit; give it once for each path.
-    ///
-    /// /dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L, /dev/disk/by-path/…: a SCSI disk.
-    /// FILE or another block device: served too, without SCSI.
-    /// sim:FILE[,size=S][,bs=512|4096]: a path to a simulated logical unit; twice is two paths.
-    /// null:SIZE: drops writes and reads zeroes, to measure the rest.
-    /// All take ,name=NAME; write a comma in a file name twice. Sizes take K, M, G, T.
     #[arg(long = "path", alias = "blk-file", value_name = "PATH", help_heading = "Paths")]
-    #[arg(required = true, value_parser = parse_path, verbatim_doc_comment)]
+    #[arg(required = true, value_parser = parse_path, long_help = PATH_HELP)]
     paths: Vec<PathSpec>,
 
     /// How reads and writes travel.
@@ -321,7 +322,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 }
 
 fn parse_group(text: &str) -> Result<u32, String> {
-    text.parse().ok().or_else(|| inherit::group_by_name(text)).ok_or_else(|| {
+    text.parse().ok().or_else(|| group_by_name(text)).ok_or_else(|| {
         "there is no such group; `getent group` lists the groups of this host".to_owned()
     })
 }

@@ -105,7 +105,7 @@ pub struct Multipath {
     /// Generations used per slot, so that none is used twice.
     generations: Vec<u32>,
     /// Slots of removed paths that a queue thread may still use.
-    retiring: Vec<u8>,
+    retiring: Vec<PathId>,
     /// Slots in the order in which paths were configured.
     order: Vec<u8>,
     groups: Vec<PathGroup>,
@@ -245,7 +245,7 @@ impl Multipath {
         let in_use = self.current.map(|c| self.groups[c].slots.clone());
         self.paths[slot] = None;
         self.generations[slot] += 1;
-        self.retiring.push(id.slot);
+        self.retiring.push(id);
         self.order.retain(|&s| s != id.slot);
         self.regroup();
         // Removing a path must not move I/O off the group in use.
@@ -260,7 +260,7 @@ impl Multipath {
 
     /// The owner has closed a path it was told to retire: its slot is free.
     pub fn retired(&mut self, id: PathId) {
-        self.retiring.retain(|&slot| slot != id.slot);
+        self.retiring.retain(|&leaving| leaving != id);
     }
 
     /// `fail path`: no I/O on it until [`Multipath::reinstate_path`].
@@ -307,13 +307,13 @@ impl Multipath {
 
     /// When to send the next `Event::Timer`; `None` while there is no path.
     pub fn next_deadline(&self) -> Option<Time> {
-        let paths = self.all().filter_map(|p| match (p.check, p.proof) {
-            (Some(o), _) | (None, Some(o)) if !o.late => {
-                Some(o.since + self.policy.checker_timeout)
-            }
-            (Some(_), _) | (_, Some(_)) => None,
-            (None, None) => Some(p.next_check),
-        });
+        let due = |p: &Path| {
+            let asked = [p.check, p.proof].into_iter().flatten();
+            let timeouts = asked.filter(|o| !o.late).map(|o| o.since + self.policy.checker_timeout);
+            let idle = p.check.is_none() && p.proof.is_none();
+            timeouts.chain(idle.then_some(p.next_check)).min()
+        };
+        let paths = self.all().filter_map(due);
         paths.chain(self.queueing_deadline()).min()
     }
 
@@ -349,6 +349,9 @@ impl Multipath {
 
     fn io_report(&mut self, now: Time, report: IoReport, fx: &mut Effects) {
         let id = report.path;
+        if let IoReason::Judged { verdict: PathVerdict::Doubt, .. } = report.reason {
+            return self.doubt(now, id, Cause::Io(report.reason), fx);
+        }
         // A report about an earlier epoch, or about a path that is not in
         // use, says nothing new.
         if !self.path(id).is_some_and(|p| p.epoch == report.epoch && p.is_usable()) {
@@ -359,14 +362,24 @@ impl Multipath {
             IoReason::Judged { verdict: PathVerdict::Keep, .. } => {}
             IoReason::Judged { verdict: PathVerdict::Check, .. } => self.check_now(now, id, fx),
             IoReason::Judged { verdict: PathVerdict::Fail, .. } => self.fail(now, id, cause, fx),
-            IoReason::Judged { verdict: PathVerdict::Doubt, .. } => {
-                self.set_state(id, PathState::Doubt, cause);
-                self.prove(now, id, fx);
-            }
+            IoReason::Judged { verdict: PathVerdict::Doubt, .. } => {} // above
             IoReason::Hung { .. } => {
                 self.set_state(id, PathState::Suspect, cause);
                 self.check_now(now, id, fx);
             }
+        }
+    }
+
+    /// The path may lead elsewhere now. The array says so once, perhaps to a
+    /// command of an earlier epoch, and perhaps while a proof is under way
+    /// that has read what was true before.
+    fn doubt(&mut self, now: Time, id: PathId, cause: Cause, fx: &mut Effects) {
+        let Some(path) = self.path(id) else { return };
+        if path.is_usable() {
+            self.set_state(id, PathState::Doubt, cause);
+            self.prove(now, id, fx);
+        } else if path.proof.is_some() {
+            self.prove(now, id, fx);
         }
     }
 
@@ -394,8 +407,7 @@ impl Multipath {
         match (verdict, path.state) {
             (Verdict::Up { doubt: false }, PathState::Active) | (Verdict::Pending, _) => {}
             (Verdict::Up { .. }, PathState::Active) => {
-                self.set_state(id, PathState::Doubt, Cause::Checker("unit attention"));
-                self.prove(now, id, fx);
+                self.doubt(now, id, Cause::Checker("unit attention"), fx);
             }
             (Verdict::Up { .. }, _) if path.failed_by_administrator => {}
             (Verdict::Up { .. }, _) => self.prove(now, id, fx),
@@ -484,7 +496,7 @@ impl Multipath {
     // --- checks -----------------------------------------------------------
 
     fn check_now(&mut self, now: Time, id: PathId, fx: &mut Effects) {
-        self.numbers += 1;
+        self.numbers = self.numbers.wrapping_add(1);
         let number = self.numbers;
         let Some(path) = self.path_mut(id) else { return };
         // One check at a time: the answer under way counts.
@@ -495,7 +507,7 @@ impl Multipath {
     }
 
     fn prove(&mut self, now: Time, id: PathId, fx: &mut Effects) {
-        self.numbers += 1;
+        self.numbers = self.numbers.wrapping_add(1);
         let number = self.numbers;
         let Some(path) = self.path_mut(id) else { return };
         // A proof under way may have read what was true before this doubt:
@@ -661,7 +673,8 @@ impl Multipath {
     }
 
     fn first_free(&self) -> Option<usize> {
-        (0u8..).zip(&self.paths).position(|(s, p)| p.is_none() && !self.retiring.contains(&s))
+        let leaving = |slot: u8| self.retiring.iter().any(|id| id.slot == slot);
+        (0u8..).zip(&self.paths).position(|(s, p)| p.is_none() && !leaving(s))
     }
 
     fn free_slot(&mut self) -> Result<u8, MapError> {

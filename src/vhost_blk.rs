@@ -138,6 +138,8 @@ pub struct BlkDevice {
     num_queues: u16,
     max_queue_size: u16,
     executor: Option<Box<dyn SyncExecutor>>,
+    /// An in-flight area was made by this device.
+    area_made: AtomicBool,
     /// Guest memory, for `handle_event` only.
     memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
 }
@@ -159,6 +161,7 @@ impl BlkDevice {
             num_queues: settings.num_queues,
             max_queue_size: settings.max_queue_size,
             executor: None,
+            area_made: AtomicBool::new(false),
             memory: Mutex::new(None),
         })
     }
@@ -194,6 +197,19 @@ impl BlkDevice {
     /// choice nor the question after a reconnect.
     pub fn assume_write_through(&self) {
         self.shared.writeback.store(false, Ordering::Release);
+    }
+
+    /// The session made an in-flight area: rings tracked in it began here.
+    pub fn area_made(&self) {
+        self.area_made.store(true, Ordering::Release);
+    }
+
+    /// The front-end gave an in-flight area; one that was not made here is an
+    /// earlier process's ([`BlkDevice::assume_write_through`]).
+    pub fn area_given(&self) {
+        if !self.area_made.load(Ordering::Acquire) {
+            self.assume_write_through();
+        }
     }
 }
 

@@ -31,6 +31,14 @@ pub trait Extras {
     fn inflight(&self) -> bool {
         true
     }
+
+    /// An in-flight area was made for the front-end.
+    fn area_made(&self) {}
+
+    /// The front-end gave an in-flight area. If none was ever made here, its
+    /// rings come from an earlier process, and what the driver told that one
+    /// (its write-cache mode) nobody will repeat.
+    fn area_given(&self) {}
 }
 
 /// How a session deals with its rings.

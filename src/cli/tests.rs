@@ -86,7 +86,7 @@ fn the_help_names_every_group_and_default() {
         "Administration:",
         "Examples:",
         "[default: queue]",
-        "[default: service-time 0]",
+        "[default: \"service-time 0\"]",
         "read-only file system",
         "sim:FILE",
     ] {

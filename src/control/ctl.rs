@@ -1,7 +1,7 @@
 //! `vhost-mpath ctl`: multipathd's verbs, spoken as QMP to a running daemon.
 //!
 //! A process of its own; knows the daemon by its control socket only. What it
-//! prints is rendered by [`topology`](super::topology) from the daemon's data,
+//! prints is rendered by [`topology`] from the daemon's data,
 //! or handed on as JSON.
 
 mod connection;
@@ -336,9 +336,9 @@ mod tests {
         let event = json!({
             "event": "PATH_FAILED",
             "timestamp": { "seconds": 12, "microseconds": 34 },
-            "data": { "path": "sdb", "paths-left": 1, "cause": { "kind": "io" }, "map": "m" },
+            "data": { "path": "sdb", "valid-paths": 1, "cause": { "kind": "io" }, "map": "m" },
         });
-        assert_eq!(event_line(&event), "12.000034 PATH_FAILED map=m path=sdb paths-left=1");
+        assert_eq!(event_line(&event), "12.000034 PATH_FAILED map=m path=sdb valid-paths=1");
     }
 
     #[test]

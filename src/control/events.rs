@@ -53,7 +53,7 @@ pub(super) fn of_change(change: &Change) -> Notice {
             let text = format!("path {path} failed: {}; {left} left", cause_in_words(cause));
             let data = json!({
                 "path": path,
-                "paths-left": left,
+                "valid-paths": left,
                 "reason": cause_in_words(cause),
                 "cause": cause_as_data(cause),
             });
@@ -61,7 +61,7 @@ pub(super) fn of_change(change: &Change) -> Notice {
         }
         Change::PathReinstated { path, usable } => {
             let text = format!("path {path} reinstated; {usable} usable");
-            let data = json!({ "path": path, "paths-left": usable });
+            let data = json!({ "path": path, "valid-paths": usable });
             Notice::new("PATH_REINSTATED", Level::Info, text, data)
         }
         Change::GroupSwitched { from, to } => {

@@ -63,8 +63,11 @@ enum Reply {
 
 type Done = Result<Reply, QmpError>;
 
+/// What a command does with its arguments.
+type Deed = fn(&mut Daemon, Value) -> Done;
+
 /// Name and deed of every command.
-const COMMANDS: &[(&str, fn(&mut Daemon, Value) -> Done)] = &[
+const COMMANDS: &[(&str, Deed)] = &[
     ("path-add", Daemon::path_add),
     ("path-fail", Daemon::path_fail),
     ("path-reinstate", Daemon::path_reinstate),

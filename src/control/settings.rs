@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use crate::host::{Options, PathSpec};
 use crate::mpath::policy::Policy;
-use crate::vhost_user::socket::Access;
+
+pub use crate::sys::inherit::group_by_name;
+pub use crate::vhost_blk::{MAX_QUEUE_SIZE, MAX_QUEUES};
+pub use crate::vhost_user::socket::Access;
 
 /// Where front-ends come from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -72,7 +72,15 @@ pub enum StartError {
     },
 }
 
-impl Extras for BlkDevice {}
+impl Extras for BlkDevice {
+    fn area_made(&self) {
+        BlkDevice::area_made(self);
+    }
+
+    fn area_given(&self) {
+        BlkDevice::area_given(self);
+    }
+}
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::System { what, error }
@@ -152,7 +160,6 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         Box::new(move |event| post.send(Mail::Session(event))),
     )
     .map_err(system("start the vhost-user listener"))?;
-    announce(settings, &map, &shown);
     let parts = super::daemon::Parts {
         clock,
         map,
@@ -165,7 +172,10 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         socket: shown,
         open: settings.open,
     };
-    Ok(Daemon::new(parts))
+    let mut daemon = Daemon::new(parts);
+    daemon.tell_changes();
+    announce(settings, &daemon);
+    Ok(daemon)
 }
 
 fn adopt(number: RawFd) -> Result<Socket, StartError> {
@@ -252,7 +262,8 @@ fn introduce(handle: &PathHandle) {
     );
 }
 
-fn announce(settings: &Settings, map: &Map, socket: &str) {
+fn announce(settings: &Settings, daemon: &Daemon) {
+    let Daemon { map, socket, .. } = daemon;
     let identity = map.engine.identity();
     let size = topology::size(identity.capacity.0.saturating_mul(u64::from(identity.block_size)));
     if map.name == identity.wwid {

@@ -131,6 +131,8 @@ impl Checker {
     fn tur_sense(&mut self, code: Option<SenseCode>) -> Step {
         let Some(code) = code else { return Step::Done(Verdict::Down) };
         match (code.key, code.asc, code.ascq) {
+            // In transition, told as a unit attention (Linux 6.10 knows it).
+            (Key::UnitAttention, 0x04, 0x0a) => Step::Done(Verdict::Pending),
             (Key::UnitAttention, asc, ascq) => {
                 self.doubt |= asc == 0x29 || (asc == 0x3f && (ascq == 0x03 || ascq == 0x0e));
                 self.again()
@@ -195,6 +197,7 @@ mod tests {
             (conflict, Verdict::Up { doubt: false }),
             (check(2, 0x04, 0x0b), Verdict::Ghost),
             (check(2, 0x04, 0x0a), Verdict::Pending),
+            (check(6, 0x04, 0x0a), Verdict::Pending),
             (check(5, 0x25, 0x00), Verdict::Disconnected),
             (check(2, 0x3a, 0x00), Verdict::Down),
             (check(3, 0x11, 0x00), Verdict::Down),

@@ -169,6 +169,7 @@ pub const TABLE: &[Row] = {
     ("illegal-request",           When::Key(0x5),                       Keep,  Deliver,          No),
     ("ua-inquiry-changed",        Code(0x6, 0x3f, 0x03),                Doubt, Other,            No),
     ("ua-luns-changed",           Code(0x6, 0x3f, 0x0e),                Doubt, Other,            No),
+    ("ua-alua-transition",        Code(0x6, 0x04, 0x0a),                Keep,  Later { delay: NOT_READY_DELAY }, No),
     ("ua-reset",                  Asc(0x6, 0x29),                       Doubt, Other,            No),
     ("ua-other",                  When::Key(0x6),                       Keep,  Again { tries: 5 }, No),
     ("data-protect",              When::Key(0x7),                       Keep,  Deliver,          No),
@@ -183,7 +184,9 @@ pub const TABLE: &[Row] = {
     ("block-target",              Errno(Block, libc::EREMOTEIO),        Keep,  Deliver,          Maybe),
     ("block-medium",              Errno(Block, libc::ENODATA),          Keep,  Deliver,          Maybe),
     ("block-reservation",         Errno(Block, libc::EBADE),            Keep,  Deliver,          No),
-    ("block-no-space",            Errno(Block, libc::ENOSPC),           Keep,  Deliver,          Maybe),
+    // A deleted device has no blocks left, and says so of a write by the same errno as a thin LU
+    // that is full: another path's sense tells them apart (07/27/07 is delivered).
+    ("block-no-space",            Errno(Block, libc::ENOSPC),           Check, OtherPassthrough, Maybe),
     ("block-protection",          Errno(Block, libc::EILSEQ),           Keep,  Deliver,          Maybe),
     ("block-unsupported",         Errno(Block, libc::EOPNOTSUPP),       Keep,  Deliver,          No),
     ("block-no-device",           Errno(Block, libc::ENODEV),           Fail,  Other,            No),
@@ -226,6 +229,15 @@ const NOTHING_MOVED: Disposition = Disposition {
     executed: Executed::Maybe,
 };
 
+/// Status GOOD, or sense that amounts to it, but bytes are missing and nobody
+/// says why: not done.
+const UNDERRUN: Disposition = Disposition {
+    rule: "underrun",
+    path: PathVerdict::Check,
+    next: Next::Other,
+    executed: Executed::Maybe,
+};
+
 /// Decides what a completion means.
 ///
 /// `Short(n)` with n > 0 is `Done` here; the request core continues it.
@@ -235,7 +247,18 @@ pub fn classify(completion: &Completion) -> Disposition {
         Completion::Short(0) => NOTHING_MOVED,
         Completion::Short(_) => GOOD,
         Completion::Scsi { status: Status::GOOD, host: HostByte::OK, residual: 0, .. } => GOOD,
-        _ => TABLE.iter().find(|row| matches(row.1, completion)).map_or(UNKNOWN, disposition),
+        Completion::Scsi { status: Status::GOOD, host: HostByte::OK, .. } => UNDERRUN,
+        _ => {
+            let row = TABLE.iter().find(|row| matches(row.1, completion));
+            match (row.map_or(UNKNOWN, disposition), completion) {
+                (Disposition { next: Next::Done, .. }, Completion::Scsi { residual, .. })
+                    if *residual > 0 =>
+                {
+                    UNDERRUN
+                }
+                (decided, _) => decided,
+            }
+        }
     }
 }
 

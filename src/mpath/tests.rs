@@ -1,1 +1,188 @@
+//! The engine, step by step: what it asks for, and what it publishes.
 
+use super::*;
+use crate::io::{Blocks, Completion, ErrnoFrom, Op};
+use crate::mpath::policy::GroupingPolicy;
+use crate::mpath::snapshot::SelectorKind;
+
+mod grouping;
+mod identity;
+mod queueing;
+mod reinstatement;
+mod removal;
+
+/// A map, its time, and what it asked for and has not been answered.
+struct Rig {
+    map: Multipath,
+    now: Time,
+    checks: Vec<(PathId, u32)>,
+    proofs: Vec<(PathId, u32)>,
+    retire: Vec<PathId>,
+    changes: Vec<Change>,
+    tables: Vec<Arc<PathTable>>,
+}
+
+fn lu() -> Identity {
+    Identity { wwid: "3600a".to_owned(), capacity: Blocks(1000), block_size: 512 }
+}
+
+fn other_lu() -> Identity {
+    Identity { wwid: "3600b".to_owned(), ..lu() }
+}
+
+fn failover() -> Policy {
+    Policy { grouping: GroupingPolicy::Failover, ..Policy::default() }
+}
+
+fn multibus() -> Policy {
+    Policy { grouping: GroupingPolicy::Multibus, ..Policy::default() }
+}
+
+const UP: Verdict = Verdict::Up { doubt: false };
+
+impl Rig {
+    /// A map with these paths.
+    fn new(policy: Policy, names: &[&str]) -> Rig {
+        let mut rig = Rig {
+            map: Multipath::new(lu(), policy),
+            now: Time(1_000_000_000),
+            checks: Vec::new(),
+            proofs: Vec::new(),
+            retire: Vec::new(),
+            changes: Vec::new(),
+            tables: Vec::new(),
+        };
+        for name in names {
+            rig.add(name).expect("joins");
+        }
+        rig.changes.clear();
+        rig
+    }
+
+    fn take(&mut self, fx: Effects) {
+        for effect in fx {
+            match effect {
+                Effect::Publish(table) => self.tables.push(table),
+                Effect::Check { path, check } => self.checks.push((path, check)),
+                Effect::Prove { path, proof } => self.proofs.push((path, proof)),
+                Effect::Retire(id) => self.retire.push(id),
+                Effect::Notify(change) => self.changes.push(change),
+            }
+        }
+    }
+
+    fn with<T>(&mut self, step: impl FnOnce(&mut Multipath, Time, &mut Effects) -> T) -> T {
+        let mut fx = Effects::new();
+        let result = step(&mut self.map, self.now, &mut fx);
+        self.take(fx);
+        result
+    }
+
+    fn add(&mut self, name: &str) -> Result<PathId, MapError> {
+        self.add_with(name, lu())
+    }
+
+    fn add_with(&mut self, name: &str, identity: Identity) -> Result<PathId, MapError> {
+        let new = NewPath { name: name.to_owned(), identity, checker: CheckerKind::Tur };
+        self.with(|m, now, fx| m.add_path(now, new, fx))
+    }
+
+    fn id(&self, name: &str) -> PathId {
+        self.path(name).id
+    }
+
+    fn path(&self, name: &str) -> &Path {
+        self.map.path_by_name(name).expect("in the map")
+    }
+
+    fn event(&mut self, event: Event) {
+        self.with(|m, now, fx| m.handle(now, event, fx));
+    }
+
+    /// Lets time pass, with the timer as the engine wants it.
+    fn pass(&mut self, by: Duration) {
+        let until = self.now + by;
+        while let Some(at) = self.map.next_deadline().filter(|at| *at <= until) {
+            assert!(at >= self.now, "the deadline {at:?} has passed at {:?}", self.now);
+            self.now = at;
+            self.event(Event::Timer);
+            assert_ne!(self.map.next_deadline(), Some(at), "the timer does not help");
+        }
+        self.now = until;
+    }
+
+    fn report(&mut self, name: &str, epoch: u32, reason: IoReason) {
+        let path = self.id(name);
+        self.event(Event::Io(IoReport { path, epoch, reason }));
+    }
+
+    /// A queue thread saw it at the present epoch.
+    fn saw(&mut self, name: &str, verdict: PathVerdict) {
+        let epoch = self.path(name).epoch;
+        self.report(name, epoch, judged(verdict));
+    }
+
+    fn fail(&mut self, name: &str) {
+        self.saw(name, PathVerdict::Fail);
+        assert!(!self.path(name).is_usable());
+    }
+
+    /// Answers the check under way.
+    fn checked(&mut self, name: &str, verdict: Verdict) {
+        let id = self.id(name);
+        let at = self.checks.iter().position(|c| c.0 == id).expect("a check is under way");
+        let (path, check) = self.checks.remove(at);
+        self.event(Event::Checked { path, check, verdict });
+    }
+
+    /// Answers the newest proof under way; older ones are forgotten.
+    fn proven(&mut self, name: &str, identity: Result<Identity, String>) {
+        let id = self.id(name);
+        let (path, proof) = *self.proofs.iter().rfind(|p| p.0 == id).expect("a proof is under way");
+        self.proofs.retain(|p| p.0 != id);
+        self.event(Event::Proven { path, proof, identity });
+    }
+
+    fn is_checking(&self, name: &str) -> bool {
+        self.checks.iter().any(|c| c.0 == self.id(name))
+    }
+
+    fn is_proving(&self, name: &str) -> bool {
+        self.proofs.iter().any(|p| p.0 == self.id(name))
+    }
+
+    /// Brings a failed path back the only way there is.
+    fn come_back(&mut self, name: &str) {
+        self.pass(self.map.policy.polling_interval);
+        self.checked(name, UP);
+        self.proven(name, Ok(lu()));
+        assert!(self.path(name).is_usable());
+    }
+
+    fn table(&self) -> &PathTable {
+        self.map.table().expect("published")
+    }
+
+    /// Names of the usable paths by group, as published.
+    fn groups(&self) -> Vec<Vec<&str>> {
+        let name = |v: &PathView| self.map.path(v.id).expect("in the map").name.as_str();
+        self.table().groups.iter().map(|g| g.paths.iter().map(name).collect()).collect()
+    }
+
+    fn took_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    fn failures_told(&self) -> usize {
+        self.changes.iter().filter(|c| matches!(c, Change::PathFailed { .. })).count()
+    }
+}
+
+fn judged(verdict: PathVerdict) -> IoReason {
+    let completion = Completion::Errno { from: ErrnoFrom::Block, code: libc::ENODEV };
+    IoReason::Judged { rule: "test", verdict, op: Op::Flush, completion }
+}
+
+fn hung() -> IoReason {
+    IoReason::Hung { op: Op::Flush, out: Duration::from_secs(1) }
+}

@@ -191,11 +191,16 @@ fn mode(send: &Ask<'_>) -> Result<Mode, ProofError> {
 }
 
 /// Only what identity needs: the part repeated at every reinstatement.
+///
+/// The name is read last. Unit attentions are passed over on the way, and one
+/// of them may say that the LU is another one now; INQUIRY is served in spite
+/// of them and uses none up (SPC-5 5.14), so what happens after the name was
+/// read is still told to the next command.
 pub(super) fn identify(send: &Ask<'_>) -> Result<Identity, ProofError> {
     let inquiry = inquiry(send)?;
+    let capacity = capacity(send)?;
     let pages = supported(send)?;
     let (wwid, _) = names(send, &inquiry, &pages)?;
-    let capacity = capacity(send)?;
     identity(wwid, &capacity)
 }
 
@@ -242,15 +247,16 @@ fn identity(wwid: String, capacity: &Capacity) -> Result<Identity, ProofError> {
 /// Everything a map wants to know, asked once when a path is opened.
 pub(super) fn prove(send: &Ask<'_>, queue: &QueueLimits) -> Result<Proof, ProofError> {
     let inquiry = inquiry(send)?;
+    // Before the name, as in `identify`.
+    let capacity = capacity(send)?;
+    let mode = mode(send)?;
     let pages = supported(send)?;
     let (wwid, serial) = names(send, &inquiry, &pages)?;
-    let capacity = capacity(send)?;
     let identity = identity(wwid, &capacity)?;
     let block_limits = listed(send, &pages, vpd::BLOCK_LIMITS)?;
     let block_limits = block_limits.as_deref().and_then(BlockLimits::parse).unwrap_or_default();
     let provisioning = listed(send, &pages, vpd::PROVISIONING)?;
     let provisioning = provisioning.as_deref().and_then(Provisioning::parse).unwrap_or_default();
-    let mode = mode(send)?;
     let unmaps = capacity.provisioning && provisioning.unmap && block_limits.max_unmap > 0;
     let limits = limits(&identity, &block_limits, &provisioning, unmaps, mode.dpofua, queue);
     let geometry = Geometry {

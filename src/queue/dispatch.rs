@@ -16,6 +16,7 @@
 mod cut;
 mod parts;
 mod paths;
+mod stop;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,12 +28,12 @@ use crate::mpath::event::{IoReason, IoReport};
 use crate::mpath::selector::{Load, Selector};
 use crate::mpath::snapshot::{PathId, PathTable, Queueing};
 use crate::passthrough_scsi::{Issued, Rejected};
-use crate::queue::Stop;
 use crate::scsi::sense::{Key, Sense, SenseCode};
-use crate::scsi::status::Status;
+use crate::scsi::status::{HostByte, Status};
 use cut::Cursor;
 use parts::{PartIndex, Parts, Place};
 use paths::{Mark, Paths};
+use stop::Stopping;
 
 pub use parts::Cookie;
 
@@ -100,8 +101,8 @@ pub enum Report {
     Guest(GuestError),
 }
 
-/// Most reports kept for the control thread; more are dropped, the next
-/// failure repeats them.
+/// Most reports kept for the control thread; more are dropped. What says that
+/// a path is out of use here is repeated until a table answers it.
 const MAX_REPORTS: usize = 64;
 
 /// Pause before a command goes round again that found transport trouble on
@@ -117,13 +118,16 @@ struct Running {
     /// Parts that exist.
     live: u32,
     /// The first bad end of a part; the rest is not issued any more.
-    failure: Option<(Outcome, &'static str, Option<PathId>)>,
+    failure: Option<Failure>,
     /// A flush follows once the data is written.
     flush_after: bool,
     tries: u32,
     /// Waiting in `backlog` for a free part.
     in_backlog: bool,
 }
+
+/// Why a request ends badly: outcome, rule, path of the last completion.
+type Failure = (Outcome, &'static str, Option<PathId>);
 
 /// The request core of one queue thread.
 #[derive(Debug)]
@@ -137,6 +141,8 @@ pub struct Dispatcher {
     free: Vec<u32>,
     /// Parts that want a path now, oldest first.
     ready: VecDeque<PartIndex>,
+    /// Parts that only full paths can take, while `pump` looks at the others.
+    blocked: Vec<PartIndex>,
     /// Parts for which no path is left.
     held: VecDeque<PartIndex>,
     /// Parts that wait for a moment, unordered: rare and few.
@@ -149,7 +155,9 @@ pub struct Dispatcher {
     write_same_refused: bool,
     /// Requests per ring.
     outstanding: Vec<u32>,
-    stops: Vec<Option<Stop>>,
+    stops: Vec<Option<Stopping>>,
+    /// Counts changes of the limits.
+    limits_generation: u32,
 }
 
 impl Dispatcher {
@@ -166,6 +174,7 @@ impl Dispatcher {
             running: (0..n).map(|_| None).collect(),
             free: (0..u32::try_from(n).unwrap_or(u32::MAX)).rev().collect(),
             ready: VecDeque::with_capacity(parts),
+            blocked: Vec::with_capacity(parts),
             held: VecDeque::with_capacity(parts),
             delayed: Vec::with_capacity(parts),
             backlog: VecDeque::with_capacity(n),
@@ -174,6 +183,7 @@ impl Dispatcher {
             write_same_refused: settings.limits.max_write_same.0 == 0,
             outstanding: vec![0; settings.rings],
             stops: vec![None; settings.rings],
+            limits_generation: 0,
             table: Arc::clone(&table),
         };
         dispatcher.set_table(table);
@@ -210,9 +220,12 @@ impl Dispatcher {
         self.free.len() == self.running.len() && self.finished.is_empty()
     }
 
-    /// Changes limits: a path with smaller ones joined the map.
+    /// Changes limits: a path with smaller ones joined the map. What was cut
+    /// for the old ones is cut again before it is issued.
     pub fn set_limits(&mut self, limits: Limits) {
         self.settings.limits = limits;
+        self.limits_generation = self.limits_generation.wrapping_add(1);
+        self.write_same_refused |= limits.max_write_same.0 == 0;
     }
 
     /// Takes a new table. Parts that were held get another chance.
@@ -220,7 +233,11 @@ impl Dispatcher {
         self.paths.update(&table);
         self.table = table;
         while let Some(index) = self.held.pop_front() {
-            self.parts[index].place = Place::Ready;
+            let part = &mut self.parts[index];
+            part.place = Place::Ready;
+            // What was answered before the outage says nothing after it.
+            part.new_round();
+            part.first_delay = None;
             self.ready.push_back(index);
         }
     }
@@ -230,9 +247,8 @@ impl Dispatcher {
     /// The caller keeps within [`Dispatcher::room`]; a request beyond it is
     /// handed back.
     pub fn submit(&mut self, request: Box<Request>) -> Result<(), Box<Request>> {
-        let (Some(op), Some(index)) = (request.op, self.free.pop()) else {
-            return Err(request);
-        };
+        let Some(op) = request.op else { return Err(request) };
+        let Some(index) = self.free.pop() else { return Err(request) };
         let ring = usize::from(request.tag.ring);
         self.outstanding[ring] += 1;
         let mut running = Running {
@@ -260,21 +276,29 @@ impl Dispatcher {
     pub fn pump(&mut self, now: Time, paths: &mut impl Issue) {
         self.wake_delayed(now);
         self.find_hung(now);
+        self.repeat_reports(now);
+        // Room may have come in ways that are not seen here.
+        self.paths.none_is_full();
         loop {
             self.cut_backlog();
-            let Some(index) = self.ready.pop_front() else { return };
+            let Some(index) = self.ready.pop_front() else { break };
             match self.place(now, index) {
                 Choice::Path(id, epoch) => {
                     if !self.issue(now, index, id, epoch, paths) {
                         self.ready.push_front(index);
                     }
                 }
-                Choice::Full => {
+                Choice::Full if self.parts[index].tried.is_empty() => {
                     self.ready.push_front(index);
-                    return;
+                    break;
                 }
+                // It may use some of the paths only; the others go on.
+                Choice::Full => self.blocked.push(index),
                 Choice::Gone => {}
             }
+        }
+        while let Some(index) = self.blocked.pop() {
+            self.ready.push_front(index);
         }
     }
 
@@ -302,92 +326,32 @@ impl Dispatcher {
 
     /// When [`Dispatcher::pump`] has something to do without further events.
     pub fn next_deadline(&self) -> Option<Time> {
+        if !self.ready.is_empty() && self.paths.all_idle() {
+            // Turned away though nothing is on a path: no completion will
+            // come to say that there is room.
+            return Some(Time::default());
+        }
         let delayed = self.delayed.iter().map(|&i| self.parts[i].wake).min();
         let hung =
             self.paths.oldest(&self.parts).map(|issued| issued + self.settings.suspect_after).min();
-        delayed.into_iter().chain(hung).min()
-    }
-
-    // --- stopping a ring ----------------------------------------------------
-
-    /// Begins to stop a ring: nothing of it is held any more. The ring may be
-    /// given back when [`Dispatcher::outstanding`] is zero.
-    pub fn stop_ring(&mut self, ring: u16, how: Stop) {
-        self.stops[usize::from(ring)] = Some(how);
-        match how {
-            // What can progress goes on; what is held ends.
-            Stop::Finish => self.retire_waiting(ring, &[Place::Held]),
-            Stop::Suspend | Stop::Discard => {
-                self.retire_waiting(ring, &[Place::Held, Place::Ready, Place::Delayed]);
-            }
-        }
-    }
-
-    /// The stop's deadline has passed: only what is on a path is still awaited.
-    pub fn stop_deadline(&mut self, ring: u16) {
-        if self.stops[usize::from(ring)].is_some() {
-            self.retire_waiting(ring, &[Place::Held, Place::Ready, Place::Delayed]);
-        }
-    }
-
-    /// The ring is back with the session; it may start again later.
-    pub fn ring_stopped(&mut self, ring: u16) {
-        self.stops[usize::from(ring)] = None;
-    }
-
-    fn stop_of(&self, request: u32) -> Option<Stop> {
-        let running = self.running[request as usize].as_ref()?;
-        self.stops.get(usize::from(running.request.tag.ring)).copied().flatten()
-    }
-
-    /// Ends the waiting parts of a ring's requests, and their unissued rest.
-    fn retire_waiting(&mut self, ring: u16, places: &[Place]) {
-        for index in 0..self.running.len() {
-            let Some(r) = self.running[index].as_mut() else { continue };
-            if r.request.tag.ring != ring {
-                continue;
-            }
-            let request = u32::try_from(index).unwrap_or(u32::MAX);
-            let waiting = self.parts.of_request(request, places);
-            if waiting.is_empty() && !(r.in_backlog && places.contains(&Place::Ready)) {
-                continue;
-            }
-            r.failure.get_or_insert((Outcome::Stopped, "ring-stopped", None));
-            for part in waiting {
-                self.forget(part);
-            }
-            self.end_if_over(request);
-        }
-    }
-
-    /// Takes a waiting part out of its queue and frees it.
-    fn forget(&mut self, index: PartIndex) {
-        match self.parts[index].place {
-            Place::Ready => self.ready.retain(|&i| i != index),
-            Place::Held => self.held.retain(|&i| i != index),
-            Place::Delayed => self.delayed.retain(|&i| i != index),
-            Place::OnPath | Place::Free => return,
-        }
-        let request = self.parts[index].request;
-        self.parts.free(index);
-        if let Some(r) = self.running[request as usize].as_mut() {
-            r.live -= 1;
-        }
+        delayed.into_iter().chain(hung).chain(self.paths.next_repetition()).min()
     }
 
     // --- choosing and issuing -----------------------------------------------
 
     /// Decides where a part that wants a path goes; parks it if nowhere.
     fn place(&mut self, now: Time, index: PartIndex) -> Choice {
-        let part = &self.parts[index];
-        if self.running[part.request as usize].as_ref().is_none_or(|r| r.failure.is_some()) {
+        let request = self.parts[index].request;
+        if self.running[request as usize].as_ref().is_none_or(|r| r.failure.is_some()) {
             // A sibling failed: the request's end is decided.
-            let request = part.request;
             self.parts.free(index);
             self.part_over(request);
             return Choice::Gone;
         }
-        let tried = part.tried;
+        if self.parts[index].limits_generation != self.limits_generation {
+            self.cut_again(index);
+        }
+        let tried = self.parts[index].tried;
         let mut any_usable = false;
         for g in 0..self.table.groups.len() {
             let group = &self.table.groups[g];
@@ -413,8 +377,7 @@ impl Dispatcher {
     /// a verdict about a path is still to come.
     fn no_path_left(&mut self, index: PartIndex) -> Choice {
         let request = self.parts[index].request;
-        let stopping = self.stop_of(request).is_some();
-        if stopping {
+        if self.is_stopping(request) {
             self.end_part(index, Outcome::Stopped, "ring-stopped", None);
         } else if self.table.queueing == Queueing::Hold || self.paths.any_undecided() {
             self.parts[index].place = Place::Held;
@@ -440,9 +403,10 @@ impl Dispatcher {
             return Choice::Gone;
         }
         match (part.answer, part.patience) {
-            // Every path had transport trouble and none failed for it: not an
-            // answer. Hold it, as the queueing policy says.
-            (Some((Outcome::NoPath, ..)), _) if in_time || queueing == Queueing::Hold => {
+            // A path had transport trouble and did not fail for it: that is no
+            // answer, and what the others said may be no more than their own
+            // trouble. Hold it, as the queueing policy says.
+            _ if part.trouble && (in_time || queueing == Queueing::Hold) => {
                 self.delay(now, index, TRANSPORT_DELAY);
             }
             (Some((Outcome::Lu { .. }, ..)), Some(pause)) if in_time => {
@@ -505,15 +469,20 @@ impl Dispatcher {
             self.part_good(index);
             return;
         }
-        if let Completion::Short(done) = *completion {
-            if done > 0 && self.continue_short(index, done) {
-                return;
-            }
-        }
+        let completion = &match *completion {
+            Completion::Short(done) => match self.continue_short(index, done) {
+                Progress::Some => return,
+                Progress::All => return self.part_good(index),
+                // Less than a block is nothing (and `Short` with some bytes
+                // would pass for good).
+                Progress::None => Completion::Short(0),
+            },
+            other => other,
+        };
         let verdict = classify::classify(completion);
         let op = self.parts[index].op;
         if verdict.path != PathVerdict::Keep {
-            self.report_path(path, epoch, verdict, op, completion);
+            self.report_path(now, path, epoch, verdict, op, completion);
         }
         if self.fall_back_to_writing_zeroes(index, completion) {
             return;
@@ -554,22 +523,23 @@ impl Dispatcher {
             Next::Later { delay } if now.since(part.first_delay.unwrap_or(now)) < budget => {
                 self.delay(now, index, delay);
             }
-            // Repeating did not help against transport trouble: elsewhere.
-            Next::Again { .. } if outcome == Outcome::NoPath => {
+            // Repeating did not help: elsewhere. (Many paths may each have a
+            // unit attention or two to tell of the same event.)
+            Next::Again { .. } => {
+                part.trouble |= outcome == Outcome::NoPath;
+                part.again = 0;
                 part.tried.insert(path);
                 self.make_ready(index);
             }
-            Next::Again { .. } | Next::Later { .. } => {
-                self.end_part(index, outcome, verdict.rule, Some(path));
-            }
+            Next::Later { .. } => self.end_part(index, outcome, verdict.rule, Some(path)),
             Next::Other | Next::OtherThenLater { .. } | Next::OtherPassthrough => {
-                part.patience = match verdict.next {
-                    Next::OtherThenLater { delay } => Some(delay),
-                    _ => None,
-                };
+                if let Next::OtherThenLater { delay } = verdict.next {
+                    part.patience = Some(delay);
+                }
                 // A path that failed may come back and be tried again; one
                 // that merely answered has had its say.
                 if verdict.path != PathVerdict::Fail && verdict.path != PathVerdict::Doubt {
+                    part.trouble |= outcome == Outcome::NoPath;
                     part.tried.insert(path);
                 }
                 if verdict.next == Next::OtherPassthrough && !part.passthrough {
@@ -583,46 +553,37 @@ impl Dispatcher {
 
     /// Lets a part wait for a moment.
     fn delay(&mut self, now: Time, index: PartIndex, delay: Duration) {
+        if self.must_not_wait(self.parts[index].request) {
+            return self.end_part(index, Outcome::Stopped, "ring-stopped", None);
+        }
         let part = &mut self.parts[index];
-        part.tried.clear();
+        part.new_round();
         part.first_delay.get_or_insert(now);
         part.wake = now + delay;
         part.place = Place::Delayed;
         self.delayed.push(index);
-        self.stop_if_suspended(index);
     }
 
     fn make_ready(&mut self, index: PartIndex) {
+        if self.must_not_wait(self.parts[index].request) {
+            return self.end_part(index, Outcome::Stopped, "ring-stopped", None);
+        }
         self.parts[index].place = Place::Ready;
         // Older than anything that waits: goes first.
         self.ready.push_front(index);
-        self.stop_if_suspended(index);
     }
 
-    /// A part came back to wait while its ring is being suspended.
-    fn stop_if_suspended(&mut self, index: PartIndex) {
-        let request = self.parts[index].request;
-        if matches!(self.stop_of(request), Some(Stop::Suspend | Stop::Discard)) {
-            if let Some(r) = self.running[request as usize].as_mut() {
-                r.failure.get_or_insert((Outcome::Stopped, "ring-stopped", None));
-            }
-            self.forget(index);
-            self.end_if_over(request);
-        }
-    }
-
-    /// Reissues the rest after a short transfer; false if there is no whole
-    /// block to go on from.
-    fn continue_short(&mut self, index: PartIndex, done: usize) -> bool {
+    /// Goes on after a transfer of `done` bytes.
+    fn continue_short(&mut self, index: PartIndex, done: usize) -> Progress {
         let block = u64::from(self.settings.block_size);
         let whole = Blocks(done as u64 / block);
         let request = self.parts[index].request;
-        let Some(running) = self.running[request as usize].as_ref() else { return false };
-        if !self.parts.advance(index, whole, block, &running.request.data) {
-            return false;
+        let Some(running) = self.running[request as usize].as_ref() else { return Progress::None };
+        let progress = self.parts.advance(index, whole, block, &running.request.data);
+        if progress == Progress::Some {
+            self.make_ready(index);
         }
-        self.make_ready(index);
-        true
+        progress
     }
 
     /// WRITE SAME refused (05/20, 05/24, EOPNOTSUPP): zeroes are written from
@@ -641,9 +602,8 @@ impl Dispatcher {
     // --- ends of parts and requests -----------------------------------------
 
     fn part_good(&mut self, index: PartIndex) {
-        let left = self.parts[index].zeroes_left;
-        if left.blocks.0 > 0 {
-            self.zero_by_writing(index, left);
+        if self.parts[index].left.blocks.0 > 0 {
+            self.go_on_with_the_rest(index);
             return;
         }
         let request = self.parts[index].request;
@@ -667,14 +627,18 @@ impl Dispatcher {
     }
 
     fn part_over(&mut self, request: u32) {
-        if let Some(r) = self.running[request as usize].as_mut() {
-            r.live -= 1;
+        let Some(r) = self.running[request as usize].as_mut() else { return };
+        r.live -= 1;
+        if r.failure.is_none() && !r.in_backlog && !r.cursor.is_complete() {
+            self.cut_on(request);
+        } else {
+            self.end_if_over(request);
         }
-        self.end_if_over(request);
     }
 
     /// Ends a request none of whose parts is left, unless there is more to do.
     fn end_if_over(&mut self, request: u32) {
+        let must_not_wait = self.must_not_wait(request);
         let Some(r) = self.running[request as usize].as_mut() else { return };
         if r.live > 0 {
             return;
@@ -683,12 +647,15 @@ impl Dispatcher {
             if r.in_backlog {
                 return;
             }
-            if r.flush_after {
+            if r.flush_after && !must_not_wait {
                 r.flush_after = false;
                 r.op = Op::Flush;
                 r.cursor = Cursor::default();
                 self.cut(request);
                 return;
+            }
+            if r.flush_after {
+                r.failure = Some(stop::STOPPED);
             }
         }
         self.end(request);
@@ -704,9 +671,7 @@ impl Dispatcher {
         self.outstanding[ring] -= 1;
         let end = match r.failure {
             None => End::Finished(Outcome::Good),
-            Some((Outcome::Stopped, ..))
-                if matches!(self.stops[ring], Some(Stop::Suspend | Stop::Discard)) =>
-            {
+            Some((Outcome::Stopped, ..)) if self.stops[ring].is_some_and(Stopping::abandons) => {
                 End::Abandoned
             }
             Some((outcome, rule, path)) => {
@@ -738,38 +703,54 @@ impl Dispatcher {
     /// stays where it is (law 1); nothing new joins it.
     fn find_hung(&mut self, now: Time) {
         let after = self.settings.suspect_after;
-        while let Some(index) = self.paths.next_hung(&mut self.parts, now, after) {
+        while let Some(index) = self.paths.next_hung(&self.parts, now, after) {
             let part = &self.parts[index];
             let (id, epoch) = (part.path, part.epoch);
             let reason = IoReason::Hung { op: part.op, out: now.since(part.issued) };
-            if self.paths.mark(id, epoch, Mark::Undecided) {
-                self.report(Report::Path(IoReport { path: id, epoch, reason }));
+            let report = IoReport { path: id, epoch, reason };
+            if self.paths.mark(now, report, Mark::Undecided) {
+                self.report(Report::Path(report));
             }
         }
     }
 
     fn report_path(
         &mut self,
+        now: Time,
         path: PathId,
         epoch: u32,
         verdict: Disposition,
         op: Op,
         completion: &Completion,
     ) {
+        let reason = IoReason::Judged {
+            rule: verdict.rule,
+            verdict: verdict.path,
+            op,
+            completion: *completion,
+        };
+        let report = IoReport { path, epoch, reason };
         let news = match verdict.path {
-            PathVerdict::Fail => self.paths.mark(path, epoch, Mark::Failed),
-            PathVerdict::Doubt => self.paths.mark(path, epoch, Mark::Undecided),
+            PathVerdict::Fail => self.paths.mark(now, report, Mark::Failed),
+            PathVerdict::Doubt => {
+                // The array says it once: it counts whatever is known or
+                // decided about the path already.
+                self.paths.doubt(now, report);
+                true
+            }
             PathVerdict::Check => true,
             PathVerdict::Keep => false,
         };
         if news {
-            let reason = IoReason::Judged {
-                rule: verdict.rule,
-                verdict: verdict.path,
-                op,
-                completion: *completion,
-            };
-            self.report(Report::Path(IoReport { path, epoch, reason }));
+            self.report(Report::Path(report));
+        }
+    }
+
+    /// The control thread has not answered a report that a path is out of use
+    /// here: it may have been lost, and nothing else would bring it back.
+    fn repeat_reports(&mut self, now: Time) {
+        while let Some(report) = self.paths.next_unanswered(now) {
+            self.report(Report::Path(report));
         }
     }
 
@@ -778,6 +759,17 @@ impl Dispatcher {
             self.reports.push(report);
         }
     }
+}
+
+/// What a short transfer achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Nothing that counts.
+    None,
+    /// Some blocks; the part is about the rest now.
+    Some,
+    /// Everything.
+    All,
 }
 
 /// What to do with a part that wants a path.
@@ -797,8 +789,25 @@ fn outcome_of(completion: &Completion) -> Outcome {
         Completion::Scsi { status, sense, .. } if *status != Status::GOOD => {
             Outcome::Lu { status: *status, sense: *sense }
         }
-        Completion::Scsi { .. } => Outcome::NoPath,
+        // Nobody complained, but not everything was transferred.
+        Completion::Scsi { host: HostByte::OK, .. } => Outcome::Host(libc::EIO),
+        Completion::Scsi { host, .. } => match host_errno(*host) {
+            Some(errno) => Outcome::Host(errno),
+            None => Outcome::NoPath,
+        },
         Completion::Errno { code, .. } => Outcome::Host(*code),
+    }
+}
+
+/// Errno of the host bytes with which the kernel passes on the LU's word
+/// (`scsi_result_to_blk_status`); the others speak of the transport.
+fn host_errno(host: HostByte) -> Option<i32> {
+    match host {
+        HostByte::TARGET_FAILURE => Some(libc::EREMOTEIO),
+        HostByte::NEXUS_FAILURE => Some(libc::EBADE),
+        HostByte::ALLOC_FAILURE => Some(libc::ENOSPC),
+        HostByte::MEDIUM_ERROR => Some(libc::ENODATA),
+        _ => None,
     }
 }
 

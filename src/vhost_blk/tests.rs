@@ -241,3 +241,14 @@ fn stock_daemon_gets_one_worker_for_up_to_64_queues() {
         assert_eq!(device(|s| s.num_queues = queues).queues_per_thread(), [mask]);
     }
 }
+
+#[test]
+fn rings_of_an_earlier_process_are_served_write_through() {
+    let device = BlkDevice::new(&settings(512)).unwrap();
+    device.area_made();
+    device.area_given();
+    assert!(device.writeback(), "our own area says nothing");
+    let successor = BlkDevice::new(&settings(512)).unwrap();
+    successor.area_given();
+    assert!(!successor.writeback(), "the driver may have chosen write-through");
+}

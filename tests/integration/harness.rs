@@ -2,11 +2,11 @@
 //! the daemon under test, a shadow of its disk; and a disk to serve elsewhere.
 
 pub(crate) mod blk_queue;
+pub(crate) mod daemon;
 pub(crate) mod driver_ring;
 pub(crate) mod front_end;
 pub(crate) mod guest;
 pub(crate) mod guest_memory;
-pub(crate) mod in_process;
 pub(crate) mod load;
 pub(crate) mod memory_disk;
 #[path = "../simulation/random.rs"]

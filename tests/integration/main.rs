@@ -2,6 +2,9 @@
 #![allow(clippy::disallowed_methods)] // stories happen in real time
 
 mod cuts_under_load;
+mod cli;
+mod control;
+mod ending;
 mod harness;
 mod malformed_chains;
 mod protocol_abuse;

@@ -23,7 +23,7 @@ fn path(dev: &str, hcil: &str, dev_t: &str, dm_st: &str, chk_st: &str) -> PathSt
         state: dm_st.to_owned(),
         failed_by_administrator: false,
         checking: false,
-        next_check: 13.2,
+        next_check: 3.8,
         check_interval: 20.0,
         failures: 0,
         last_cause: None,
@@ -137,8 +137,8 @@ fn the_path_table_has_multipathds_columns() {
     assert_eq!(
         paths(&listed, Colour::Never),
         "hcil    dev  dev_t pri dm_st  chk_st dev_st  next_check\n\
-         0:0:0:0 sim0 0:0   1   failed faulty running XXXXXXX... 13/20\n\
-         0:0:1:0 sim1 0:0   1   active ready  running XXXXXXX... 13/20\n"
+         0:0:0:0 sim0 0:0   1   failed faulty running XX........ 4/20\n\
+         0:0:1:0 sim1 0:0   1   active ready  running XX........ 4/20\n"
     );
 }
 

@@ -151,6 +151,34 @@ fn unit_attentions_are_old_news_but_not_for_ever() {
 }
 
 #[test]
+fn a_name_that_is_out_of_date_leaves_a_unit_attention_for_the_next_command() {
+    type Proof = fn(&Ask<'_>) -> Result<Identity, ProofError>;
+    let both: [Proof; 2] = [identify, |send| prove(send, &QUEUE).map(|proof| proof.identity)];
+    for proof in both {
+        for remapped_before in 0..30 {
+            let (old, new) = (Disk::default(), Disk { naa: [0x6f; 16], ..Disk::default() });
+            let (asked, attention) = (Cell::new(0), Cell::new(false));
+            let answer = |cdb: &Cdb, into: &mut [u8]| {
+                if asked.get() == remapped_before {
+                    attention.set(true);
+                }
+                asked.set(asked.get() + 1);
+                let is_inquiry = cdb.as_slice()[0] == 0x12;
+                if !is_inquiry && attention.replace(false) {
+                    return check(Key::UnitAttention, 0x3f, 0x0e);
+                }
+                let disk = if asked.get() > remapped_before { &new } else { &old };
+                disk.answer(cdb, into)
+            };
+            let identity = proof(&answer).unwrap();
+            let told = identity.wwid == "36f6f6f6f6f6f6f6f6f6f6f6f6f6f6f6f";
+            let never = asked.get() <= remapped_before;
+            assert!(told || never || attention.get(), "remapped before command {remapped_before}");
+        }
+    }
+}
+
+#[test]
 fn a_path_failure_is_not_taken_for_a_missing_page() {
     let disk = Disk::default();
     let answer = |cdb: &Cdb, into: &mut [u8]| match cdb.as_slice() {

@@ -3,6 +3,7 @@
 use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
+use super::Progress;
 use super::cut::skip_bytes;
 use crate::io::{Blocks, Extent, Lba, Op, Outcome, Segment, Time};
 use crate::mpath::snapshot::PathId;
@@ -51,6 +52,10 @@ impl PathSet {
         self.0 = 0;
     }
 
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     pub(super) fn is_single(self) -> bool {
         self.0.is_power_of_two()
     }
@@ -69,8 +74,14 @@ pub(super) struct Part {
     pub(super) whole: bool,
     pub(super) data: Vec<Segment>,
     pub(super) extents: Vec<Extent>,
-    /// Blocks still to be zeroed by this part after the present command.
-    pub(super) zeroes_left: Extent,
+    /// Blocks this part is still to cover after the present command, and
+    /// their data; none for zeroes.
+    pub(super) left: Extent,
+    pub(super) left_data: Vec<Segment>,
+    /// It writes zeroes where WRITE SAME is not to be had.
+    pub(super) zeroes: bool,
+    /// The limits it was cut for.
+    pub(super) limits_generation: u32,
     pub(super) passthrough: bool,
     /// `passthrough` was asked for and no path has been asked that way yet.
     pub(super) next_is_passthrough: bool,
@@ -80,6 +91,8 @@ pub(super) struct Part {
     pub(super) asked_twice: bool,
     /// What all paths agree on may pass: pause before the next round.
     pub(super) patience: Option<Duration>,
+    /// A path of this round had transport trouble that did not fail it.
+    pub(super) trouble: bool,
     /// Immediate repetitions.
     pub(super) again: u8,
     pub(super) first_delay: Option<Time>,
@@ -91,10 +104,19 @@ pub(super) struct Part {
     pub(super) epoch: u32,
     pub(super) issued: Time,
     pub(super) bytes: u64,
-    pub(super) seen_hung: bool,
     pub(super) prev: u32,
     pub(super) next: u32,
     generation: u32,
+}
+
+impl Part {
+    /// Nobody has said anything yet.
+    pub(super) fn new_round(&mut self) {
+        self.tried.clear();
+        self.patience = None;
+        self.trouble = false;
+        self.asked_twice = false;
+    }
 }
 
 /// The pool.
@@ -113,12 +135,16 @@ impl Parts {
             whole: false,
             data: Vec::new(),
             extents: Vec::new(),
-            zeroes_left: Extent::default(),
+            left: Extent::default(),
+            left_data: Vec::new(),
+            zeroes: false,
+            limits_generation: 0,
             passthrough: false,
             next_is_passthrough: false,
             tried: PathSet::default(),
             asked_twice: false,
             patience: None,
+            trouble: false,
             again: 0,
             first_delay: None,
             wake: Time::default(),
@@ -127,7 +153,6 @@ impl Parts {
             epoch: 0,
             issued: Time::default(),
             bytes: 0,
-            seen_hung: false,
             prev: NONE,
             next: NONE,
             generation: 0,
@@ -149,12 +174,12 @@ impl Parts {
         part.whole = false;
         part.data.clear();
         part.extents.clear();
-        part.zeroes_left = Extent::default();
+        part.left = Extent::default();
+        part.left_data.clear();
+        part.zeroes = false;
         part.passthrough = false;
         part.next_is_passthrough = false;
-        part.tried.clear();
-        part.asked_twice = false;
-        part.patience = None;
+        part.new_round();
         part.again = 0;
         part.first_delay = None;
         part.answer = None;
@@ -191,34 +216,30 @@ impl Parts {
         part.generation = part.generation.wrapping_add(1);
     }
 
-    /// The parts of a request that are in one of `places`.
-    pub(super) fn of_request(&self, request: u32, places: &[Place]) -> Vec<PartIndex> {
-        let wanted = |p: &Part| p.request == request && places.contains(&p.place);
-        (0u32..).zip(&self.items).filter(|(_, p)| wanted(p)).map(|(i, _)| PartIndex(i)).collect()
-    }
-
-    /// Moves a part past the first `blocks` of its transfer. False if nothing
-    /// would be left or nothing was done.
+    /// Moves a part past the first `blocks` of its transfer.
     pub(super) fn advance(
         &mut self,
         index: PartIndex,
         blocks: Blocks,
         block_size: u64,
         request_data: &[Segment],
-    ) -> bool {
+    ) -> Progress {
         let part = &mut self[index];
         let extent = match part.op {
             Op::Read(extent) | Op::Write { extent, .. } => extent,
-            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => return false,
+            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => return Progress::None,
         };
-        if blocks.0 == 0 || blocks.0 >= extent.blocks.0 {
-            return false;
+        if blocks.0 == 0 {
+            return Progress::None;
+        }
+        if blocks.0 >= extent.blocks.0 {
+            return Progress::All;
         }
         let rest = Extent {
             lba: Lba(extent.lba.0 + blocks.0),
             blocks: Blocks(extent.blocks.0 - blocks.0),
         };
-        let Ok(bytes) = usize::try_from(blocks.0 * block_size) else { return false };
+        let Ok(bytes) = usize::try_from(blocks.0 * block_size) else { return Progress::None };
         if part.whole {
             part.data.clear();
             part.data.extend_from_slice(request_data);
@@ -229,7 +250,10 @@ impl Parts {
             Op::Write { fua, .. } => Op::Write { extent: rest, fua },
             _ => Op::Read(rest),
         };
-        true
+        // It moved: what was said before was about other blocks.
+        part.new_round();
+        part.again = 0;
+        Progress::Some
     }
 }
 

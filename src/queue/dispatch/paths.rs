@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::parts::{NONE, PartIndex, Parts, Place};
 use crate::io::{Op, Time};
+use crate::mpath::event::IoReport;
 use crate::mpath::selector::Load;
 use crate::mpath::snapshot::{PathId, PathTable, PathView};
 
@@ -20,13 +21,23 @@ pub(super) enum Mark {
 #[derive(Debug)]
 struct Slot {
     id: PathId,
+    /// Its epoch in the present table; `None` if the table does not name it.
+    listed: Option<u32>,
     mark: Option<(u32, Mark)>,
+    /// What was reported when it was marked, and when to say it again: until
+    /// a table answers.
+    unanswered: Option<(IoReport, Time)>,
     load: Load,
     full: bool,
     /// Parts on the path, oldest first.
     head: u32,
     tail: u32,
+    /// The oldest of them not yet seen to hang. (Those seen come before it.)
+    unseen: u32,
 }
+
+/// A report to which no table has come is repeated after this long.
+const REPEAT_AFTER: Duration = Duration::from_secs(1);
 
 /// All paths of the map, by slot.
 #[derive(Debug, Default)]
@@ -39,6 +50,9 @@ pub(super) struct Paths {
 impl Paths {
     /// Takes a new table.
     pub(super) fn update(&mut self, table: &PathTable) {
+        for slot in &mut self.slots {
+            slot.listed = None;
+        }
         for view in table.groups.iter().flat_map(|g| &g.paths) {
             let i = usize::from(view.id.slot);
             while self.slots.len() <= i {
@@ -52,15 +66,22 @@ impl Paths {
                 self.slots[i] = Slot::new(view.id);
             }
             let slot = &mut self.slots[i];
-            slot.full = false;
+            slot.listed = Some(view.epoch);
             if slot.mark.is_some_and(|(epoch, _)| epoch < view.epoch) {
                 slot.mark = None;
+                slot.unanswered = None;
             }
         }
-        let undecided = |v: &PathView| {
-            self.slots[usize::from(v.id.slot)].mark == Some((v.epoch, Mark::Undecided))
-        };
-        self.undecided = table.groups.iter().flat_map(|g| &g.paths).any(undecided);
+        for slot in self.slots.iter_mut().filter(|s| s.listed.is_none()) {
+            slot.unanswered = None;
+        }
+        self.look_for_undecided();
+    }
+
+    fn look_for_undecided(&mut self) {
+        let undecided =
+            |s: &Slot| s.listed.is_some_and(|epoch| s.mark == Some((epoch, Mark::Undecided)));
+        self.undecided = self.slots.iter().any(undecided);
     }
 
     fn slot(&self, id: PathId) -> Option<&Slot> {
@@ -86,6 +107,17 @@ impl Paths {
         }
     }
 
+    pub(super) fn none_is_full(&mut self) {
+        for slot in &mut self.slots {
+            slot.full = false;
+        }
+    }
+
+    /// Nothing is on any path.
+    pub(super) fn all_idle(&self) -> bool {
+        self.slots.iter().all(|s| s.load.commands == 0)
+    }
+
     pub(super) fn load(&self, id: PathId) -> Load {
         self.slot(id).map_or(Load { bytes: 0, commands: 0 }, |s| s.load)
     }
@@ -95,19 +127,41 @@ impl Paths {
         self.undecided
     }
 
-    /// Records a verdict; true if it is news.
-    pub(super) fn mark(&mut self, id: PathId, epoch: u32, mark: Mark) -> bool {
-        let Some(slot) = self.slot_mut(id) else { return false };
-        match slot.mark {
-            Some((e, m)) if e > epoch || (e == epoch && (m == Mark::Failed || m == mark)) => {
-                return false;
-            }
-            _ => slot.mark = Some((epoch, mark)),
+    /// Records a verdict; true if it is news. A verdict about another epoch
+    /// than the table's is none: the engine has decided about that already.
+    pub(super) fn mark(&mut self, now: Time, report: IoReport, mark: Mark) -> bool {
+        let Some(slot) = self.slot_mut(report.path) else { return false };
+        let known = matches!(slot.mark, Some((e, m))
+            if e == report.epoch && (m == Mark::Failed || m == mark));
+        if known || slot.listed != Some(report.epoch) {
+            return false;
         }
-        if mark == Mark::Undecided {
-            self.undecided = true;
-        }
+        slot.mark = Some((report.epoch, mark));
+        slot.unanswered = Some((report, now + REPEAT_AFTER));
+        self.look_for_undecided();
         true
+    }
+
+    /// It may lead elsewhere now, whenever the command that learned so was
+    /// issued: nothing goes there until a table with a later epoch.
+    pub(super) fn doubt(&mut self, now: Time, report: IoReport) {
+        let epoch = self.slot(report.path).and_then(|s| s.listed);
+        if let Some(epoch) = epoch {
+            self.mark(now, IoReport { epoch, ..report }, Mark::Undecided);
+        }
+    }
+
+    /// A report to repeat, if one is due.
+    pub(super) fn next_unanswered(&mut self, now: Time) -> Option<IoReport> {
+        let (report, at) =
+            self.slots.iter_mut().filter_map(|s| s.unanswered.as_mut()).find(|u| u.1 <= now)?;
+        *at = now + REPEAT_AFTER;
+        Some(*report)
+    }
+
+    /// When the next report is due to be repeated.
+    pub(super) fn next_repetition(&self) -> Option<Time> {
+        self.slots.iter().filter_map(|s| Some(s.unanswered?.1)).min()
     }
 
     /// A part goes onto a path.
@@ -125,7 +179,6 @@ impl Paths {
         part.path = id;
         part.epoch = epoch;
         part.issued = now;
-        part.seen_hung = false;
         if part.passthrough {
             part.next_is_passthrough = false;
         }
@@ -142,6 +195,9 @@ impl Paths {
             parts[PartIndex(slot.tail)].next = index.0;
         }
         slot.tail = index.0;
+        if slot.unseen == NONE {
+            slot.unseen = index.0;
+        }
     }
 
     /// A part comes back; its path and the epoch it was issued at.
@@ -154,7 +210,9 @@ impl Paths {
         let (id, epoch, prev, next, bytes) =
             (part.path, part.epoch, part.prev, part.next, part.bytes);
         let slot = self.slots.get_mut(usize::from(id.slot))?;
-        slot.full = false;
+        if slot.unseen == index.0 {
+            slot.unseen = next;
+        }
         slot.load.bytes -= bytes;
         slot.load.commands -= 1;
         match prev {
@@ -172,42 +230,39 @@ impl Paths {
 
     /// Issue times of the oldest command per path not yet seen to hang.
     pub(super) fn oldest<'a>(&'a self, parts: &'a Parts) -> impl Iterator<Item = Time> + 'a {
-        self.slots.iter().filter_map(|s| Some(parts[first_unseen(s, parts)?].issued))
+        let unseen = self.slots.iter().map(|s| s.unseen).filter(|&i| i != NONE);
+        unseen.map(|i| parts[PartIndex(i)].issued)
     }
 
     /// The next command that has been out for `after` and was not seen before.
     pub(super) fn next_hung(
         &mut self,
-        parts: &mut Parts,
+        parts: &Parts,
         now: Time,
         after: Duration,
     ) -> Option<PartIndex> {
-        let index = self
-            .slots
-            .iter()
-            .filter_map(|s| first_unseen(s, parts))
-            .find(|&i| parts[i].issued + after <= now)?;
-        parts[index].seen_hung = true;
+        let due =
+            |s: &&mut Slot| s.unseen != NONE && parts[PartIndex(s.unseen)].issued + after <= now;
+        let slot = self.slots.iter_mut().find(due)?;
+        let index = PartIndex(slot.unseen);
+        slot.unseen = parts[index].next;
         Some(index)
     }
-}
-
-/// Commands are listed in order of issue, so the seen ones come first.
-fn first_unseen(slot: &Slot, parts: &Parts) -> Option<PartIndex> {
-    let mut at = slot.head;
-    while at != NONE {
-        let part = &parts[PartIndex(at)];
-        if !part.seen_hung {
-            return Some(PartIndex(at));
-        }
-        at = part.next;
-    }
-    None
 }
 
 impl Slot {
     fn new(id: PathId) -> Slot {
         let load = Load { bytes: 0, commands: 0 };
-        Slot { id, mark: None, load, full: false, head: NONE, tail: NONE }
+        Slot {
+            id,
+            listed: None,
+            mark: None,
+            unanswered: None,
+            load,
+            full: false,
+            head: NONE,
+            tail: NONE,
+            unseen: NONE,
+        }
     }
 }

@@ -56,6 +56,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         self.check_area(area)?;
         let (queues, size) = (area.num_queues, area.queue_size);
         let file = inflight::create(queues, size)?;
+        self.device.area_made();
         Ok((VhostUserInflight::new(inflight::area_size(queues, size), 0, queues, size), file))
     }
 
@@ -69,6 +70,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         let &VhostUserInflight { mmap_size, mmap_offset, num_queues, queue_size } = area;
         let area = InflightArea::attach(file, mmap_size, mmap_offset, num_queues, queue_size)?;
         self.inflight = Some(area);
+        self.device.area_given();
         Ok(())
     }
 

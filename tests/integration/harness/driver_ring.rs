@@ -54,6 +54,18 @@ impl DriverRing {
     /// used element; returns its length. Panics after ten seconds, or if no
     /// interrupt came with it.
     pub(crate) fn submit(&mut self, chain: &[Buffer], indirect: bool) -> u32 {
+        let slot = u64::from(self.next % self.size);
+        self.offer(chain, indirect);
+        self.await_call();
+        assert_eq!(self.read_u16(self.used + 2), self.next, "one element per chain");
+        let mut element = [0; 8];
+        self.read(self.used + 4 + slot * 8, &mut element);
+        assert_eq!(element[..4], [0; 4], "the chain that was made available");
+        u32::from_le_bytes(element[4..].try_into().unwrap())
+    }
+
+    /// Makes the chain available and kicks, without waiting.
+    pub(crate) fn offer(&mut self, chain: &[Buffer], indirect: bool) {
         let table = if indirect { self.indirect } else { self.descriptors };
         for (index, &(addr, len, writable)) in (0_u16..).zip(chain) {
             let last = usize::from(index) + 1 == chain.len();
@@ -71,12 +83,6 @@ impl DriverRing {
         self.next = self.next.wrapping_add(1);
         self.publish(self.next);
         self.kick.write(1).expect("kick");
-        self.await_call();
-        assert_eq!(self.read_u16(self.used + 2), self.next, "one element per chain");
-        let mut element = [0; 8];
-        self.read(self.used + 4 + slot * 8, &mut element);
-        assert_eq!(element[..4], [0; 4], "the chain that was made available");
-        u32::from_le_bytes(element[4..].try_into().unwrap())
     }
 
     /// Sets the available index to anything, as a broken driver would.

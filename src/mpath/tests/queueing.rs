@@ -1,0 +1,114 @@
+//! What happens while no path is left.
+
+use super::*;
+
+fn retry(no_path_retry: NoPathRetry) -> Policy {
+    Policy { no_path_retry, ..multibus() }
+}
+
+#[test]
+fn fail_fails_at_once_and_queue_holds_for_ever() {
+    let mut rig = Rig::new(retry(NoPathRetry::Fail), &["a"]);
+    rig.fail("a");
+    assert_eq!(rig.table().queueing, Queueing::Fail);
+    assert!(rig.changes.contains(&Change::NoPath { held: false }));
+    let mut rig = Rig::new(retry(NoPathRetry::Queue), &["a"]);
+    rig.fail("a");
+    rig.pass(Duration::from_secs(3));
+    rig.pass(Duration::from_secs(100_000));
+    assert_eq!(rig.table().queueing, Queueing::Hold);
+    assert!(rig.changes.contains(&Change::NoPath { held: true }));
+}
+
+#[test]
+fn a_number_holds_for_exactly_that_many_polling_intervals_and_recovery_resets_it() {
+    let mut rig = Rig::new(retry(NoPathRetry::Times(3)), &["a"]);
+    for round in 1..=2 {
+        rig.fail("a");
+        rig.pass(Duration::from_nanos(14_999_999_999));
+        assert_eq!(rig.table().queueing, Queueing::Hold);
+        rig.pass(Duration::from_nanos(1));
+        assert_eq!(rig.table().queueing, Queueing::Fail);
+        let ended = rig.took_changes().iter().filter(|c| **c == Change::QueueingEnded).count();
+        assert_eq!(ended, 1);
+        assert_eq!(rig.map.topology().queue_timeouts, round);
+        rig.checked("a", UP);
+        rig.proven("a", Ok(lu()));
+        assert!(rig.took_changes().contains(&Change::Recovered));
+        assert_eq!(rig.table().queueing, Queueing::Hold);
+    }
+}
+
+#[test]
+fn an_outage_is_told_once() {
+    let mut rig = Rig::new(retry(NoPathRetry::Queue), &["a", "b"]);
+    rig.fail("a");
+    assert!(!rig.changes.iter().any(|c| matches!(c, Change::NoPath { .. })));
+    rig.fail("b");
+    rig.pass(Duration::from_secs(30));
+    rig.event(Event::Timer);
+    let told = rig.changes.iter().filter(|c| matches!(c, Change::NoPath { .. })).count();
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn while_a_path_is_undecided_requests_wait_even_under_fail() {
+    for reason in [hung(), judged(PathVerdict::Doubt)] {
+        let mut rig = Rig::new(retry(NoPathRetry::Fail), &["a"]);
+        rig.report("a", 1, reason);
+        assert!(rig.table().groups.is_empty());
+        assert_eq!(rig.table().queueing, Queueing::Hold);
+        if rig.is_checking("a") {
+            rig.checked("a", Verdict::Down);
+        } else {
+            rig.proven("a", Ok(other_lu()));
+        }
+        assert_eq!(rig.table().queueing, Queueing::Fail, "decided");
+    }
+}
+
+#[test]
+fn with_no_path_left_each_path_is_checked_at_least_once_a_second() {
+    let mut rig = Rig::new(retry(NoPathRetry::Queue), &["a", "b"]);
+    rig.fail("a");
+    rig.fail("b");
+    for _ in 0..5 {
+        rig.pass(Duration::from_secs(1));
+        assert!(rig.is_checking("a") && rig.is_checking("b"));
+        rig.checked("a", Verdict::Down);
+        rig.checked("b", Verdict::Down);
+    }
+}
+
+#[test]
+fn with_a_path_left_a_failed_one_is_checked_every_polling_interval() {
+    let mut rig = Rig::new(retry(NoPathRetry::Queue), &["a", "b"]);
+    rig.fail("a");
+    rig.pass(Duration::from_millis(4999));
+    assert!(!rig.is_checking("a"));
+    rig.pass(Duration::from_millis(1));
+    assert!(rig.is_checking("a"));
+}
+
+#[test]
+fn values_of_no_path_retry_are_those_of_multipath_conf() {
+    assert_eq!("fail".parse(), Ok(NoPathRetry::Fail));
+    assert_eq!("0".parse(), Ok(NoPathRetry::Fail));
+    assert_eq!("queue".parse(), Ok(NoPathRetry::Queue));
+    assert_eq!("18".parse(), Ok(NoPathRetry::Times(18)));
+    assert!("soon".parse::<NoPathRetry>().is_err());
+}
+
+#[test]
+fn the_longest_numbers_do_not_overflow() {
+    let mut rig = Rig::new(
+        Policy {
+            polling_interval: Duration::from_secs(3600),
+            ..retry(NoPathRetry::Times(u32::MAX))
+        },
+        &["a"],
+    );
+    rig.fail("a");
+    assert!(rig.map.next_deadline().is_some());
+    assert_eq!(rig.table().queueing, Queueing::Hold);
+}

@@ -1,0 +1,110 @@
+//! Stopping a ring: what waits ends, what is on a path is awaited.
+
+use super::parts::{PartIndex, Parts};
+use super::{Dispatcher, Failure, Running};
+use crate::io::Outcome;
+use crate::queue::Stop;
+
+/// How a request fails whose ring stops before any path took it.
+pub(super) const STOPPED: Failure = (Outcome::Stopped, "ring-stopped", None);
+
+/// A ring that is being stopped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stopping {
+    how: Stop,
+    /// The deadline has passed.
+    overdue: bool,
+}
+
+impl Stopping {
+    /// Requests that have not ended stay marked in the in-flight area.
+    pub(super) fn abandons(self) -> bool {
+        matches!(self.how, Stop::Suspend | Stop::Discard)
+    }
+
+    /// Nothing may wait for a path any more.
+    fn lets_nothing_wait(self) -> bool {
+        self.abandons() || self.overdue
+    }
+}
+
+impl Dispatcher {
+    /// Begins to stop a ring: nothing of it is held any more. The ring may be
+    /// given back when [`Dispatcher::outstanding`] is zero.
+    pub fn stop_ring(&mut self, ring: u16, how: Stop) {
+        let stopping = Stopping { how, overdue: false };
+        self.stops[usize::from(ring)] = Some(stopping);
+        // With `Finish`, what can progress goes on; what is held ends.
+        self.retire(ring, stopping.lets_nothing_wait());
+    }
+
+    /// The stop's deadline has passed: only what is on a path is still awaited.
+    pub fn stop_deadline(&mut self, ring: u16) {
+        if let Some(stopping) = self.stops[usize::from(ring)].as_mut() {
+            stopping.overdue = true;
+            self.retire(ring, true);
+        }
+    }
+
+    /// The ring is back with the session; it may start again later.
+    pub fn ring_stopped(&mut self, ring: u16) {
+        self.stops[usize::from(ring)] = None;
+    }
+
+    /// Whether the request's ring is being stopped.
+    pub(super) fn is_stopping(&self, request: u32) -> bool {
+        self.stop_of(request).is_some()
+    }
+
+    /// Whether nothing of the request may wait any more.
+    pub(super) fn must_not_wait(&self, request: u32) -> bool {
+        self.stop_of(request).is_some_and(Stopping::lets_nothing_wait)
+    }
+
+    fn stop_of(&self, request: u32) -> Option<Stopping> {
+        let running = self.running[request as usize].as_ref()?;
+        self.stops.get(usize::from(running.request.tag.ring)).copied().flatten()
+    }
+
+    /// Ends the held parts of a ring's requests; with `all`, everything of
+    /// them that is not on a path. One pass over each queue: there may be
+    /// thousands.
+    fn retire(&mut self, ring: u16, all: bool) {
+        let Dispatcher { parts, running, held, ready, delayed, backlog, .. } = self;
+        held.retain(|&index| !retire_part(parts, running, ring, index));
+        if all {
+            ready.retain(|&index| !retire_part(parts, running, ring, index));
+            delayed.retain(|&index| !retire_part(parts, running, ring, index));
+            for r in running.iter_mut().flatten().filter(|r| r.request.tag.ring == ring) {
+                if !r.cursor.is_complete() {
+                    r.failure.get_or_insert(STOPPED);
+                    r.in_backlog = false;
+                }
+            }
+            backlog.retain(|&q| running[q as usize].as_ref().is_some_and(|r| r.in_backlog));
+        }
+        for request in 0..self.running.len() {
+            let over = |r: &Running| r.request.tag.ring == ring && r.failure.is_some();
+            if self.running[request].as_ref().is_some_and(over) {
+                self.end_if_over(u32::try_from(request).unwrap_or(u32::MAX));
+            }
+        }
+    }
+}
+
+/// Frees a waiting part if it belongs to a request of `ring`.
+fn retire_part(
+    parts: &mut Parts,
+    running: &mut [Option<Running>],
+    ring: u16,
+    index: PartIndex,
+) -> bool {
+    let Some(r) = running[parts[index].request as usize].as_mut() else { return false };
+    if r.request.tag.ring != ring {
+        return false;
+    }
+    r.failure.get_or_insert(STOPPED);
+    r.live -= 1;
+    parts.free(index);
+    true
+}
