@@ -81,6 +81,11 @@ struct Options {
     no_inflight: bool,
 }
 
+/// Small numbers only.
+fn index(value: u64) -> usize {
+    usize::try_from(value).expect("small")
+}
+
 /// What was measured.
 struct Result {
     count: u64,
@@ -104,7 +109,7 @@ impl Histogram {
         let value = nanoseconds.max(16);
         let power = value.ilog2();
         let sixteenth = (value >> (power - 4)) & 15;
-        self.buckets[(u64::from(power) * 16 + sixteenth) as usize] += 1;
+        self.buckets[index(u64::from(power) * 16 + sixteenth)] += 1;
     }
 
     /// In microseconds: the lower end of the bucket that `share` falls into.
@@ -149,11 +154,8 @@ fn steady(
     let mut random = Random::new(options.seed);
     let blocks = sectors * 512 / u64::from(options.block_size);
     let mut place = || random.below(blocks) * u64::from(options.block_size) / 512;
-    // By token: each slot has at most one request out.
-    let mut since = vec![Instant::now(); usize::from(options.depth) * 2];
-    let ring = since.len() as u64;
-    let mut sinces = vec![since.clone(); usize::from(options.queues)];
-    since.clear();
+    let mut sinces =
+        vec![vec![Instant::now(); index(options.depth.into())]; index(options.queues.into())];
     for queue in &mut front_end.queues {
         for _ in 0..options.depth {
             let token = match options.mode {
@@ -192,10 +194,9 @@ fn steady(
                 if done.status != 0 {
                     return Err(format!("a request failed with status {}", done.status));
                 }
-                let was = since[(done.token % ring) as usize];
-                result.latency.add(nanoseconds(now.duration_since(was)));
-                let token = queue.again(done, place());
-                since[(token % ring) as usize] = now;
+                result.latency.add(nanoseconds(now.duration_since(since[done.slot])));
+                queue.again(done, place());
+                since[done.slot] = now;
             }
             result.count += came.len() as u64;
             if options.poll {

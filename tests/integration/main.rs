@@ -1,9 +1,9 @@
 //! Stories that cross module borders, one file per story.
 #![allow(clippy::disallowed_methods)] // stories happen in real time
 
-mod cuts_under_load;
 mod cli;
 mod control;
+mod cuts_under_load;
 mod ending;
 mod harness;
 mod malformed_chains;

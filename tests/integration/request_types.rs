@@ -65,7 +65,8 @@ fn flushes_and_says_who_it_is(front_end: &mut FrontEnd) {
     let queue = front_end.queue(0);
     let done = queue.run(RequestType::Flush, 0, Payload::None, 0);
     assert_eq!((done.status, done.used_len), (OK, 1));
-    let done = queue.run(RequestType::GetId, 0, Payload::None, ID_LEN as u32);
+    let len = u32::try_from(ID_LEN).expect("20");
+    let done = queue.run(RequestType::GetId, 0, Payload::None, len);
     assert_eq!(done.status, OK);
     let id = queue.data(&done);
     assert!(id.iter().any(u8::is_ascii_alphanumeric), "{id:?}");

@@ -18,9 +18,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::guest::{Guest, read, write};
 
 /// Descriptors of a slot's indirect table.
-const TABLE: u64 = 64;
+const TABLE: u16 = 64;
 /// Bytes of a slot beside its data: header, ranges, table, status.
-const SLOT: u64 = 16 + 512 + 16 * TABLE + 16;
+const SLOT: u64 = 16 + 512 + 16 * TABLE as u64 + 16;
 /// What a status byte is before it is answered.
 pub(crate) const UNANSWERED: u8 = 0xee;
 
@@ -81,9 +81,10 @@ pub(crate) struct Done {
     pub(crate) status: u8,
     /// Length in the used element.
     pub(crate) used_len: u32,
+    /// Its slot: below the depth, and nobody else's while it was out.
+    pub(crate) slot: usize,
     data: u64,
     data_in: u32,
-    slot: usize,
     table_len: u32,
 }
 
@@ -142,7 +143,7 @@ impl BlkQueue {
                 header: at,
                 extra: at + 16,
                 table: at + 16 + 512,
-                status: at + 16 + 512 + 16 * TABLE,
+                status: at + 16 + 512 + 16 * TABLE as u64,
                 data,
             });
         }
@@ -164,8 +165,8 @@ impl BlkQueue {
             next_token: 0,
             used_seen: 0,
             kicked_at: 0,
-            readable: Vec::with_capacity(TABLE as usize),
-            writable: Vec::with_capacity(TABLE as usize),
+            readable: Vec::with_capacity(usize::from(TABLE)),
+            writable: Vec::with_capacity(usize::from(TABLE)),
         }
     }
 
@@ -265,7 +266,7 @@ impl BlkQueue {
             return self.driver.build(&self.readable, &self.writable);
         }
         let count = self.readable.len() + self.writable.len();
-        assert!(count as u64 <= TABLE, "the indirect table is too small");
+        assert!(count <= usize::from(TABLE), "the indirect table is too small");
         let len = u32::try_from(16 * count).expect("short");
         let head = self.driver.build(&[(table, len)], &[])?;
         let flagged = Descriptor { addr: table, len, flags: INDIRECT, next: 0 };

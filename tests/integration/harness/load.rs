@@ -186,7 +186,7 @@ impl Load {
             }
         };
         if let Err(mismatch) = verdict {
-            panic!("{kind:?} of {sectors} at {sector}: {mismatch:?}");
+            panic!("{kind:?} of {sectors} at {sector}: {mismatch}");
         }
     }
 
@@ -215,19 +215,6 @@ impl Load {
         assert!(self.out.is_empty());
     }
 
-    /// The guest has reset the device: what was out may have happened or not.
-    pub(crate) fn forget(&mut self) {
-        for (_, out) in std::mem::take(&mut self.out) {
-            let Out { sector, sectors, effect, .. } = out;
-            match effect {
-                Effect::None => {}
-                Effect::Read => drop(self.shadow.end_read(sector, sectors, None)),
-                Effect::Write(version) => self.shadow.end_write(sector, sectors, version, false),
-                Effect::Zero | Effect::Discard => self.shadow.end_zero(sector, sectors, false),
-            }
-        }
-    }
-
     /// Reads the whole disk and compares.
     pub(crate) fn read_back(&mut self, queue: &mut BlkQueue) {
         let step = 64.min(self.mix.sectors);
@@ -237,7 +224,7 @@ impl Load {
             let done = queue.run(RequestType::In, sector, Payload::None, bytes);
             assert_eq!(done.status, 0, "reading back at {sector}");
             if let Err(mismatch) = self.shadow.verify(sector, &queue.data(&done)) {
-                panic!("reading back: {mismatch:?}");
+                panic!("reading back: {mismatch}");
             }
         }
     }

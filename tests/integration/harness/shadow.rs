@@ -8,6 +8,7 @@
 //! that is busy.
 
 use std::collections::HashMap;
+use std::fmt;
 
 /// Bytes of a sector.
 pub(crate) const SECTOR: usize = 512;
@@ -18,9 +19,20 @@ const ZERO: u32 = 0;
 /// What went wrong where.
 #[derive(Clone, Debug)]
 pub(crate) struct Mismatch {
-    pub(crate) sector: u64,
-    pub(crate) expected: Vec<u32>,
-    pub(crate) found: Option<u32>,
+    sector: u64,
+    expected: Vec<u32>,
+    found: Option<u32>,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mismatch { sector, expected, found } = self;
+        write!(f, "sector {sector} should hold one of the versions {expected:?} and ")?;
+        match found {
+            Some(version) => write!(f, "holds {version}"),
+            None => write!(f, "holds no version as a whole"),
+        }
+    }
 }
 
 /// See the module.
