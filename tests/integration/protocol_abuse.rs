@@ -17,7 +17,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::harness::blk_queue::Payload;
-use crate::harness::front_end::{FrontEnd, Shape, connect};
+use crate::harness::front_end::{FrontEnd, Shape, connect, hang_up};
 use crate::harness::random::Random;
 use crate::harness::sim_daemon::{Daemon, Setup, open_files};
 
@@ -89,6 +89,12 @@ impl Rude {
                 }
             }
         }
+    }
+}
+
+impl Drop for Rude {
+    fn drop(&mut self) {
+        hang_up(&self.stream);
     }
 }
 
@@ -559,6 +565,27 @@ fn unshared_memory_is_told_with_what_to_add() {
     while !daemon.log().contains("share=on") {
         assert!(Instant::now() < until, "no hint in:\n{}", daemon.log());
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A socket among them could be the front-end's own end of the connection,
+/// which would then outlive it.
+#[test]
+fn only_eventfds_are_taken_for_events() {
+    let daemon = Daemon::start(&Setup::default());
+    let mut rude = Rude::new(&daemon);
+    rude.stream.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    rude.introduce();
+    let event = EventFd::new(EFD_NONBLOCK).expect("eventfd");
+    let file = memfd::sealed(c"no eventfd", 4096).expect("memfd");
+    let own = rude.stream.as_raw_fd();
+    for request in [Req::SET_VRING_CALL, Req::SET_VRING_ERR] {
+        for (fd, refused) in [(own, 1), (file.as_raw_fd(), 1), (event.as_raw_fd(), 0)] {
+            rude.with_fds(request, &words(&[0]), &[fd]);
+            let mut reply = [0; 20];
+            rude.stream.read_exact(&mut reply).expect("an acknowledgement");
+            assert_eq!(reply[12..], u64::to_le_bytes(refused), "{request:?}");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! is `raw`.
 
 use std::fs::File;
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -78,6 +79,8 @@ pub(crate) struct FrontEnd {
     socket: PathBuf,
     shape: Shape,
     connection: Option<Frontend>,
+    /// The same socket, to hang up with.
+    stream: Option<UnixStream>,
     pub(crate) guest: Guest,
     pub(crate) queues: Vec<BlkQueue>,
     /// Negotiated virtio features.
@@ -100,6 +103,7 @@ impl FrontEnd {
             socket: socket.to_owned(),
             shape,
             connection: None,
+            stream: None,
             guest,
             queues,
             features: 0,
@@ -134,6 +138,7 @@ impl FrontEnd {
     /// Connects and negotiates; no ring is started.
     pub(crate) fn attach(&mut self) {
         let stream = connect(&self.socket);
+        self.stream = Some(stream.try_clone().expect("dup"));
         let mut vhost = Frontend::from_stream(stream, u64::from(self.shape.queues));
         vhost.set_owner().expect("SET_OWNER");
         let offered = vhost.get_features().expect("GET_FEATURES");
@@ -223,6 +228,9 @@ impl FrontEnd {
     /// Goes away without a word.
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
+        if let Some(stream) = self.stream.take() {
+            hang_up(&stream);
+        }
     }
 
     /// What a guest's reset does: rings stopped (their bases returned), the
@@ -246,6 +254,19 @@ impl FrontEnd {
     pub(crate) fn ring_failed(&self, index: usize) -> bool {
         self.queues[index].err.read().is_ok()
     }
+}
+
+impl Drop for FrontEnd {
+    fn drop(&mut self) {
+        self.disconnect();
+    }
+}
+
+/// Ends a connection for good. To close it is not enough here: a process that
+/// another test is just starting may hold a copy of the descriptor.
+pub(crate) fn hang_up(stream: &UnixStream) {
+    // Fails if the other side was faster.
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 /// Where a ring is, as SET_VRING_ADDR says it.
