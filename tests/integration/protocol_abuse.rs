@@ -453,9 +453,14 @@ fn whatever_a_front_end_does_the_next_one_is_served() {
 #[test]
 fn a_front_end_that_is_not_understood_is_dropped() {
     let daemon = Daemon::start(&Setup::default());
-    for what in
-        ["garbage", "another protocol version", "request 2^32-1", "a size of four gigabytes"]
-    {
+    for what in [
+        "garbage",
+        "another protocol version",
+        "request 2^32-1",
+        "a size of four gigabytes",
+        "features that were not offered",
+        "protocol features that were not offered",
+    ] {
         let (_, abuse) = ABUSES.iter().find(|(name, _)| *name == what).expect("listed");
         let mut rude = Rude::new(&daemon);
         abuse(&mut rude);

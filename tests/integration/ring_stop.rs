@@ -52,7 +52,9 @@ fn first_byte(front_end: &mut FrontEnd, sector: u64) -> u8 {
 fn stop_all(front_end: &mut FrontEnd) -> (Vec<u16>, Duration) {
     let begun = Instant::now();
     let bases = (0..2).map(|index| front_end.stop_ring(index)).collect();
-    (bases, begun.elapsed())
+    let took = begun.elapsed();
+    println!("stop: {took:?}");
+    (bases, took)
 }
 
 #[test]
@@ -143,6 +145,7 @@ fn reboot(break_paths: impl Fn(&mut Daemon), bound: Duration) {
         let begun = Instant::now();
         front_end.reboot();
         let took = begun.elapsed();
+        println!("reboot: {took:?} without {without:?}");
         assert!(took < bound, "{took:?} without {without:?}");
         daemon.plug_all();
         submit(&mut front_end, 5);
@@ -167,13 +170,15 @@ fn a_guest_reboots_with_one_path_hung() {
     reboot(|daemon| daemon.hang(0), AFTER_TIMEOUT);
 }
 
+/// Nobody knows that the second path hangs before it was tried: one timeout
+/// each.
 #[test]
 fn a_guest_reboots_with_all_paths_hung() {
     let all = |daemon: &mut Daemon| {
         daemon.hang(0);
         daemon.hang(1);
     };
-    reboot(all, AFTER_TIMEOUT);
+    reboot(all, Duration::from_secs(2 * COMMAND_TIMEOUT + 2));
 }
 
 #[test]
@@ -183,6 +188,7 @@ fn sigterm_with_all_paths_cut_ends_within_a_second() {
     daemon.cut_all();
     submit(&mut front_end, 6);
     let (status, took) = daemon.terminate();
+    println!("SIGTERM: {took:?}");
     assert!(status.success(), "{status}");
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
@@ -195,6 +201,7 @@ fn sigterm_with_a_path_hung_waits_for_the_kernel() {
     daemon.hang(0);
     submit(&mut front_end, 7);
     let (_, took) = daemon.terminate();
+    println!("SIGTERM with a path hung: {took:?}");
     assert!(took < AFTER_TIMEOUT, "{took:?}");
 }
 
