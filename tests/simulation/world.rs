@@ -6,31 +6,33 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use vhost_mpath::guest::buffer::Buffer;
-use vhost_mpath::guest::copy;
 use vhost_mpath::io::{
-    Blocks, Command, Completion, Extent, Identity, Lba, Limits, Op, Outcome, Request, Time,
-    total_len,
+    Blocks, Completion, Extent, Identity, Lba, Limits, Op, Outcome, Request, Time,
 };
 use vhost_mpath::mpath::checker::{Checker, CheckerKind, Step, Verdict};
+use vhost_mpath::mpath::classify::PathVerdict;
 use vhost_mpath::mpath::effect::{Change, Effect, Effects};
-use vhost_mpath::mpath::event::{Event, IoReason};
+use vhost_mpath::mpath::event::{Event, IoReason, IoReport};
 use vhost_mpath::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
 use vhost_mpath::mpath::snapshot::{PathId, PathTable, Queueing, SelectorKind};
 use vhost_mpath::mpath::{Multipath, NewPath};
-use vhost_mpath::passthrough_scsi::{Issued, Rejected};
 use vhost_mpath::queue::Stop;
-use vhost_mpath::queue::dispatch::{Cookie, Dispatcher, End, Issue, Report, Settings};
+use vhost_mpath::queue::dispatch::{Cookie, Dispatcher, End, Report, Settings};
 use vhost_mpath::scsi::capacity::Capacity;
-use vhost_mpath::scsi::cdb::{Cdb, Payload};
+use vhost_mpath::scsi::cdb::Cdb;
 use vhost_mpath::scsi::sense::{Key, SenseCode};
 use vhost_mpath::scsi::status::{HostByte, Status};
-use vhost_mpath::scsi::{unmap, vpd};
-use vhost_mpath::sim::{Array, CutMode, Done, Fault, LuConfig, MemoryMedium, NexusId, Task};
+use vhost_mpath::scsi::vpd;
+use vhost_mpath::sim::Task;
+use vhost_mpath::sim::{Array, CutMode, Done, Fault, LuConfig, MemoryMedium, NexusId};
 
+use crate::durable::{Cached, Dirty};
+use crate::engine_laws::EngineLaws;
 use crate::random::Random;
 use crate::shadow::Shadow;
+use crate::wire::{OnPath, Purpose, ToArray, Wire};
 
-const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 512;
 const BLOCKS: u64 = 256;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 const SUSPECT_AFTER: Duration = Duration::from_secs(1);
@@ -90,14 +92,6 @@ enum Message {
     Retire(PathId),
 }
 
-/// Whose task it is.
-#[derive(Debug)]
-enum Purpose {
-    Guest { cookie: Cookie, key: u64 },
-    Check { path: PathId, check: u32, checker: Checker },
-    Prove { path: PathId, proof: u32, step: u8, tries: u8, wwid: Option<String> },
-}
-
 /// A guest request that has not ended.
 #[derive(Debug)]
 struct Pending {
@@ -106,16 +100,6 @@ struct Pending {
     writes: Vec<u64>,
     /// Blocks to compare for a read.
     extent: Extent,
-}
-
-/// What the paths saw, shared with the `Issue` side.
-#[derive(Debug, Default)]
-struct Wire {
-    tasks: BTreeMap<u64, Purpose>,
-    /// Guest commands on paths: key → (path, epoch-independent identity, issue time).
-    on_path: BTreeMap<u64, (PathId, Op, usize, Time)>,
-    next_tag: u64,
-    issued: u64,
 }
 
 struct World {
@@ -127,6 +111,8 @@ struct World {
     map: Multipath,
     core: Dispatcher,
     wire: RefCell<Wire>,
+    laws: EngineLaws,
+    dirty: Dirty,
     nexus_of: BTreeMap<PathId, NexusId>,
     names: BTreeMap<PathId, String>,
     leaving: BTreeSet<PathId>,
@@ -147,69 +133,8 @@ struct World {
     limits: Limits,
 }
 
-/// The queue thread's side of the wire.
-struct ToArray<'a> {
-    array: &'a mut Array,
-    wire: &'a RefCell<Wire>,
-    nexus_of: &'a BTreeMap<PathId, NexusId>,
-    table: std::sync::Arc<PathTable>,
-    now: Time,
-    room: usize,
-}
-
-impl Issue for ToArray<'_> {
-    fn issue(&mut self, path: PathId, cookie: Cookie, c: &Command<'_>) -> Result<Issued, Rejected> {
-        let mut wire = self.wire.borrow_mut();
-        let on_this = wire.on_path.values().filter(|w| w.0 == path).count();
-        if on_this >= self.room {
-            return Err(Rejected);
-        }
-        // Nothing is issued on a path the table in force does not name.
-        let view = self.table.groups.iter().flat_map(|g| &g.paths).find(|p| p.id == path);
-        assert!(view.is_some(), "issue on {path}, which is not in use");
-        // Never in two places: data segments identify a transfer.
-        let address = c.data.first().map_or(0, |s| s.addr);
-        if matches!(c.op, Op::Read(_)) {
-            let twice = wire.on_path.values().any(|w| w.2 == address && w.1 == c.op);
-            assert!(!twice, "{:?} is on two paths", c.op);
-        }
-        if let Op::Read(e) | Op::Write { extent: e, .. } = c.op {
-            assert_eq!(total_len(c.data), usize::try_from(e.blocks.0).unwrap() * BLOCK);
-        }
-        let (cdb, payload) = Cdb::from_op(&c.op, c.extents).expect("encodable");
-        let mut data_out = Vec::new();
-        let mut data_in_max = 0;
-        match payload {
-            Payload::In => data_in_max = total_len(c.data),
-            Payload::Out => {
-                data_out.resize(total_len(c.data), 0);
-                copy::copy_in(c.data, 0, &mut data_out);
-            }
-            Payload::UnmapList => unmap::encode(c.extents, &mut data_out).expect("fits"),
-            Payload::ZeroBlock => data_out.resize(BLOCK, 0),
-            Payload::None => {}
-        }
-        let tag = wire.next_tag;
-        wire.next_tag += 1;
-        wire.issued += 1;
-        wire.on_path.insert(tag, (path, c.op, address, self.now));
-        wire.tasks.insert(tag, Purpose::Guest { cookie, key: tag });
-        let nexus = self.nexus_of[&path];
-        let timeout = c.timeout;
-        GUEST_DATA.with_borrow_mut(|d| d.insert(tag, c.data.to_vec()));
-        self.array.submit(self.now, Task { nexus, tag, cdb, data_out, data_in_max, timeout });
-        Ok(Issued::Pending)
-    }
-}
-
-thread_local! {
-    /// Where the data of a guest read goes when it arrives.
-    static GUEST_DATA: RefCell<HashMap<u64, Vec<vhost_mpath::io::Segment>>> = RefCell::default();
-}
-
 impl World {
     fn new(seed: u64) -> World {
-        GUEST_DATA.with_borrow_mut(HashMap::clear);
         let mut random = Random::new(seed);
         let config = LuConfig {
             block_size: u32::try_from(BLOCK).unwrap(),
@@ -218,7 +143,8 @@ impl World {
             max_transfer_blocks: random.pick(&[0, 8, 24]),
             max_unmap_blocks: 24,
             max_unmap_descriptors: 2,
-            max_write_same_blocks: 16,
+            // Refused with 05/24 where it is less than the limit below.
+            max_write_same_blocks: random.pick(&[16, 16, 4]),
             ..LuConfig::default()
         };
         let limits = Limits {
@@ -245,7 +171,10 @@ impl World {
             ]),
             ..Policy::default()
         };
-        let array = Array::new(config, Box::new(MemoryMedium::new(BLOCKS * BLOCK as u64)));
+        let dirty = Dirty::new(usize::try_from(BLOCKS).unwrap());
+        let medium = MemoryMedium::new(BLOCKS * BLOCK as u64);
+        let medium = Cached { medium, dirty: dirty.clone() };
+        let array = Array::new(config, Box::new(medium));
         let identity = Identity {
             wwid: "3600000000073696d0000000000000001".to_owned(),
             capacity: Blocks(BLOCKS),
@@ -272,7 +201,9 @@ impl World {
             array,
             map: Multipath::new(identity, policy),
             core: Dispatcher::new(settings, std::sync::Arc::new(empty)),
-            wire: RefCell::default(),
+            wire: RefCell::new(Wire::new(Random::new(seed ^ 0xa11c_e000))),
+            laws: EngineLaws::default(),
+            dirty,
             nexus_of: BTreeMap::new(),
             names: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -407,6 +338,7 @@ impl World {
             wire: &self.wire,
             nexus_of: &self.nexus_of,
             table: std::sync::Arc::clone(self.core.table()),
+            limits: self.limits,
             now: self.now,
             room: 8,
         };
@@ -418,6 +350,10 @@ impl World {
         for report in reports {
             busy = true;
             if let Report::Path(report) = report {
+                // The control thread's inlet may be full.
+                if self.random.one_in(10) {
+                    continue;
+                }
                 self.totals.hung += u64::from(matches!(report.reason, IoReason::Hung { .. }));
                 self.post(Message::ToEngine(Event::Io(report)));
             }
@@ -431,6 +367,7 @@ impl World {
             if self.core.in_flight(path) == 0 {
                 self.leaving.remove(&path);
                 let nexus = self.nexus_of.remove(&path).unwrap();
+                self.laws.leaves(path);
                 self.names.remove(&path);
                 self.array.remove_nexus(self.now, nexus);
                 self.map.retired(path);
@@ -444,9 +381,9 @@ impl World {
     /// until the engine has decided about it.
     fn no_one_enters_a_hung_path(&self) {
         let wire = self.wire.borrow();
-        for (path, ..) in wire.on_path.values() {
-            let mut times: Vec<Time> =
-                wire.on_path.values().filter(|w| w.0 == *path).map(|w| w.3).collect();
+        for OnPath { path, .. } in wire.on_path.values() {
+            let on_this = wire.on_path.values().filter(|w| w.path == *path);
+            let mut times: Vec<Time> = on_this.map(|w| w.issued).collect();
             times.sort_unstable();
             let hung = times.iter().any(|t| *t + SUSPECT_AFTER <= self.now);
             let entered_now = times.last() == Some(&self.now) && hung;
@@ -473,6 +410,9 @@ impl World {
         let good = outcome == Outcome::Good;
         self.totals.errors += u64::from(!good);
         self.allowed(&outcome);
+        if good {
+            self.is_durable(request, p.start);
+        }
         for handle in p.writes {
             self.shadow.end(self.moment, handle, good);
         }
@@ -490,6 +430,23 @@ impl World {
         self.free_heads.push(head);
     }
 
+    /// Law 9: what is flushed, or was to be durable, survives a power failure,
+    /// unless something else was written to the block meanwhile.
+    fn is_durable(&self, request: &Request, start: u64) {
+        let blocks = match request.op {
+            Some(Op::Flush) => 0..BLOCKS,
+            Some(Op::Write { extent, fua: true }) => extent.lba.0..extent.end().unwrap().0,
+            Some(Op::WriteZeroes { extent, .. }) if request.durable => {
+                extent.lba.0..extent.end().unwrap().0
+            }
+            _ => return,
+        };
+        for block in blocks.map(|b| usize::try_from(b).unwrap()) {
+            let lost = self.dirty.is(block) && self.shadow.settled(block, start);
+            assert!(!lost, "block {block} is not durable after {:?}", request.op);
+        }
+    }
+
     /// Whether the guest may be told this.
     fn allowed(&self, outcome: &Outcome) {
         match outcome {
@@ -502,6 +459,7 @@ impl World {
                     "an error while queueing"
                 );
             }
+            Outcome::Host(libc::ENODATA) => assert!(self.medium_errors),
             Outcome::Lu { status: Status::CHECK_CONDITION, sense } => {
                 // An aborted command is the LU's word once the paths left have been
                 // asked twice and had nothing better to say.
@@ -517,12 +475,26 @@ impl World {
     // --- control thread ---------------------------------------------------------
 
     fn engine(&mut self, event: Event) {
+        self.moment += 1;
+        match &event {
+            Event::Io(IoReport { path, reason: IoReason::Judged { verdict, .. }, .. })
+                if *verdict == PathVerdict::Doubt =>
+            {
+                self.laws.doubted(self.moment, *path);
+            }
+            Event::Proven { path, proof, identity: Ok(found) } if found == self.map.identity() => {
+                self.laws.proof_succeeds(*path, *proof);
+            }
+            _ => {}
+        }
         let mut fx = Effects::new();
         self.map.handle(self.now, event, &mut fx);
         self.carry_out(fx);
     }
 
     fn carry_out(&mut self, fx: Effects) {
+        self.moment += 1;
+        self.laws.check(self.moment, &self.map);
         for effect in fx {
             match effect {
                 Effect::Publish(table) => self.post(Message::Table(table)),
@@ -533,6 +505,7 @@ impl World {
                     self.probe(path, purpose, Cdb::test_unit_ready(), 0);
                 }
                 Effect::Prove { path, proof } => {
+                    self.laws.proof_begins(self.moment, path, proof);
                     let purpose = Purpose::Prove { path, proof, step: 0, tries: 5, wwid: None };
                     let cdb = Cdb::inquiry(Some(vpd::IDENTIFICATION), 252);
                     self.probe(path, purpose, cdb, 252);
@@ -549,8 +522,7 @@ impl World {
         let Some(&nexus) = self.nexus_of.get(&path) else { return };
         let tag = {
             let mut wire = self.wire.borrow_mut();
-            let tag = wire.next_tag;
-            wire.next_tag += 1;
+            let tag = wire.tag();
             wire.tasks.insert(tag, purpose);
             tag
         };
@@ -584,12 +556,12 @@ impl World {
 
     fn command_done(&mut self, done: &Done, cookie: Cookie, key: u64) {
         self.moment += 1;
-        self.wire.borrow_mut().on_path.remove(&key);
-        let data = GUEST_DATA.with_borrow_mut(|d| d.remove(&key)).unwrap_or_default();
-        copy::copy_out(&data, 0, &done.data_in);
-        let retry = !matches!(done.completion, Completion::Good);
+        let table = std::sync::Arc::clone(self.core.table());
+        let completion =
+            self.wire.borrow_mut().take_off(key, done.completion, &done.data_in, &table);
+        let retry = !matches!(completion, Completion::Good);
         self.totals.retries += u64::from(retry);
-        self.core.complete(self.now, cookie, &done.completion);
+        self.core.complete(self.now, cookie, &completion);
     }
 
     fn proof_step(
@@ -745,12 +717,28 @@ impl World {
         let mut fx = Effects::new();
         match self.map.add_path(self.now, new, &mut fx) {
             Ok(id) => {
+                // Law 10: the old path's last command is back, and it is closed.
+                let used = self.nexus_of.keys().any(|old| old.slot == id.slot);
+                assert!(!used, "slot {} is used again too early", id.slot);
+                self.laws.joins(self.moment, id);
                 self.nexus_of.insert(id, nexus);
                 self.names.insert(id, name);
             }
             Err(_) => self.array.remove_nexus(self.now, nexus),
         }
         self.carry_out(fx);
+    }
+
+    /// The path that is about to join takes less than the others.
+    fn shrink_limits(&mut self) {
+        if !self.random.one_in(3) {
+            return;
+        }
+        let l = &mut self.limits;
+        l.max_transfer = Blocks((l.max_transfer.0 / 2).max(3));
+        l.max_segments = (l.max_segments / 2).max(2);
+        l.fua &= !self.random.one_in(3);
+        self.core.set_limits(*l);
     }
 
     fn fault(&mut self) {
@@ -795,6 +783,7 @@ impl World {
             }
             9 => {
                 if self.nexus_of.len() < 4 {
+                    self.shrink_limits();
                     self.add_path();
                 }
                 return;
@@ -821,6 +810,7 @@ impl World {
     }
 
     fn end_of_faults(&mut self) {
+        self.wire.borrow_mut().calm = true;
         for (id, nexus) in self.nexus_of.clone() {
             self.array.inject(self.now, nexus, Fault::Plug);
             self.array.inject(self.now, nexus, Fault::Delay(Duration::ZERO));
