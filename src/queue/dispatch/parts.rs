@@ -3,8 +3,8 @@
 use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
-use super::Progress;
 use super::cut::skip_bytes;
+use super::judge::Progress;
 use crate::io::{Blocks, Extent, Lba, Op, Outcome, Segment, Time};
 use crate::mpath::snapshot::PathId;
 
