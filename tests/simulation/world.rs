@@ -323,7 +323,11 @@ impl World {
     }
 
     fn post(&mut self, message: Message) {
-        let most = if self.random.one_in(10) { 50 } else { 2 };
+        let most = match self.random.below(100) {
+            0 => 3000, // the other thread is at something else
+            1..=10 => 50,
+            _ => 2,
+        };
         let delay = self.random.duration(Duration::from_millis(most));
         self.mails += 1;
         // Mail keeps its order, as in the daemon.
