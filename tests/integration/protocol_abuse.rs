@@ -43,8 +43,14 @@ struct Rude {
 impl Rude {
     fn new(daemon: &Daemon) -> Rude {
         let stream = connect(&daemon.socket());
-        stream.set_read_timeout(Some(Duration::from_millis(20))).expect("timeout");
-        Rude { stream }
+        let rude = Rude { stream };
+        rude.patience(BRIEFLY);
+        rude
+    }
+
+    /// How long to wait for an answer.
+    fn patience(&self, limit: Duration) {
+        self.stream.set_read_timeout(Some(limit)).expect("timeout");
     }
 
     /// Errors are the daemon's way of saying goodbye.
@@ -63,6 +69,8 @@ impl Rude {
 
     /// Owner, features and protocol features as they should be.
     fn introduce(&mut self) {
+        // Answers that must come are waited for, also on a busy machine.
+        self.patience(Duration::from_secs(10));
         self.bytes(&message(Req::SET_OWNER as u32, VERSION, &[]));
         self.bytes(&message(Req::GET_FEATURES as u32, VERSION, &[]));
         let mut reply = [0; 20];
@@ -74,6 +82,7 @@ impl Rude {
         self.bytes(&message(Req::SET_PROTOCOL_FEATURES as u32, VERSION, &protocol));
         let features: u64 = 1 << 32 | 1 << 30 | 1 << 29;
         self.bytes(&message(Req::SET_FEATURES as u32, VERSION, &features.to_le_bytes()));
+        self.patience(BRIEFLY);
     }
 
     /// Reads what comes back, for a moment; whether the connection has ended.
@@ -119,6 +128,9 @@ fn slot(region: [u64; 4]) -> Vec<u8> {
     body.extend(words(&region));
     body
 }
+
+/// Long enough to see what comes of abuse.
+const BRIEFLY: Duration = Duration::from_millis(20);
 
 const MIB: u64 = 1 << 20;
 const USER: u64 = 0x7f00_0000_0000;
