@@ -71,8 +71,9 @@ pub struct Settings {
 pub enum End {
     /// With an outcome, to be answered.
     Finished(Outcome),
-    /// Unanswered, by [`Stop::Suspend`] or [`Stop::Discard`]: stays marked in
-    /// the in-flight area.
+    /// Unanswered, by [`Stop::Suspend`](crate::queue::Stop::Suspend) or
+    /// [`Stop::Discard`](crate::queue::Stop::Discard): stays marked in the
+    /// in-flight area.
     Abandoned,
 }
 

@@ -18,6 +18,7 @@ use vhost_user_backend::VhostUserBackend;
 
 use super::{Session, SessionError};
 use crate::guest::inflight::{self, InflightArea};
+use crate::guest::ring::MAX_RING_SIZE;
 use crate::vhost_user::Extras;
 use crate::vhost_user::memory::{self, MAX_SLOTS};
 use crate::vhost_user::vring::{Addresses, event};
@@ -54,7 +55,10 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         area: &VhostUserInflight,
     ) -> std::result::Result<(VhostUserInflight, File), SessionError> {
         self.check_area(area)?;
-        let (queues, size) = (area.num_queues, area.queue_size);
+        // For the longest ring, not the size asked for: QEMU asks with its queue-size and then lets the guest
+        // choose a longer ring (`inflight::ring_size_of`).
+        let longest = u16::try_from(self.device.max_queue_size()).unwrap_or(MAX_RING_SIZE);
+        let (queues, size) = (area.num_queues, longest.max(area.queue_size));
         let file = inflight::create(queues, size)?;
         self.device.area_made();
         Ok((VhostUserInflight::new(inflight::area_size(queues, size), 0, queues, size), file))
