@@ -6,23 +6,13 @@
 use std::time::Duration;
 
 use super::Dispatcher;
+use super::cut::Progress;
 use super::parts::{PartIndex, Place};
 use crate::io::{Blocks, Completion, Op, Outcome, Time};
 use crate::mpath::classify::{self, Disposition, Executed, Next, PathVerdict};
 use crate::mpath::snapshot::PathId;
 use crate::scsi::sense::{Key, Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
-
-/// What a short transfer achieved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Nothing that counts.
-    None,
-    /// Some blocks; the part is about the rest now.
-    Some,
-    /// Everything.
-    All,
-}
 
 impl Dispatcher {
     pub(super) fn judge(

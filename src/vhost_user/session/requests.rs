@@ -21,7 +21,7 @@ use crate::guest::inflight::{self, InflightArea};
 use crate::guest::ring::MAX_RING_SIZE;
 use crate::vhost_user::Extras;
 use crate::vhost_user::memory::{self, MAX_SLOTS};
-use crate::vhost_user::vring::{Addresses, descriptor};
+use crate::vhost_user::vring::{Addresses, event};
 
 impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
     /// Keeps the reason of a refusal; the crate only wants to know that.
@@ -116,10 +116,11 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         file: Option<File>,
     ) -> std::result::Result<(), SessionError> {
         let at = self.at(index)?;
+        let call = event(file).map_err(|()| SessionError::NotAnEventfd(at))?;
         if self.vrings[at].running {
-            self.host.set_call(super::ring_index(at), descriptor(file));
+            self.host.set_call(super::ring_index(at), call);
         } else {
-            self.vrings[at].call = descriptor(file);
+            self.vrings[at].call = call;
         }
         Ok(())
     }
@@ -210,10 +211,11 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> VhostUserBackendReqHandlerMut fo
     /// A running ring keeps the one it has until it stops: front-ends set it
     /// before the start.
     fn set_vring_err(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let result = self.at_rest(u32::from(index));
-        let at = self.answer(result)?;
-        self.vrings[at].err = descriptor(fd);
-        Ok(())
+        let result = self.at_rest(u32::from(index)).and_then(|at| {
+            self.vrings[at].err = event(fd).map_err(|()| SessionError::NotAnEventfd(at))?;
+            Ok(())
+        });
+        self.answer(result)
     }
 
     fn get_protocol_features(&mut self) -> Result<Protocol> {
