@@ -11,8 +11,11 @@ daemon_build() {
     have "$VHOST_MPATH" || die "VHOST_MPATH=$VHOST_MPATH is not there"
     return 0
   fi
-  step "building the daemon (cargo build --release)"
-  (cd "$REPO" && "${CARGO:-cargo}" build --release --locked --quiet --bin vhost-mpath) || die "the build failed"
+  step "building the daemon (cargo build --release; minutes the first time)"
+  # On a terminal cargo shows how far it is.
+  local quiet=--quiet
+  [ ! -t 2 ] || quiet=
+  (cd "$REPO" && "${CARGO:-cargo}" build --release --locked ${quiet:+"$quiet"} --bin vhost-mpath) || die "the build failed"
   VHOST_MPATH=${CARGO_TARGET_DIR:-$REPO/target}/release/vhost-mpath
 }
 

@@ -172,3 +172,14 @@ require_rust() {
   die "building needs Rust 1.$RUST_AT_LEAST or newer; here is $found and the distribution has nothing newer" \
     "Install it with rustup (https://rustup.rs): curl --proto '=https' -sSf https://sh.rustup.rs | sh"
 }
+
+# require_rust_tool fmt|clippy: what Debian packs apart from its toolchain.
+require_rust_tool() {
+  case $1:$(dpkg-query -S "$(command -v rustc)" 2>/dev/null) in
+    fmt:rustc:*) require_packages rustfmt ;;
+    fmt:rustc-web:*) require_packages rustfmt-web ;;
+    clippy:rustc:*) require_packages rust-clippy ;;
+    clippy:rustc-web:*) require_packages rust-web-clippy ;;
+    *) return 1 ;;
+  esac
+}
