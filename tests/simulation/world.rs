@@ -124,6 +124,8 @@ struct World {
     leaving: BTreeSet<PathId>,
     mail: BTreeMap<(Time, u64), Message>,
     mails: u64,
+    last_to_engine: Time,
+    last_to_queue: Time,
     pending: HashMap<u16, Pending>,
     free_heads: Vec<u16>,
     shadow: Shadow,
@@ -218,6 +220,8 @@ impl World {
             leaving: BTreeSet::new(),
             mail: BTreeMap::new(),
             mails: 0,
+            last_to_engine: Time::default(),
+            last_to_queue: Time::default(),
             pending: HashMap::new(),
             free_heads: (0..depth).collect(),
             shadow: Shadow::new(usize::try_from(BLOCKS).unwrap()),
@@ -330,9 +334,13 @@ impl World {
         };
         let delay = self.random.duration(Duration::from_millis(most));
         self.mails += 1;
-        // Mail keeps its order, as in the daemon.
-        let last = self.mail.keys().next_back().map_or(self.now, |k| k.0);
-        let at = (self.now + delay).max(last);
+        // Mail keeps its order in each direction, as in the daemon.
+        let last = match message {
+            Message::ToEngine(_) => &mut self.last_to_engine,
+            Message::Table(_) | Message::Retire(_) => &mut self.last_to_queue,
+        };
+        let at = (self.now + delay).max(*last);
+        *last = at;
         self.mail.insert((at, self.mails), message);
     }
 
