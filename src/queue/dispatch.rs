@@ -428,16 +428,12 @@ impl Dispatcher {
         paths: &mut impl Issue,
     ) -> bool {
         let part = &self.parts[index];
-        let Some(running) = self.running[part.request as usize].as_mut() else { return true };
+        let Some(running) = self.running[part.request as usize].as_ref() else { return true };
+        let timeout = self.timeout_for(running.request.tag.ring, now);
         let data: &[Segment] = if part.whole { &running.request.data } else { &part.data };
         let extents: &[Extent] = if part.whole { &running.request.extents } else { &part.extents };
-        let command = Command {
-            op: part.op,
-            data,
-            extents,
-            passthrough: part.passthrough,
-            timeout: self.settings.command_timeout,
-        };
+        let command =
+            Command { op: part.op, data, extents, passthrough: part.passthrough, timeout };
         let cookie = self.parts.cookie(index);
         match paths.issue(id, cookie, &command) {
             Err(Rejected) => {
@@ -445,13 +441,19 @@ impl Dispatcher {
                 false
             }
             Ok(issued) => {
-                running.tries += 1;
+                self.count_try(index);
                 self.paths.put_on(&mut self.parts, index, id, epoch, now);
                 if let Issued::Done(completion) = issued {
                     self.complete(now, cookie, &completion);
                 }
                 true
             }
+        }
+    }
+
+    fn count_try(&mut self, index: PartIndex) {
+        if let Some(running) = self.running[self.parts[index].request as usize].as_mut() {
+            running.tries += 1;
         }
     }
 

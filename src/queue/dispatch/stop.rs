@@ -1,17 +1,24 @@
 //! Stopping a ring: what waits ends, what is on a path is awaited.
 
+use std::time::Duration;
+
 use super::parts::{PartIndex, Parts};
 use super::{Dispatcher, Failure, Running};
-use crate::io::Outcome;
+use crate::io::{Outcome, Time};
 use crate::queue::Stop;
 
 /// How a request fails whose ring stops before any path took it.
 pub(super) const STOPPED: Failure = (Outcome::Stopped, "ring-stopped", None);
 
+/// No command is given less time than this.
+const SHORTEST: Duration = Duration::from_millis(100);
+
 /// A ring that is being stopped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stopping {
     how: Stop,
+    /// By when the commands still issued must be back.
+    until: Time,
     /// The deadline has passed.
     overdue: bool,
 }
@@ -30,9 +37,12 @@ impl Stopping {
 
 impl Dispatcher {
     /// Begins to stop a ring: nothing of it is held any more. The ring may be
-    /// given back when [`Dispatcher::outstanding`] is zero.
-    pub fn stop_ring(&mut self, ring: u16, how: Stop) {
-        let stopping = Stopping { how, overdue: false };
+    /// given back when [`Dispatcher::outstanding`] is zero. What is still
+    /// issued for it (a retry, the rest of a long request) is given no more
+    /// time than there is until `until`, so that one stop takes one command
+    /// timeout, however many paths hang.
+    pub fn stop_ring(&mut self, ring: u16, how: Stop, until: Time) {
+        let stopping = Stopping { how, until, overdue: false };
         self.stops[usize::from(ring)] = Some(stopping);
         // With `Finish`, what can progress goes on; what is held ends.
         self.retire(ring, stopping.lets_nothing_wait());
@@ -59,6 +69,13 @@ impl Dispatcher {
     /// Whether nothing of the request may wait any more.
     pub(super) fn must_not_wait(&self, request: u32) -> bool {
         self.stop_of(request).is_some_and(Stopping::lets_nothing_wait)
+    }
+
+    /// How long the kernel may take over a command for this ring.
+    pub(super) fn timeout_for(&self, ring: u16, now: Time) -> Duration {
+        let full = self.settings.command_timeout;
+        let stopping = self.stops.get(usize::from(ring)).copied().flatten();
+        stopping.map_or(full, |s| s.until.since(now).clamp(SHORTEST.min(full), full))
     }
 
     fn stop_of(&self, request: u32) -> Option<Stopping> {

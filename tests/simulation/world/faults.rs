@@ -147,15 +147,14 @@ impl World {
         }
         let how = self.random.pick(&[Stop::Finish, Stop::Suspend, Stop::Discard]);
         self.stopping = Some(how);
-        self.core.stop_ring(0, how);
-        // Bounded even with every path gone: the commands on paths come back
-        // by their timeout.
+        // Bounded even with every path gone or hung: one command timeout.
         let deadline = self.now + COMMAND_TIMEOUT + Duration::from_secs(1);
+        self.core.stop_ring(0, how, deadline);
         self.settle();
         let mut asked = false;
         while self.core.outstanding(0) > 0 {
             assert!(
-                self.now <= deadline + COMMAND_TIMEOUT,
+                self.now <= deadline + Duration::from_secs(1),
                 "the ring does not stop: {} outstanding",
                 self.core.outstanding(0)
             );
