@@ -327,12 +327,12 @@ impl World {
     }
 
     fn post(&mut self, message: Message) {
-        let most = match self.random.below(100) {
-            0 => 3000, // the other thread is at something else
-            1..=10 => 50,
-            _ => 2,
+        let delay = match self.random.below(100) {
+            // The other thread is at something else.
+            0 => Duration::from_millis(500 + self.random.below(2500)),
+            1..=10 => self.random.duration(Duration::from_millis(50)),
+            _ => self.random.duration(Duration::from_millis(2)),
         };
-        let delay = self.random.duration(Duration::from_millis(most));
         self.mails += 1;
         // Mail keeps its order in each direction, as in the daemon.
         let last = match message {
