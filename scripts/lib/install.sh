@@ -17,6 +17,8 @@ guest    zstd                             zstd
 guest    ldd                              libc-bin
 boot     extlinux                         extlinux
 check    shellcheck                       shellcheck
+driver   qemu-img                         qemu-utils
+driver   /usr/lib/x86_64-linux-gnu/qemu/block-blkio.so  qemu-block-extra
 libvirt  libvirtd                         libvirt-daemon-system
 libvirt  virsh                            libvirt-clients
 libvirt  /usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so  libvirt-daemon-driver-qemu
