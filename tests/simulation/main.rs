@@ -10,8 +10,11 @@
 //! `VHOST_MPATH_SEEDS=A..B` chooses the seeds (default 0..500); a failing seed
 //! prints itself. A seed that found a bug is listed in [`REGRESSIONS`].
 
+mod durable;
+mod engine_laws;
 mod random;
 mod shadow;
+mod wire;
 mod world;
 
 use std::ops::Range;

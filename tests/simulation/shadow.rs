@@ -21,6 +21,8 @@ struct Fact {
     /// `None` while the write is under way.
     end: Option<Moment>,
     certain: bool,
+    /// What a read has seen, as opposed to what was written.
+    seen: bool,
 }
 
 /// History of all blocks.
@@ -34,7 +36,7 @@ pub(crate) struct Shadow {
 impl Shadow {
     /// All blocks hold zero.
     pub(crate) fn new(blocks: usize) -> Shadow {
-        let zero = Fact { value: 0, start: 0, end: Some(0), certain: true };
+        let zero = Fact { value: 0, start: 0, end: Some(0), certain: true, seen: false };
         Shadow { blocks: vec![vec![zero]; blocks], writes: HashMap::new(), next: 1 }
     }
 
@@ -42,7 +44,7 @@ impl Shadow {
     pub(crate) fn begin(&mut self, now: Moment, lba: u64, blocks: u64, value: u64) -> u64 {
         for block in lba..lba + blocks {
             let history = &mut self.blocks[usize::try_from(block).unwrap()];
-            history.push(Fact { value, start: now, end: None, certain: true });
+            history.push(Fact { value, start: now, end: None, certain: true, seen: false });
         }
         let handle = self.next;
         self.next += 1;
@@ -63,6 +65,13 @@ impl Shadow {
         }
     }
 
+    /// Whether every write to the block but the one that began at `start` had
+    /// ended by then.
+    pub(crate) fn settled(&self, block: usize, start: Moment) -> bool {
+        let ended = |f: &&Fact| f.seen || f.start == start || f.end.is_some_and(|e| e < start);
+        self.blocks[block].iter().all(|f| ended(&f))
+    }
+
     /// A read of one block from `start` to `now` returned `value`.
     pub(crate) fn read(
         &mut self,
@@ -81,7 +90,8 @@ impl Shadow {
         };
         let possible = |f: &&Fact| f.value == value && !overwritten(f);
         if history.iter().any(|f| possible(&f)) {
-            history.push(Fact { value, start, end: Some(now), certain: true });
+            let seen = true;
+            history.push(Fact { value, start, end: Some(now), certain: true, seen });
             prune(history);
             return Ok(());
         }

@@ -280,11 +280,14 @@ impl Cursor {
         let (segment, offset) = (self.segment, self.offset);
         let mut bytes = 0;
         while bytes < most_bytes && self.segment < data.len() {
-            if out.len() >= limits.max_segments.max(1) && bytes >= block_size {
+            // A block in more pieces than the limit cannot be cut: it goes alone.
+            let full = out.len() >= limits.max_segments.max(1);
+            let room = if full { block_size.saturating_sub(bytes) } else { most_bytes - bytes };
+            if room == 0 {
                 break;
             }
             let s = data[self.segment];
-            let n = (s.len - self.offset).min(most_bytes - bytes);
+            let n = (s.len - self.offset).min(room);
             out.push(Segment { addr: s.addr + self.offset, len: n });
             bytes += n;
             self.offset += n;

@@ -70,6 +70,16 @@ fn a_cut_by_segments_falls_back_to_the_end_of_a_block() {
 }
 
 #[test]
+fn a_block_in_more_pieces_than_allowed_goes_alone() {
+    let mut rig = Rig::new();
+    let mut data: Vec<Segment> = (0..5).map(|i| seg(i * 1000, 100)).collect();
+    data.push(seg(9000, 3 * BLOCK + 12));
+    rig.submit_data(1, write(0, 4), data);
+    let sent = rig.all_good();
+    assert_eq!(sent.iter().map(|s| s.op).collect::<Vec<_>>(), [write(0, 1), write(1, 3)]);
+}
+
+#[test]
 fn every_byte_goes_to_its_place_once_however_the_guest_cuts_its_memory() {
     let mut state = 7u64;
     let mut below = |n: u64| {

@@ -1,0 +1,263 @@
+//! Between the request core and the array: what is on which path, and what
+//! must never be put there.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use vhost_mpath::guest::copy;
+use vhost_mpath::io::{
+    Blocks, Command, Completion, ErrnoFrom, Extent, Limits, Op, Segment, Time, total_len,
+};
+use vhost_mpath::mpath::checker::Checker;
+use vhost_mpath::mpath::classify::{PathVerdict, classify};
+use vhost_mpath::mpath::snapshot::{PathId, PathTable};
+use vhost_mpath::passthrough_scsi::{Issued, Rejected};
+use vhost_mpath::queue::dispatch::{Cookie, Issue};
+use vhost_mpath::scsi::cdb::{Cdb, Payload};
+use vhost_mpath::scsi::sense::{Key, Sense};
+use vhost_mpath::scsi::status::{HostByte, Status};
+use vhost_mpath::scsi::unmap;
+use vhost_mpath::sim::{Array, NexusId, Task};
+
+use crate::random::Random;
+use crate::world::BLOCK;
+
+/// Whose task it is.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    Guest { cookie: Cookie, key: u64 },
+    Check { path: PathId, check: u32, checker: Checker },
+    Prove { path: PathId, proof: u32, step: u8, tries: u8, wwid: Option<String> },
+}
+
+/// A guest command on a path.
+#[derive(Debug)]
+pub(crate) struct OnPath {
+    pub(crate) path: PathId,
+    epoch: u32,
+    op: Op,
+    address: usize,
+    pub(crate) issued: Time,
+    /// The transport moves this many bytes only.
+    short: Option<usize>,
+    passthrough: bool,
+}
+
+/// What the paths saw, shared with the `Issue` side.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) tasks: BTreeMap<u64, Purpose>,
+    /// Guest commands on paths, by tag.
+    pub(crate) on_path: BTreeMap<u64, OnPath>,
+    pub(crate) next_tag: u64,
+    pub(crate) issued: u64,
+    random: Random,
+    /// Errors of reads and writes come as errno unless passthrough is asked
+    /// for, as by `blk-uring`.
+    block_layer: bool,
+    /// Nothing goes onto the path before it is listed with a later epoch.
+    barred: BTreeMap<PathId, u32>,
+    /// The faults are over.
+    pub(crate) calm: bool,
+}
+
+thread_local! {
+    /// Where the data of a guest read goes when it arrives.
+    static GUEST_DATA: RefCell<HashMap<u64, Vec<Segment>>> = RefCell::default();
+}
+
+impl Wire {
+    pub(crate) fn new(mut random: Random) -> Wire {
+        GUEST_DATA.with_borrow_mut(HashMap::clear);
+        Wire {
+            tasks: BTreeMap::new(),
+            on_path: BTreeMap::new(),
+            next_tag: 0,
+            issued: 0,
+            block_layer: random.one_in(3),
+            random,
+            barred: BTreeMap::new(),
+            calm: false,
+        }
+    }
+
+    pub(crate) fn tag(&mut self) -> u64 {
+        self.next_tag += 1;
+        self.next_tag
+    }
+
+    /// A guest command is back: what the request core is told of it.
+    pub(crate) fn take_off(
+        &mut self,
+        key: u64,
+        completion: Completion,
+        data_in: &[u8],
+        table: &PathTable,
+    ) -> Completion {
+        let was = self.on_path.remove(&key).expect("a command comes back once");
+        let data = GUEST_DATA.with_borrow_mut(|d| d.remove(&key)).unwrap_or_default();
+        copy::copy_out(&data, 0, data_in);
+        let completion = match (completion, was.short) {
+            (Completion::Good, Some(bytes)) => Completion::Short(bytes),
+            (other, _) => other,
+        };
+        let transfer = matches!(was.op, Op::Read(_) | Op::Write { .. });
+        let completion = if self.block_layer && transfer && !was.passthrough {
+            as_block_layer(completion)
+        } else {
+            completion
+        };
+        let listed = view(table, was.path).map(|v| v.1);
+        let bar = match classify(&completion).path {
+            PathVerdict::Doubt => listed,
+            PathVerdict::Fail => listed.filter(|epoch| *epoch == was.epoch),
+            PathVerdict::Keep | PathVerdict::Check => None,
+        };
+        if let Some(epoch) = bar {
+            self.barred.insert(was.path, epoch);
+        }
+        completion
+    }
+}
+
+fn view(table: &PathTable, path: PathId) -> Option<(PathId, u32)> {
+    let mut views = table.groups.iter().flat_map(|g| &g.paths);
+    views.find(|v| v.id == path).map(|v| (v.id, v.epoch))
+}
+
+/// `scsi_result_to_blk_status` and `blk_status_to_errno`, roughly; the unit
+/// attentions that sd swallows come as what they may turn into.
+fn as_block_layer(completion: Completion) -> Completion {
+    let Completion::Scsi { status, host, sense, .. } = completion else { return completion };
+    let key = sense.code().map(|c| c.key);
+    let code = match (host, status, key) {
+        (HostByte::OK, Status::BUSY | Status::TASK_SET_FULL, _) => return completion,
+        (HostByte::OK, _, Some(Key::MediumError)) => libc::ENODATA,
+        (HostByte::OK, _, Some(Key::UnitAttention)) => return completion,
+        (HostByte::TRANSPORT_MARGINAL | HostByte::TRANSPORT_FAILFAST, ..) => libc::ENOLINK,
+        (HostByte::TIME_OUT, ..) => libc::ETIMEDOUT,
+        _ => libc::EIO,
+    };
+    Completion::Errno { from: ErrnoFrom::Block, code }
+}
+
+/// The queue thread's side of the wire.
+pub(crate) struct ToArray<'a> {
+    pub(crate) array: &'a mut Array,
+    pub(crate) wire: &'a RefCell<Wire>,
+    pub(crate) nexus_of: &'a BTreeMap<PathId, NexusId>,
+    pub(crate) table: Arc<PathTable>,
+    pub(crate) limits: Limits,
+    pub(crate) now: Time,
+    pub(crate) room: usize,
+}
+
+impl Issue for ToArray<'_> {
+    fn issue(&mut self, path: PathId, cookie: Cookie, c: &Command<'_>) -> Result<Issued, Rejected> {
+        let mut wire = self.wire.borrow_mut();
+        let on_this = wire.on_path.values().filter(|w| w.path == path).count();
+        if on_this >= self.room {
+            return Err(Rejected);
+        }
+        let epoch = self.may_be_issued(&wire, path, c);
+        if let Some(ended) = ends_at_once(&mut wire, c) {
+            wire.issued += 1;
+            return Ok(Issued::Done(ended));
+        }
+        let short = cut_short(&mut wire, c);
+        let (op, data) = match short {
+            None => (c.op, c.data.to_vec()),
+            Some(bytes) => first_blocks(c, bytes / BLOCK),
+        };
+        let (cdb, payload) = Cdb::from_op(&op, c.extents).expect("encodable");
+        let mut data_out = Vec::new();
+        let mut data_in_max = 0;
+        match payload {
+            Payload::In => data_in_max = total_len(&data),
+            Payload::Out => {
+                data_out.resize(total_len(&data), 0);
+                copy::copy_in(&data, 0, &mut data_out);
+            }
+            Payload::UnmapList => unmap::encode(c.extents, &mut data_out).expect("fits"),
+            Payload::ZeroBlock => data_out.resize(BLOCK, 0),
+            Payload::None => {}
+        }
+        let tag = wire.tag();
+        wire.issued += 1;
+        let address = c.data.first().map_or(0, |s| s.addr);
+        let (issued, passthrough) = (self.now, c.passthrough);
+        let on_path = OnPath { path, epoch, op: c.op, address, issued, short, passthrough };
+        wire.on_path.insert(tag, on_path);
+        wire.tasks.insert(tag, Purpose::Guest { cookie, key: tag });
+        GUEST_DATA.with_borrow_mut(|d| d.insert(tag, data));
+        let (nexus, timeout) = (self.nexus_of[&path], c.timeout);
+        self.array.submit(self.now, Task { nexus, tag, cdb, data_out, data_in_max, timeout });
+        Ok(Issued::Pending)
+    }
+}
+
+impl ToArray<'_> {
+    /// The laws about what may go where; the path's epoch.
+    fn may_be_issued(&self, wire: &Wire, path: PathId, c: &Command<'_>) -> u32 {
+        let view = view(&self.table, path);
+        let (_, epoch) = view.unwrap_or_else(|| panic!("issue on {path}, which is not in use"));
+        let barred = wire.barred.get(&path).is_some_and(|until| epoch <= *until);
+        assert!(!barred, "issue on {path}, which failed or is in doubt at epoch {epoch}");
+        // Never in two places: data segments identify a transfer.
+        let address = c.data.first().map_or(0, |s| s.addr);
+        if matches!(c.op, Op::Read(_)) {
+            let twice = wire.on_path.values().any(|w| w.address == address && w.op == c.op);
+            assert!(!twice, "{:?} is on two paths", c.op);
+        }
+        if let Op::Read(e) | Op::Write { extent: e, .. } = c.op {
+            assert_eq!(total_len(c.data), usize::try_from(e.blocks.0).unwrap() * BLOCK);
+            assert!(e.blocks <= self.limits.max_transfer, "{e:?} is more than a path takes");
+            let pieces = c.data.len();
+            assert!(pieces <= self.limits.max_segments || e.blocks.0 == 1, "{pieces} segments");
+        }
+        if let Op::Write { fua, .. } = c.op {
+            assert!(self.limits.fua || !fua, "FUA to an LU that does not know it");
+        }
+        epoch
+    }
+}
+
+/// The LU has no room for the command at this moment.
+fn ends_at_once(wire: &mut Wire, _: &Command<'_>) -> Option<Completion> {
+    if wire.calm || !wire.random.one_in(200) {
+        return None;
+    }
+    let status = wire.random.pick(&[Status::BUSY, Status::TASK_SET_FULL]);
+    Some(Completion::Scsi { status, host: HostByte::OK, sense: Sense::EMPTY, residual: 0 })
+}
+
+/// Bytes after which the transport stops for no reason, at least a block.
+fn cut_short(wire: &mut Wire, c: &Command<'_>) -> Option<usize> {
+    let bytes = total_len(c.data);
+    let transfer = matches!(c.op, Op::Read(_) | Op::Write { fua: false, .. });
+    if !transfer || bytes <= BLOCK || wire.calm || !wire.random.one_in(60) {
+        return None;
+    }
+    Some(BLOCK + usize::try_from(wire.random.below((bytes - BLOCK) as u64)).unwrap())
+}
+
+/// The first `blocks` of a transfer.
+fn first_blocks(c: &Command<'_>, blocks: usize) -> (Op, Vec<Segment>) {
+    let mut left = blocks * BLOCK;
+    let mut data = Vec::new();
+    for s in c.data {
+        let len = s.len.min(left);
+        left -= len;
+        if len > 0 {
+            data.push(Segment { addr: s.addr, len });
+        }
+    }
+    let few = |e: Extent| Extent { blocks: Blocks(blocks as u64), ..e };
+    let op = match c.op {
+        Op::Read(e) => Op::Read(few(e)),
+        Op::Write { extent, fua } => Op::Write { extent: few(extent), fua },
+        other => other,
+    };
+    (op, data)
+}

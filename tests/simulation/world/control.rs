@@ -1,0 +1,137 @@
+//! The control thread: engine, checkers, proofs, and what they ask for.
+
+use super::*;
+
+impl World {
+    pub(super) fn engine(&mut self, event: Event) {
+        self.moment += 1;
+        match &event {
+            Event::Io(IoReport { path, reason: IoReason::Judged { verdict, .. }, .. })
+                if *verdict == PathVerdict::Doubt =>
+            {
+                self.laws.doubted(self.moment, *path);
+            }
+            Event::Proven { path, proof, identity: Ok(found) } if found == self.map.identity() => {
+                self.laws.proof_succeeds(*path, *proof);
+            }
+            _ => {}
+        }
+        let mut fx = Effects::new();
+        self.map.handle(self.now, event, &mut fx);
+        self.carry_out(fx);
+    }
+
+    pub(super) fn carry_out(&mut self, fx: Effects) {
+        self.moment += 1;
+        self.laws.check(self.moment, &self.map);
+        for effect in fx {
+            match effect {
+                Effect::Publish(table) => self.post(Message::Table(table)),
+                Effect::Check { path, check } => {
+                    let mut checker = Checker::new(CheckerKind::Tur);
+                    assert!(matches!(checker.begin(), Step::Issue(_)));
+                    let purpose = Purpose::Check { path, check, checker };
+                    self.probe(path, purpose, Cdb::test_unit_ready(), 0);
+                }
+                Effect::Prove { path, proof } => {
+                    self.laws.proof_begins(self.moment, path, proof);
+                    let purpose = Purpose::Prove { path, proof, step: 0, tries: 5, wwid: None };
+                    let cdb = Cdb::inquiry(Some(vpd::IDENTIFICATION), 252);
+                    self.probe(path, purpose, cdb, 252);
+                }
+                Effect::Retire(path) => self.post(Message::Retire(path)),
+                Effect::Notify(Change::PathFailed { .. }) => self.totals.path_failures += 1,
+                Effect::Notify(Change::PathReinstated { .. }) => self.totals.reinstated += 1,
+                Effect::Notify(_) => {}
+            }
+        }
+    }
+
+    fn probe(&mut self, path: PathId, purpose: Purpose, cdb: Cdb, data_in_max: usize) {
+        let Some(&nexus) = self.nexus_of.get(&path) else { return };
+        let tag = {
+            let mut wire = self.wire.borrow_mut();
+            let tag = wire.tag();
+            wire.tasks.insert(tag, purpose);
+            tag
+        };
+        let timeout = self.policy.checker_timeout;
+        let data_out = Vec::new();
+        self.array.submit(self.now, Task { nexus, tag, cdb, data_out, data_in_max, timeout });
+    }
+
+    pub(super) fn task_done(&mut self, done: &Done) {
+        let purpose = self.wire.borrow_mut().tasks.remove(&done.tag).expect("a task ends once");
+        match purpose {
+            Purpose::Guest { cookie, key } => self.command_done(done, cookie, key),
+            Purpose::Check { path, check, mut checker } => {
+                match checker.on_completion(&done.completion) {
+                    Step::Issue(_) => {
+                        let purpose = Purpose::Check { path, check, checker };
+                        self.probe(path, purpose, Cdb::test_unit_ready(), 0);
+                    }
+                    Step::Done(verdict) => self.post_checked(path, check, verdict),
+                }
+            }
+            Purpose::Prove { path, proof, step, tries, wwid } => {
+                self.proof_step(done, path, proof, step, tries, wwid);
+            }
+        }
+    }
+
+    fn post_checked(&mut self, path: PathId, check: u32, verdict: Verdict) {
+        self.post(Message::ToEngine(Event::Checked { path, check, verdict }));
+    }
+
+    fn command_done(&mut self, done: &Done, cookie: Cookie, key: u64) {
+        self.moment += 1;
+        let table = std::sync::Arc::clone(self.core.table());
+        let completion =
+            self.wire.borrow_mut().take_off(key, done.completion, &done.data_in, &table);
+        let retry = !matches!(completion, Completion::Good);
+        self.totals.retries += u64::from(retry);
+        self.core.complete(self.now, cookie, &completion);
+    }
+
+    fn proof_step(
+        &mut self,
+        done: &Done,
+        path: PathId,
+        proof: u32,
+        step: u8,
+        tries: u8,
+        wwid: Option<String>,
+    ) {
+        let good = match &done.completion {
+            Completion::Good => true,
+            Completion::Scsi { status, host, .. } => {
+                *status == Status::GOOD && *host == HostByte::OK
+            }
+            _ => false,
+        };
+        let answer = |identity| Message::ToEngine(Event::Proven { path, proof, identity });
+        if !good && tries > 0 {
+            let cdb = if step == 0 {
+                Cdb::inquiry(Some(vpd::IDENTIFICATION), 252)
+            } else {
+                Cdb::read_capacity_16(32)
+            };
+            let purpose = Purpose::Prove { path, proof, step, tries: tries - 1, wwid };
+            self.probe(path, purpose, cdb, 252);
+        } else if !good {
+            self.post(answer(Err(format!("{:?}", done.completion))));
+        } else if step == 0 {
+            let wwid = vpd::wwid(Some(&done.data_in), None);
+            let purpose = Purpose::Prove { path, proof, step: 1, tries, wwid };
+            self.probe(path, purpose, Cdb::read_capacity_16(32), 32);
+        } else {
+            let capacity = Capacity::parse_16(&done.data_in).expect("READ CAPACITY(16)");
+            let identity = Identity {
+                wwid: wwid.expect("VPD 83h"),
+                capacity: capacity.blocks,
+                block_size: capacity.block_size,
+            };
+            self.post(answer(Ok(identity)));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What happens to the world: faults, the administrator, stops.
+
+use super::*;
+
+impl World {
+    pub(super) fn add_path(&mut self) {
+        self.paths_made += 1;
+        let name = format!("sim{}", self.paths_made);
+        let nexus = self.array.add_nexus(&name);
+        let new = NewPath {
+            name: name.clone(),
+            identity: self.map.identity().clone(),
+            checker: CheckerKind::Tur,
+        };
+        let mut fx = Effects::new();
+        match self.map.add_path(self.now, new, &mut fx) {
+            Ok(id) => {
+                // Law 10: the old path's last command is back, and it is closed.
+                let used = self.nexus_of.keys().any(|old| old.slot == id.slot);
+                assert!(!used, "slot {} is used again too early", id.slot);
+                self.laws.joins(self.moment, id);
+                self.nexus_of.insert(id, nexus);
+                self.names.insert(id, name);
+            }
+            Err(_) => self.array.remove_nexus(self.now, nexus),
+        }
+        self.carry_out(fx);
+    }
+
+    /// The path that is about to join takes less than the others.
+    fn shrink_limits(&mut self) {
+        if !self.random.one_in(3) {
+            return;
+        }
+        let l = &mut self.limits;
+        l.max_transfer = Blocks((l.max_transfer.0 / 2).max(3));
+        l.max_segments = (l.max_segments / 2).max(2);
+        l.fua &= !self.random.one_in(3);
+        self.core.set_limits(*l);
+    }
+
+    pub(super) fn fault(&mut self) {
+        let ids: Vec<PathId> = self.nexus_of.keys().copied().collect();
+        let id = self.random.pick(&ids);
+        let (nexus, name) = (self.nexus_of[&id], self.names[&id].clone());
+        let mut fx = Effects::new();
+        let count = 1 + u32::try_from(self.random.below(3)).unwrap();
+        let fault = match self.random.below(16) {
+            0 => Fault::Cut(CutMode::Before),
+            1 => Fault::Cut(CutMode::StatusLost),
+            2 => Fault::Cut(CutMode::Half),
+            3 | 4 => Fault::Hang,
+            5 => Fault::Delay(self.random.duration(Duration::from_secs(3))),
+            6 => {
+                let codes = [
+                    (0x6, 0x29, 0x00),
+                    (0x6, 0x3f, 0x0e),
+                    (0x6, 0x2a, 0x09),
+                    (0x2, 0x04, 0x01),
+                    (0x2, 0x04, 0x0b),
+                    (0x2, 0x3a, 0x00),
+                    (0xb, 0x47, 0x00),
+                ];
+                let (key, asc, ascq) = self.random.pick(&codes);
+                self.aborts += u32::from(key == 0xb);
+                Fault::Sense { code: SenseCode::new(Key::from_bits(key), asc, ascq), count: 1 }
+            }
+            7 => {
+                let host = self.random.pick(&[
+                    HostByte::TRANSPORT_DISRUPTED,
+                    HostByte::NO_CONNECT,
+                    HostByte::SOFT_ERROR,
+                    HostByte::ERROR,
+                    HostByte::TRANSPORT_MARGINAL,
+                ]);
+                Fault::HostByte { host, count }
+            }
+            8 => {
+                self.medium_errors = true;
+                Fault::Sense { code: MEDIUM_ERROR, count: 1 }
+            }
+            9 => {
+                if self.nexus_of.len() < 4 {
+                    self.shrink_limits();
+                    self.add_path();
+                }
+                return;
+            }
+            10 => {
+                // Refused for the last path, as it must be.
+                let _ = self.map.remove_path(self.now, &name, &mut fx);
+                self.carry_out(fx);
+                return;
+            }
+            11 => {
+                let _ = self.map.fail_path(self.now, &name, &mut fx);
+                self.carry_out(fx);
+                return;
+            }
+            12 => {
+                let _ = self.map.reinstate_path(self.now, &name, &mut fx);
+                self.carry_out(fx);
+                return;
+            }
+            _ => Fault::Plug,
+        };
+        self.array.inject(self.now, nexus, fault);
+    }
+
+    pub(super) fn end_of_faults(&mut self) {
+        self.wire.borrow_mut().calm = true;
+        for (id, nexus) in self.nexus_of.clone() {
+            self.array.inject(self.now, nexus, Fault::Plug);
+            self.array.inject(self.now, nexus, Fault::Delay(Duration::ZERO));
+            let mut fx = Effects::new();
+            if let Some(name) = self.names.get(&id).cloned() {
+                let _ = self.map.reinstate_path(self.now, &name, &mut fx);
+            }
+            self.carry_out(fx);
+        }
+    }
+
+    /// The ring is stopped (reboot, disconnect), or starts again.
+    pub(super) fn stop_or_restart(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let how = self.random.pick(&[Stop::Finish, Stop::Suspend, Stop::Discard]);
+        self.stopping = Some(how);
+        self.core.stop_ring(0, how);
+        // Bounded even with every path gone: the commands on paths come back
+        // by their timeout.
+        let deadline = self.now + COMMAND_TIMEOUT + Duration::from_secs(1);
+        self.settle();
+        let mut asked = false;
+        while self.core.outstanding(0) > 0 {
+            assert!(
+                self.now <= deadline + COMMAND_TIMEOUT,
+                "the ring does not stop: {} outstanding",
+                self.core.outstanding(0)
+            );
+            if !asked && self.now >= deadline {
+                asked = true;
+                self.core.stop_deadline(0);
+            }
+            self.advance(Duration::from_millis(200));
+        }
+        self.core.ring_stopped(0);
+        self.stopping = None;
+    }
+}

@@ -1,0 +1,151 @@
+//! The guest: its requests and what it may be told.
+
+use super::*;
+
+impl World {
+    pub(super) fn guest_request(&mut self) {
+        if self.stopping.is_some() || self.core.room() == 0 {
+            return;
+        }
+        let Some(head) = self.free_heads.pop() else { return };
+        self.moment += 1;
+        self.totals.requests += 1;
+        let lba = self.random.below(BLOCKS - 64);
+        let most = if self.random.one_in(4) { 64 } else { 6 };
+        let n = 1 + self.random.below(most);
+        let extent = Extent::new(lba, n);
+        let mut request = Box::<Request>::default();
+        request.tag.head = head;
+        let mut pending = Pending { buffer: None, start: self.moment, writes: Vec::new(), extent };
+        match self.random.below(12) {
+            0 => request.op = Some(Op::Flush),
+            1 if self.limits.max_unmap.0 > 0 => {
+                request.op = Some(Op::Unmap);
+                request.extents = vec![extent, Extent::new(lba / 2, n.min(9))];
+                for e in &request.extents {
+                    pending.writes.push(self.shadow.begin(self.moment, e.lba.0, e.blocks.0, 0));
+                    self.moment += 1;
+                }
+            }
+            2 => {
+                let unmap = self.limits.max_unmap.0 > 0 && self.random.one_in(2);
+                request.op = Some(Op::WriteZeroes { extent, unmap });
+                request.durable = self.random.one_in(3);
+                pending.writes.push(self.shadow.begin(self.moment, lba, n, 0));
+            }
+            3..=6 => {
+                let value = self.next_value;
+                self.next_value += 1;
+                request.op = Some(Op::Write { extent, fua: self.random.one_in(3) });
+                let mut buffer = Buffer::zeroed(usize::try_from(n).unwrap() * BLOCK);
+                buffer.write(&value.to_le_bytes().repeat(buffer.len() / 8));
+                self.segments(&buffer, &mut request);
+                pending.writes.push(self.shadow.begin(self.moment, lba, n, value));
+                pending.buffer = Some(buffer);
+            }
+            _ => {
+                request.op = Some(Op::Read(extent));
+                let buffer = Buffer::zeroed(usize::try_from(n).unwrap() * BLOCK);
+                self.segments(&buffer, &mut request);
+                pending.buffer = Some(buffer);
+            }
+        }
+        self.pending.insert(head, pending);
+        self.core.submit(request).expect("room");
+    }
+
+    /// Splits a buffer at random places, as a guest's pages do.
+    fn segments(&mut self, buffer: &Buffer, request: &mut Request) {
+        let mut rest = buffer.segment();
+        while rest.len > 0 {
+            let len = if self.random.one_in(3) {
+                rest.len
+            } else {
+                (1 + usize::try_from(self.random.below(2000)).unwrap()).min(rest.len)
+            };
+            request.data.push(vhost_mpath::io::Segment { addr: rest.addr, len });
+            rest.addr += len;
+            rest.len -= len;
+        }
+    }
+
+    pub(super) fn request_ended(&mut self, request: &Request, end: &End) {
+        self.moment += 1;
+        let head = request.tag.head;
+        let p = self.pending.remove(&head).expect("each request ends once");
+        let outcome = match end {
+            End::Finished(outcome) => *outcome,
+            End::Abandoned => {
+                self.totals.abandoned += 1;
+                assert!(
+                    matches!(self.stopping, Some(Stop::Suspend | Stop::Discard)),
+                    "abandoned though nothing stops"
+                );
+                Outcome::Stopped
+            }
+        };
+        let good = outcome == Outcome::Good;
+        self.totals.errors += u64::from(!good);
+        self.allowed(&outcome);
+        if good {
+            self.is_durable(request, p.start);
+        }
+        for handle in p.writes {
+            self.shadow.end(self.moment, handle, good);
+        }
+        if let (Some(Op::Read(extent)), true) = (request.op, good) {
+            assert_eq!(extent, p.extent);
+            let bytes = p.buffer.as_ref().expect("a read has a buffer").to_vec();
+            for (block, data) in (extent.lba.0..).zip(bytes.chunks(BLOCK)) {
+                let value = u64::from_le_bytes(data[..8].try_into().unwrap());
+                assert!(data.chunks(8).all(|c| c == &data[..8]), "block {block} is torn");
+                if let Err(why) = self.shadow.read(p.start, self.moment, block, value) {
+                    panic!("stale or lost: {why}");
+                }
+            }
+        }
+        self.free_heads.push(head);
+    }
+
+    /// Law 9: what is flushed, or was to be durable, survives a power failure,
+    /// unless something else was written to the block meanwhile.
+    fn is_durable(&self, request: &Request, start: u64) {
+        let blocks = match request.op {
+            Some(Op::Flush) => 0..BLOCKS,
+            Some(Op::Write { extent, fua: true }) => extent.lba.0..extent.end().unwrap().0,
+            Some(Op::WriteZeroes { extent, .. }) if request.durable => {
+                extent.lba.0..extent.end().unwrap().0
+            }
+            _ => return,
+        };
+        for block in blocks.map(|b| usize::try_from(b).unwrap()) {
+            let lost = self.dirty.is(block) && self.shadow.settled(block, start);
+            assert!(!lost, "block {block} is not durable after {:?}", request.op);
+        }
+    }
+
+    /// Whether the guest may be told this.
+    fn allowed(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Good => {}
+            Outcome::Stopped => assert!(self.stopping.is_some(), "stopped though nothing stops"),
+            Outcome::NoPath => {
+                assert_ne!(
+                    self.policy.no_path_retry,
+                    NoPathRetry::Queue,
+                    "an error while queueing"
+                );
+            }
+            Outcome::Host(libc::ENODATA) => assert!(self.medium_errors),
+            Outcome::Lu { status: Status::CHECK_CONDITION, sense } => {
+                // An aborted command is the LU's word once the paths left have been
+                // asked twice and had nothing better to say.
+                let word = sense.code();
+                let medium = self.medium_errors && word == Some(MEDIUM_ERROR);
+                let aborted = self.aborts > 0 && word == Some(CRC_ERROR);
+                assert!(medium || aborted, "{sense:?}");
+            }
+            other => panic!("the guest was told {other:?}"),
+        }
+    }
+}
