@@ -18,6 +18,7 @@ pub mod path;
 pub mod path_group;
 pub mod policy;
 pub mod selector;
+mod settle;
 pub mod snapshot;
 pub mod topology;
 
@@ -31,8 +32,8 @@ use effect::{Cause, Change, Effect, Effects};
 use event::{Event, IoReason, IoReport};
 use path::{CheckerState, Outstanding, Path, PathState};
 use path_group::PathGroup;
-use policy::{NoPathRetry, Policy};
-use snapshot::{GroupView, MAX_PATHS, PathId, PathTable, PathView, Queueing};
+use policy::Policy;
+use snapshot::{MAX_PATHS, PathId, PathTable, Queueing};
 use topology::{GroupStatus, Topology, TopologyGroup};
 
 /// A path about to join the map. Its owner has opened it, claimed it and read
@@ -533,125 +534,6 @@ impl Multipath {
                 self.check_now(now, id, fx);
             }
         }
-    }
-
-    // --- groups, queueing, publication -------------------------------------
-
-    fn regroup(&mut self) {
-        let paths = self.order.iter().filter_map(|&s| self.paths[usize::from(s)].as_ref());
-        self.groups = path_group::group(self.policy.grouping, paths);
-    }
-
-    /// Brings everything derived up to date after a step: the group in use,
-    /// the queueing policy, check times while no path is left, the table.
-    fn settle(&mut self, now: Time, fx: &mut Effects) {
-        self.choose_group(fx);
-        self.track_no_path(now, fx);
-        self.publish(fx);
-    }
-
-    /// Keeps the group in use as long as it has a usable path (failback
-    /// manual), else takes the best.
-    fn choose_group(&mut self, fx: &mut Effects) {
-        let usable =
-            |i: usize| self.groups.get(i).is_some_and(|g| self.members(g).any(Path::is_usable));
-        if self.current.is_some_and(usable) {
-            return;
-        }
-        let best = (0..self.groups.len())
-            .rev() // max_by_key takes the last of equals; the first shall win
-            .map(|i| (i, path_group::rank(self.members(&self.groups[i]))))
-            .filter(|(_, rank)| rank.usable)
-            .max_by_key(|&(_, rank)| rank);
-        let Some((to, _)) = best else { return };
-        let from = self.current.replace(to);
-        if from.is_some() && from != Some(to) {
-            self.switches += 1;
-        }
-        if from != Some(to) {
-            let from = from.map(group_number);
-            fx.push(Effect::Notify(Change::GroupSwitched { from, to: group_number(to) }));
-        }
-    }
-
-    fn track_no_path(&mut self, now: Time, fx: &mut Effects) {
-        if self.usable() > 0 || self.order.is_empty() {
-            if self.no_path_since.take().is_some() {
-                self.queueing_ended = false;
-                fx.push(Effect::Notify(Change::Recovered));
-            }
-            return;
-        }
-        if self.no_path_since.is_none() {
-            self.no_path_since = Some(now);
-            let held = self.queueing() == Queueing::Hold;
-            fx.push(Effect::Notify(Change::NoPath { held }));
-        }
-        let soon = now + self.policy.no_path_interval;
-        for path in self.paths.iter_mut().flatten() {
-            path.next_check = path.next_check.min(soon);
-        }
-        if self.queueing_deadline().is_some_and(|d| d <= now) {
-            self.queueing_ended = true;
-            self.queue_timeouts += 1;
-            fx.push(Effect::Notify(Change::QueueingEnded));
-        }
-    }
-
-    fn queueing_deadline(&self) -> Option<Time> {
-        match (self.policy.no_path_retry, self.no_path_since) {
-            (NoPathRetry::Times(n), Some(since)) if !self.queueing_ended => {
-                Some(since + self.policy.polling_interval * n)
-            }
-            _ => None,
-        }
-    }
-
-    /// What becomes of requests while no path is usable. While a decision
-    /// about a path is under way they wait for it, whatever the policy.
-    fn queueing(&self) -> Queueing {
-        let undecided = self.usable() == 0 && self.all().any(Path::is_undecided);
-        match self.policy.no_path_retry {
-            _ if undecided => Queueing::Hold,
-            NoPathRetry::Fail => Queueing::Fail,
-            NoPathRetry::Times(_) if self.queueing_ended => Queueing::Fail,
-            NoPathRetry::Queue | NoPathRetry::Times(_) => Queueing::Hold,
-        }
-    }
-
-    fn publish(&mut self, fx: &mut Effects) {
-        let mut table = PathTable {
-            generation: self.generation,
-            groups: self.group_views(),
-            queueing: self.queueing(),
-            selector: self.policy.selector,
-        };
-        if self.published.as_deref() == Some(&table) {
-            return;
-        }
-        self.generation += 1;
-        table.generation = self.generation;
-        let table = Arc::new(table);
-        self.published = Some(Arc::clone(&table));
-        fx.push(Effect::Publish(table));
-    }
-
-    /// Groups with a usable path: the one in use first, then by rank.
-    fn group_views(&self) -> Vec<GroupView> {
-        let mut order: Vec<usize> = (0..self.groups.len()).collect();
-        order.sort_by_key(|&i| {
-            let rank = path_group::rank(self.members(&self.groups[i]));
-            (self.current != Some(i), std::cmp::Reverse(rank), i)
-        });
-        let view = |i: usize| GroupView {
-            number: group_number(i),
-            paths: self
-                .members(&self.groups[i])
-                .filter(|p| p.is_usable())
-                .map(|p| PathView { id: p.id, epoch: p.epoch, priority: p.priority })
-                .collect(),
-        };
-        order.into_iter().map(view).filter(|g| !g.paths.is_empty()).collect()
     }
 
     // --- small things -------------------------------------------------------

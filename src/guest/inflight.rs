@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Release};
 
@@ -67,7 +68,8 @@ pub enum InflightError {
     Offset(u64),
     /// The ring is not covered by the area.
     #[error(
-        "ring {index} of {size} descriptors is not in an area of {queues} queues of {queue_size}"
+        "ring {index} of {size} descriptors is not in the in-flight area, made for {queues} queues of {queue_size}; \
+         give the front-end's device queue-size={size}"
     )]
     NoSuchQueue {
         /// Ring index.
@@ -96,6 +98,21 @@ pub fn area_size(queues: u16, queue_size: u16) -> u64 {
     u64::from(queues) * stride(queue_size) as u64
 }
 
+/// The ring size an area of `size` bytes was laid out for, at least `named`.
+///
+/// A front-end names the size it once asked for, while the rings may be longer:
+/// the QEMUs that carry the fix of mid-2026 (10.0.13 among them) let the guest
+/// choose up to 1024 whatever their `queue-size` is, and 128 stays in their
+/// in-flight messages. So the back-end makes the area for the longest ring it
+/// accepts, and recognises it by its size, which the front-end repeats.
+fn ring_size_of(size: u64, queues: u16, named: u16) -> u16 {
+    let longer = iter::successors(named.checked_next_power_of_two(), |&s| s.checked_mul(2));
+    longer
+        .take_while(|&s| area_size(queues, s) <= size)
+        .find(|&s| area_size(queues, s) == size)
+        .unwrap_or(named)
+}
+
 /// Makes the file of a fresh area, all zeroes (GET_INFLIGHT_FD).
 ///
 /// # Errors
@@ -114,7 +131,9 @@ pub struct InflightArea {
 }
 
 impl InflightArea {
-    /// Maps `size` bytes at `offset` of a front-end's file.
+    /// Maps `size` bytes at `offset` of a front-end's file. An area we made for
+    /// longer rings than the front-end knows of is used to its full extent: its
+    /// size tells (see [`ring_size_of`]).
     ///
     /// # Errors
     ///
@@ -126,6 +145,7 @@ impl InflightArea {
         queues: u16,
         queue_size: u16,
     ) -> Result<InflightArea, InflightError> {
+        let queue_size = ring_size_of(size, queues, queue_size);
         let need = area_size(queues, queue_size);
         let have = size.min(file.metadata()?.len().saturating_sub(offset));
         if have < need {

@@ -184,7 +184,9 @@ pub const TABLE: &[Row] = {
     ("block-target",              Errno(Block, libc::EREMOTEIO),        Keep,  Deliver,          Maybe),
     ("block-medium",              Errno(Block, libc::ENODATA),          Keep,  Deliver,          Maybe),
     ("block-reservation",         Errno(Block, libc::EBADE),            Keep,  Deliver,          No),
-    ("block-no-space",            Errno(Block, libc::ENOSPC),           Keep,  Deliver,          Maybe),
+    // A deleted device has no blocks left, and says so of a write by the same errno as a thin LU
+    // that is full: another path's sense tells them apart (07/27/07 is delivered).
+    ("block-no-space",            Errno(Block, libc::ENOSPC),           Check, OtherPassthrough, Maybe),
     ("block-protection",          Errno(Block, libc::EILSEQ),           Keep,  Deliver,          Maybe),
     ("block-unsupported",         Errno(Block, libc::EOPNOTSUPP),       Keep,  Deliver,          No),
     ("block-no-device",           Errno(Block, libc::ENODEV),           Fail,  Other,            No),

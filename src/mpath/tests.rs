@@ -3,6 +3,8 @@
 use super::*;
 use crate::io::{Blocks, Completion, ErrnoFrom, Op};
 use crate::mpath::policy::GroupingPolicy;
+use crate::mpath::policy::NoPathRetry;
+use crate::mpath::snapshot::PathView;
 use crate::mpath::snapshot::SelectorKind;
 
 mod grouping;

@@ -14,25 +14,24 @@
 //! `mpath::classify`; this module carries the decision out.
 
 mod cut;
+mod judge;
 mod parts;
 mod paths;
 mod stop;
+mod watch;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::io::{Blocks, Command, Completion, Extent, Limits, Op, Outcome, Request, Segment, Time};
-use crate::mpath::classify::{self, Disposition, Executed, Next, PathVerdict};
-use crate::mpath::event::{IoReason, IoReport};
+use crate::io::{Command, Completion, Extent, Limits, Op, Outcome, Request, Segment, Time};
+use crate::mpath::event::IoReport;
 use crate::mpath::selector::{Load, Selector};
 use crate::mpath::snapshot::{PathId, PathTable, Queueing};
 use crate::passthrough_scsi::{Issued, Rejected};
-use crate::scsi::sense::{Key, Sense, SenseCode};
-use crate::scsi::status::{HostByte, Status};
 use cut::Cursor;
 use parts::{PartIndex, Parts, Place};
-use paths::{Mark, Paths};
+use paths::Paths;
 use stop::Stopping;
 
 pub use parts::Cookie;
@@ -72,8 +71,9 @@ pub struct Settings {
 pub enum End {
     /// With an outcome, to be answered.
     Finished(Outcome),
-    /// Unanswered, by [`Stop::Suspend`] or [`Stop::Discard`]: stays marked in
-    /// the in-flight area.
+    /// Unanswered, by [`Stop::Suspend`](crate::queue::Stop::Suspend) or
+    /// [`Stop::Discard`](crate::queue::Stop::Discard): stays marked in the
+    /// in-flight area.
     Abandoned,
 }
 
@@ -455,150 +455,6 @@ impl Dispatcher {
         }
     }
 
-    // --- judging completions ------------------------------------------------
-
-    fn judge(
-        &mut self,
-        now: Time,
-        index: PartIndex,
-        path: PathId,
-        epoch: u32,
-        completion: &Completion,
-    ) {
-        if matches!(completion, Completion::Good) {
-            self.part_good(index);
-            return;
-        }
-        let completion = &match *completion {
-            Completion::Short(done) => match self.continue_short(index, done) {
-                Progress::Some => return,
-                Progress::All => return self.part_good(index),
-                // Less than a block is nothing (and `Short` with some bytes
-                // would pass for good).
-                Progress::None => Completion::Short(0),
-            },
-            other => other,
-        };
-        let verdict = classify::classify(completion);
-        let op = self.parts[index].op;
-        if verdict.path != PathVerdict::Keep {
-            self.report_path(now, path, epoch, verdict, op, completion);
-        }
-        if self.fall_back_to_writing_zeroes(index, completion) {
-            return;
-        }
-        let outcome = outcome_of(completion);
-        if !op.is_idempotent()
-            && verdict.executed == Executed::Maybe
-            && !matches!(verdict.next, Next::Done | Next::Deliver | Next::Own)
-        {
-            // Law 3: it may have been executed; the guest must decide.
-            self.end_part(index, ambiguous(), "ambiguous", Some(path));
-            return;
-        }
-        self.carry_out(now, index, path, verdict, outcome);
-    }
-
-    fn carry_out(
-        &mut self,
-        now: Time,
-        index: PartIndex,
-        path: PathId,
-        verdict: Disposition,
-        outcome: Outcome,
-    ) {
-        let budget = self.settings.command_timeout;
-        let part = &mut self.parts[index];
-        if !matches!(verdict.path, PathVerdict::Fail | PathVerdict::Doubt) {
-            // What a path says that is out of use now is nobody's answer.
-            part.answer = Some((outcome, verdict.rule, path));
-        }
-        match verdict.next {
-            Next::Done => self.part_good(index),
-            Next::Deliver | Next::Own => self.end_part(index, outcome, verdict.rule, Some(path)),
-            Next::Again { tries } if part.again < tries => {
-                part.again += 1;
-                self.make_ready(index);
-            }
-            Next::Later { delay } if now.since(part.first_delay.unwrap_or(now)) < budget => {
-                self.delay(now, index, delay);
-            }
-            // Repeating did not help: elsewhere. (Many paths may each have a
-            // unit attention or two to tell of the same event.)
-            Next::Again { .. } => {
-                part.trouble |= outcome == Outcome::NoPath;
-                part.again = 0;
-                part.tried.insert(path);
-                self.make_ready(index);
-            }
-            Next::Later { .. } => self.end_part(index, outcome, verdict.rule, Some(path)),
-            Next::Other | Next::OtherThenLater { .. } | Next::OtherPassthrough => {
-                if let Next::OtherThenLater { delay } = verdict.next {
-                    part.patience = Some(delay);
-                }
-                // A path that failed may come back and be tried again; one
-                // that merely answered has had its say.
-                if verdict.path != PathVerdict::Fail && verdict.path != PathVerdict::Doubt {
-                    part.trouble |= outcome == Outcome::NoPath;
-                    part.tried.insert(path);
-                }
-                if verdict.next == Next::OtherPassthrough && !part.passthrough {
-                    part.passthrough = true;
-                    part.next_is_passthrough = true;
-                }
-                self.make_ready(index);
-            }
-        }
-    }
-
-    /// Lets a part wait for a moment.
-    fn delay(&mut self, now: Time, index: PartIndex, delay: Duration) {
-        if self.must_not_wait(self.parts[index].request) {
-            return self.end_part(index, Outcome::Stopped, "ring-stopped", None);
-        }
-        let part = &mut self.parts[index];
-        part.new_round();
-        part.first_delay.get_or_insert(now);
-        part.wake = now + delay;
-        part.place = Place::Delayed;
-        self.delayed.push(index);
-    }
-
-    fn make_ready(&mut self, index: PartIndex) {
-        if self.must_not_wait(self.parts[index].request) {
-            return self.end_part(index, Outcome::Stopped, "ring-stopped", None);
-        }
-        self.parts[index].place = Place::Ready;
-        // Older than anything that waits: goes first.
-        self.ready.push_front(index);
-    }
-
-    /// Goes on after a transfer of `done` bytes.
-    fn continue_short(&mut self, index: PartIndex, done: usize) -> Progress {
-        let block = u64::from(self.settings.block_size);
-        let whole = Blocks(done as u64 / block);
-        let request = self.parts[index].request;
-        let Some(running) = self.running[request as usize].as_ref() else { return Progress::None };
-        let progress = self.parts.advance(index, whole, block, &running.request.data);
-        if progress == Progress::Some {
-            self.make_ready(index);
-        }
-        progress
-    }
-
-    /// WRITE SAME refused (05/20, 05/24, EOPNOTSUPP): zeroes are written from
-    /// now on, beginning with this part.
-    fn fall_back_to_writing_zeroes(&mut self, index: PartIndex, completion: &Completion) -> bool {
-        if !matches!(self.parts[index].op, Op::WriteZeroes { .. }) || !is_refusal(completion) {
-            return false;
-        }
-        self.write_same_refused = true;
-        if let Op::WriteZeroes { extent, .. } = self.parts[index].op {
-            self.zero_by_writing(index, extent);
-        }
-        true
-    }
-
     // --- ends of parts and requests -----------------------------------------
 
     fn part_good(&mut self, index: PartIndex) {
@@ -682,94 +538,6 @@ impl Dispatcher {
         };
         self.finished.push((r.request, end));
     }
-
-    // --- time and reports -----------------------------------------------------
-
-    fn wake_delayed(&mut self, now: Time) {
-        let mut i = 0;
-        while i < self.delayed.len() {
-            let index = self.delayed[i];
-            if self.parts[index].wake <= now {
-                self.delayed.swap_remove(i);
-                self.parts[index].place = Place::Ready;
-                self.ready.push_back(index);
-            } else {
-                i += 1;
-            }
-        }
-    }
-
-    /// Marks paths with a command that has been out too long. The command
-    /// stays where it is (law 1); nothing new joins it.
-    fn find_hung(&mut self, now: Time) {
-        let after = self.settings.suspect_after;
-        while let Some(index) = self.paths.next_hung(&self.parts, now, after) {
-            let part = &self.parts[index];
-            let (id, epoch) = (part.path, part.epoch);
-            let reason = IoReason::Hung { op: part.op, out: now.since(part.issued) };
-            let report = IoReport { path: id, epoch, reason };
-            if self.paths.mark(now, report, Mark::Undecided) {
-                self.report(Report::Path(report));
-            }
-        }
-    }
-
-    fn report_path(
-        &mut self,
-        now: Time,
-        path: PathId,
-        epoch: u32,
-        verdict: Disposition,
-        op: Op,
-        completion: &Completion,
-    ) {
-        let reason = IoReason::Judged {
-            rule: verdict.rule,
-            verdict: verdict.path,
-            op,
-            completion: *completion,
-        };
-        let report = IoReport { path, epoch, reason };
-        let news = match verdict.path {
-            PathVerdict::Fail => self.paths.mark(now, report, Mark::Failed),
-            PathVerdict::Doubt => {
-                // The array says it once: it counts whatever is known or
-                // decided about the path already.
-                self.paths.doubt(now, report);
-                true
-            }
-            PathVerdict::Check => true,
-            PathVerdict::Keep => false,
-        };
-        if news {
-            self.report(Report::Path(report));
-        }
-    }
-
-    /// The control thread has not answered a report that a path is out of use
-    /// here: it may have been lost, and nothing else would bring it back.
-    fn repeat_reports(&mut self, now: Time) {
-        while let Some(report) = self.paths.next_unanswered(now) {
-            self.report(Report::Path(report));
-        }
-    }
-
-    fn report(&mut self, report: Report) {
-        if self.reports.len() < MAX_REPORTS {
-            self.reports.push(report);
-        }
-    }
-}
-
-/// What a short transfer achieved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    /// Nothing that counts.
-    None,
-    /// Some blocks; the part is about the rest now.
-    Some,
-    /// Everything.
-    All,
 }
 
 /// What to do with a part that wants a path.
@@ -780,53 +548,6 @@ enum Choice {
     Full,
     /// It has been dealt with.
     Gone,
-}
-
-/// The outcome a completion stands for if it is delivered.
-fn outcome_of(completion: &Completion) -> Outcome {
-    match completion {
-        Completion::Good | Completion::Short(_) => Outcome::Host(libc::EIO),
-        Completion::Scsi { status, sense, .. } if *status != Status::GOOD => {
-            Outcome::Lu { status: *status, sense: *sense }
-        }
-        // Nobody complained, but not everything was transferred.
-        Completion::Scsi { host: HostByte::OK, .. } => Outcome::Host(libc::EIO),
-        Completion::Scsi { host, .. } => match host_errno(*host) {
-            Some(errno) => Outcome::Host(errno),
-            None => Outcome::NoPath,
-        },
-        Completion::Errno { code, .. } => Outcome::Host(*code),
-    }
-}
-
-/// Errno of the host bytes with which the kernel passes on the LU's word
-/// (`scsi_result_to_blk_status`); the others speak of the transport.
-fn host_errno(host: HostByte) -> Option<i32> {
-    match host {
-        HostByte::TARGET_FAILURE => Some(libc::EREMOTEIO),
-        HostByte::NEXUS_FAILURE => Some(libc::EBADE),
-        HostByte::ALLOC_FAILURE => Some(libc::ENOSPC),
-        HostByte::MEDIUM_ERROR => Some(libc::ENODATA),
-        _ => None,
-    }
-}
-
-/// CHECK CONDITION 0B/00/06: I/O process terminated.
-fn ambiguous() -> Outcome {
-    let sense = Sense::fixed(SenseCode::new(Key::AbortedCommand, 0x00, 0x06));
-    Outcome::Lu { status: Status::CHECK_CONDITION, sense }
-}
-
-/// Whether the LU (or the kernel for it) said that it does not know the
-/// command or a field of it.
-fn is_refusal(completion: &Completion) -> bool {
-    match completion {
-        Completion::Scsi { sense, .. } => sense
-            .code()
-            .is_some_and(|c| c.key == Key::IllegalRequest && matches!(c.asc, 0x20 | 0x24)),
-        Completion::Errno { code, .. } => *code == libc::EOPNOTSUPP,
-        Completion::Good | Completion::Short(_) => false,
-    }
 }
 
 #[cfg(test)]

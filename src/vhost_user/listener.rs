@@ -174,6 +174,18 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         none_left
     }
 
+    /// Rings with nothing in the kernel come back within a moment: those are
+    /// no event.
+    fn await_briefly(&mut self) {
+        for _ in 0..STRAGGLER_POLL {
+            self.stragglers.poll(&*self.host, self.settings.stop_deadline());
+            if self.stragglers.len() == 0 || self.is_shutting_down() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn await_stragglers(&mut self) -> usize {
         let slice = Duration::from_millis(STRAGGLER_POLL.unsigned_abs().into());
         let mut waited = Duration::ZERO;
@@ -202,7 +214,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         )));
         let reason = self.converse(stream, &session, others);
         self.stragglers.append(lock(&session).close());
-        self.poll_stragglers();
+        self.await_briefly();
         self.tell(SessionEvent::Disconnected { reason: reason? });
         if self.stragglers.len() > 0 {
             self.tell(SessionEvent::RingsHeld(self.stragglers.len()));
@@ -232,10 +244,12 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
                     return Ok(DisconnectReason::Refused(refusal.to_string()));
                 }
             }
-            if let Some(listener) = others {
-                self.send_away(listener);
-            }
             if !ready.contains(&client) {
+                // Only if ours was silent at that same moment: else it may be
+                // gone, and this may be the same front-end coming back.
+                if let Some(listener) = others.filter(|l| ready.contains(&l.as_raw_fd())) {
+                    self.send_away(listener);
+                }
                 continue;
             }
             let header = header.next()?;
@@ -247,9 +261,9 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         }
     }
 
-    /// Refuses whoever else wants to connect.
+    /// Refuses whoever has waited longest to connect.
     fn send_away(&self, listener: &UnixListener) {
-        while let Ok((stream, _)) = listener.accept() {
+        if let Ok((stream, _)) = listener.accept() {
             drop(stream);
             self.tell(SessionEvent::ClientRefused);
         }

@@ -28,7 +28,7 @@ use crate::guest::ring::{MAX_RING_SIZE, Ring, RingConfig, RingError};
 use crate::guest::virtqueue::{VirtQueue, VirtQueueParts};
 use crate::queue::{RingHost, StillInKernel, Stop};
 use crate::vhost_user::stragglers::Stragglers;
-use crate::vhost_user::vring::{Addresses, Vring};
+use crate::vhost_user::vring::{Addresses, Vring, event};
 use crate::vhost_user::{Extras, SHARE_MEMORY, Settings};
 
 mod requests;
@@ -64,6 +64,9 @@ pub enum SessionError {
     /// SET_VRING_KICK without a file descriptor.
     #[error("ring {0}: polling without a kick file descriptor is not supported")]
     PollingKick(usize),
+    /// A kick, call or error descriptor of another kind.
+    #[error("ring {0}: kick, call and error descriptors must be eventfds")]
+    NotAnEventfd(usize),
     /// SET_VRING_KICK before SET_VRING_NUM or SET_VRING_ADDR.
     #[error("ring {0} is kicked off before it has a size and addresses")]
     NotSetUp(usize),
@@ -443,12 +446,13 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
 
     fn set_kick(&mut self, index: u32, file: Option<File>) -> Result<(), SessionError> {
         let at = self.at_rest(index)?;
-        let Some(file) = file else { return Err(SessionError::PollingKick(at)) };
+        let kick = event(file).map_err(|()| SessionError::NotAnEventfd(at))?;
+        let Some(kick) = kick else { return Err(SessionError::PollingKick(at)) };
         let vring = &mut self.vrings[at];
         if vring.size == 0 || vring.addresses.is_none() {
             return Err(SessionError::NotSetUp(at));
         }
-        vring.kick = Some(file.into());
+        vring.kick = Some(kick);
         self.start_if_ready(at)
     }
 

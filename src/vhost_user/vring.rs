@@ -2,7 +2,8 @@
 //! it is not running. Plain data; the session decides. No thread of its own.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 
 use crate::guest::virtqueue::VirtQueue;
 
@@ -57,7 +58,19 @@ impl Vring {
     }
 }
 
-/// The descriptor of a message, as what it is.
-pub(super) fn descriptor(file: Option<File>) -> Option<OwnedFd> {
-    file.map(OwnedFd::from)
+/// The eventfd of a message; `Err` if it is something else. The kernel knows
+/// no cheaper way to ask. A socket, say, could be the front-end's own end of
+/// the connection, which would then never be seen to close.
+pub(super) fn event(file: Option<File>) -> Result<Option<OwnedFd>, ()> {
+    let Some(file) = file else { return Ok(None) };
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let is_event = match link {
+        Ok(name) => name.as_os_str() == "anon_inode:[eventfd]",
+        // No /proc: at least no file, socket or pipe.
+        Err(_) => file.metadata().is_ok_and(|m| {
+            let kind = m.file_type();
+            !kind.is_file() && !kind.is_socket() && !kind.is_fifo() && !kind.is_dir()
+        }),
+    };
+    if is_event { Ok(Some(file.into())) } else { Err(()) }
 }

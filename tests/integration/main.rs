@@ -1,7 +1,15 @@
 //! Stories that cross module borders, one file per story.
+#![allow(clippy::disallowed_methods)] // stories happen in real time
 
 mod cli;
 mod control;
+mod cuts_under_load;
 mod ending;
 mod harness;
+mod malformed_chains;
+mod protocol_abuse;
+mod reconnect;
+mod request_types;
+mod ring_stop;
+mod running_changes;
 mod stock_daemon;

@@ -14,8 +14,9 @@ use vhost_mpath::mpath::classify::{PathVerdict, classify};
 use vhost_mpath::mpath::snapshot::{PathId, PathTable};
 use vhost_mpath::passthrough_scsi::{Issued, Rejected};
 use vhost_mpath::queue::dispatch::{Cookie, Issue};
+use vhost_mpath::scsi::capacity::Capacity;
 use vhost_mpath::scsi::cdb::{Cdb, Payload};
-use vhost_mpath::scsi::sense::{Key, Sense};
+use vhost_mpath::scsi::sense::{Key, Sense, SenseCode};
 use vhost_mpath::scsi::status::{HostByte, Status};
 use vhost_mpath::scsi::unmap;
 use vhost_mpath::sim::{Array, NexusId, Task};
@@ -28,7 +29,7 @@ use crate::world::BLOCK;
 pub(crate) enum Purpose {
     Guest { cookie: Cookie, key: u64 },
     Check { path: PathId, check: u32, checker: Checker },
-    Prove { path: PathId, proof: u32, step: u8, tries: u8, wwid: Option<String> },
+    Prove { path: PathId, proof: u32, step: u8, tries: u8, capacity: Option<Capacity> },
 }
 
 /// A guest command on a path.
@@ -42,6 +43,14 @@ pub(crate) struct OnPath {
     /// The transport moves this many bytes only.
     short: Option<usize>,
     passthrough: bool,
+}
+
+/// The path leads to another LU since the engine listed it at this epoch.
+#[derive(Debug)]
+pub(crate) struct Remapped {
+    pub(crate) epoch: u32,
+    /// The array has not yet told anybody.
+    pub(crate) attention: bool,
 }
 
 /// What the paths saw, shared with the `Issue` side.
@@ -58,6 +67,8 @@ pub(crate) struct Wire {
     block_layer: bool,
     /// Nothing goes onto the path before it is listed with a later epoch.
     barred: BTreeMap<PathId, u32>,
+    /// Paths that lead to the other LU.
+    pub(crate) remapped: BTreeMap<PathId, Remapped>,
     /// The faults are over.
     pub(crate) calm: bool,
 }
@@ -78,6 +89,7 @@ impl Wire {
             block_layer: random.one_in(3),
             random,
             barred: BTreeMap::new(),
+            remapped: BTreeMap::new(),
             calm: false,
         }
     }
@@ -85,6 +97,13 @@ impl Wire {
     pub(crate) fn tag(&mut self) -> u64 {
         self.next_tag += 1;
         self.next_tag
+    }
+
+    /// The guest gets its memory back: no path may still read or write it.
+    pub(crate) fn nothing_uses(&self, memory: Segment) {
+        let within = memory.addr..memory.addr + memory.len;
+        let user = self.on_path.values().find(|w| within.contains(&w.address));
+        assert!(user.is_none(), "a request has ended and is still on a path: {user:?}");
     }
 
     /// A guest command is back: what the request core is told of it.
@@ -161,7 +180,12 @@ impl Issue for ToArray<'_> {
             return Err(Rejected);
         }
         let epoch = self.may_be_issued(&wire, path, c);
-        if let Some(ended) = ends_at_once(&mut wire, c) {
+        if told_of_remap(&mut wire, path, epoch) {
+            wire.issued += 1;
+            wire.barred.insert(path, epoch);
+            return Ok(Issued::Done(luns_changed()));
+        }
+        if let Some(ended) = ends_at_once(&mut wire) {
             wire.issued += 1;
             return Ok(Issued::Done(ended));
         }
@@ -223,8 +247,23 @@ impl ToArray<'_> {
     }
 }
 
+/// REPORTED LUNS DATA HAS CHANGED.
+fn luns_changed() -> Completion {
+    let sense = Sense::fixed(SenseCode::new(Key::UnitAttention, 0x3f, 0x0e));
+    Completion::Scsi { status: Status::CHECK_CONDITION, host: HostByte::OK, sense, residual: 0 }
+}
+
+/// The array tells of a remap once, and keeps the host off the other LU until
+/// it had the chance to act on that. After that it is the host's fault.
+fn told_of_remap(wire: &mut Wire, path: PathId, epoch: u32) -> bool {
+    let Some(remapped) = wire.remapped.get_mut(&path) else { return false };
+    let told = std::mem::take(&mut remapped.attention) || epoch <= remapped.epoch;
+    assert!(told, "a command went to another LU by {path}");
+    true
+}
+
 /// The LU has no room for the command at this moment.
-fn ends_at_once(wire: &mut Wire, _: &Command<'_>) -> Option<Completion> {
+fn ends_at_once(wire: &mut Wire) -> Option<Completion> {
     if wire.calm || !wire.random.one_in(200) {
         return None;
     }

@@ -30,7 +30,7 @@ use crate::durable::{Cached, Dirty};
 use crate::engine_laws::EngineLaws;
 use crate::random::Random;
 use crate::shadow::Shadow;
-use crate::wire::{OnPath, Purpose, ToArray, Wire};
+use crate::wire::{OnPath, Purpose, Remapped, ToArray, Wire};
 
 mod control;
 mod faults;
@@ -112,6 +112,8 @@ struct World {
     /// Counts events; the shadow's clock.
     moment: u64,
     array: Array,
+    /// Another LU, to which no guest command may ever go.
+    other: Array,
     map: Multipath,
     core: Dispatcher,
     wire: RefCell<Wire>,
@@ -178,6 +180,8 @@ impl World {
         let dirty = Dirty::new(usize::try_from(BLOCKS).unwrap());
         let medium = MemoryMedium::new(BLOCKS * BLOCK as u64);
         let medium = Cached { medium, dirty: dirty.clone() };
+        let mut other = config.clone();
+        other.wwid_naa[15] = 2;
         let array = Array::new(config, Box::new(medium));
         let identity = Identity {
             wwid: "3600000000073696d0000000000000001".to_owned(),
@@ -203,6 +207,7 @@ impl World {
             now: Time(1_000_000_000),
             moment: 1,
             array,
+            other: Array::new(other, Box::new(MemoryMedium::new(BLOCKS * BLOCK as u64))),
             map: Multipath::new(identity, policy),
             core: Dispatcher::new(settings, std::sync::Arc::new(empty)),
             wire: RefCell::new(Wire::new(Random::new(seed ^ 0xa11c_e000))),
@@ -278,6 +283,7 @@ impl World {
     fn next_event(&self) -> Option<Time> {
         [
             self.array.next_deadline(),
+            self.other.next_deadline(),
             self.core.next_deadline(),
             self.map.next_deadline(),
             self.mail.keys().next().map(|k| k.0),
@@ -294,6 +300,7 @@ impl World {
             let mut busy = false;
             let mut done = Vec::new();
             self.array.poll(self.now, &mut done);
+            self.other.poll(self.now, &mut done);
             for d in done {
                 busy = true;
                 self.task_done(&d);
@@ -308,14 +315,19 @@ impl World {
                 self.engine(Event::Timer);
             }
             busy |= self.pump();
-            if !busy && self.array.next_deadline().is_none_or(|d| d > self.now) {
+            let arrays = self.array.next_deadline().into_iter().chain(self.other.next_deadline());
+            if !busy && arrays.min().is_none_or(|d| d > self.now) {
                 return;
             }
         }
     }
 
     fn post(&mut self, message: Message) {
-        let most = if self.random.one_in(10) { 50 } else { 2 };
+        let most = match self.random.below(100) {
+            0 => 3000, // the other thread is at something else
+            1..=10 => 50,
+            _ => 2,
+        };
         let delay = self.random.duration(Duration::from_millis(most));
         self.mails += 1;
         // Mail keeps its order, as in the daemon.
@@ -374,6 +386,8 @@ impl World {
                 self.laws.leaves(path);
                 self.names.remove(&path);
                 self.array.remove_nexus(self.now, nexus);
+                self.other.remove_nexus(self.now, nexus);
+                self.wire.borrow_mut().remapped.remove(&path);
                 self.map.retired(path);
             }
         }

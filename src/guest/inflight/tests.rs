@@ -95,3 +95,25 @@ fn areas_that_do_not_fit_are_refused() {
     assert!(matches!(area.queue(2, SIZE), Err(InflightError::NoSuchQueue { .. })));
     assert!(matches!(area.queue(0, 8), Err(InflightError::NoSuchQueue { .. })));
 }
+
+/// QEMU 10.0.13 asks with queue-size (128) and then starts rings of 1024.
+#[test]
+fn an_area_made_for_longer_rings_than_named_serves_them() {
+    let file = create(2, 1024).unwrap();
+    let attach = |size, named| InflightArea::attach(file.try_clone().unwrap(), size, 0, 2, named);
+    let made = area_size(2, 1024);
+    let area = attach(made, 128).unwrap();
+    let mut queue = area.queue(1, 1024).unwrap();
+    queue.recover(0).unwrap();
+    queue.mark(1023);
+    // The same layout whatever size the next connection names.
+    for named in [128, 256, 1024] {
+        let mut queue = attach(made, named).unwrap().queue(1, 1024).unwrap();
+        assert_eq!(queue.recover(0).unwrap().resubmit, [1023], "{named}");
+    }
+    // Another back-end's area, only rounded up, keeps the layout that was named.
+    assert!(matches!(
+        attach(8192, 128).unwrap().queue(0, 256),
+        Err(InflightError::NoSuchQueue { size: 256, queue_size: 128, .. })
+    ));
+}

@@ -127,3 +127,11 @@ fn the_sense_beats_a_host_byte_the_kernel_derived_from_it() {
     };
     assert_eq!(classify(&disrupted).rule, "host-transport-disrupted");
 }
+
+/// A write to a deleted sdX, whose size is zero then, ends with ENOSPC
+/// although the LU has room: seen when a path was deleted under a guest.
+#[test]
+fn no_space_of_the_block_layer_is_no_verdict_of_the_lu() {
+    let found = classify(&Completion::Errno { from: ErrnoFrom::Block, code: libc::ENOSPC });
+    assert_eq!((found.path, found.next), (PathVerdict::Check, Next::OtherPassthrough));
+}

@@ -17,6 +17,17 @@ pub(super) struct Cursor {
     extent: usize,
 }
 
+/// What a short transfer achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing that counts.
+    None,
+    /// Some blocks; the part is about the rest now.
+    Some,
+    /// Everything.
+    All,
+}
+
 /// Zeroes to write where WRITE SAME is not to be had.
 #[repr(align(4096))]
 struct Zeroes([u8; ZEROES_LEN]);

@@ -3,8 +3,7 @@
 use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
-use super::Progress;
-use super::cut::skip_bytes;
+use super::cut::{Progress, skip_bytes};
 use crate::io::{Blocks, Extent, Lba, Op, Outcome, Segment, Time};
 use crate::mpath::snapshot::PathId;
 

@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::io::{Blocks, ErrnoFrom, Extent, Lba, Tag, total_len};
+use crate::mpath::classify::PathVerdict;
+use crate::mpath::event::IoReason;
 use crate::mpath::snapshot::{GroupView, PathView, SelectorKind};
 use crate::queue::Stop;
-use crate::scsi::status::HostByte;
+use crate::scsi::sense::{Key, Sense, SenseCode};
+use crate::scsi::status::{HostByte, Status};
 
 mod cutting;
 mod paths;

@@ -18,9 +18,10 @@ use vhost_user_backend::VhostUserBackend;
 
 use super::{Session, SessionError};
 use crate::guest::inflight::{self, InflightArea};
+use crate::guest::ring::MAX_RING_SIZE;
 use crate::vhost_user::Extras;
 use crate::vhost_user::memory::{self, MAX_SLOTS};
-use crate::vhost_user::vring::{Addresses, descriptor};
+use crate::vhost_user::vring::{Addresses, event};
 
 impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
     /// Keeps the reason of a refusal; the crate only wants to know that.
@@ -54,7 +55,10 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         area: &VhostUserInflight,
     ) -> std::result::Result<(VhostUserInflight, File), SessionError> {
         self.check_area(area)?;
-        let (queues, size) = (area.num_queues, area.queue_size);
+        // For the longest ring, not the size asked for: QEMU asks with its queue-size and then lets the guest
+        // choose a longer ring (`inflight::ring_size_of`).
+        let longest = u16::try_from(self.device.max_queue_size()).unwrap_or(MAX_RING_SIZE);
+        let (queues, size) = (area.num_queues, longest.max(area.queue_size));
         let file = inflight::create(queues, size)?;
         self.device.area_made();
         Ok((VhostUserInflight::new(inflight::area_size(queues, size), 0, queues, size), file))
@@ -112,10 +116,11 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         file: Option<File>,
     ) -> std::result::Result<(), SessionError> {
         let at = self.at(index)?;
+        let call = event(file).map_err(|()| SessionError::NotAnEventfd(at))?;
         if self.vrings[at].running {
-            self.host.set_call(super::ring_index(at), descriptor(file));
+            self.host.set_call(super::ring_index(at), call);
         } else {
-            self.vrings[at].call = descriptor(file);
+            self.vrings[at].call = call;
         }
         Ok(())
     }
@@ -206,10 +211,11 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> VhostUserBackendReqHandlerMut fo
     /// A running ring keeps the one it has until it stops: front-ends set it
     /// before the start.
     fn set_vring_err(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let result = self.at_rest(u32::from(index));
-        let at = self.answer(result)?;
-        self.vrings[at].err = descriptor(fd);
-        Ok(())
+        let result = self.at_rest(u32::from(index)).and_then(|at| {
+            self.vrings[at].err = event(fd).map_err(|()| SessionError::NotAnEventfd(at))?;
+            Ok(())
+        });
+        self.answer(result)
     }
 
     fn get_protocol_features(&mut self) -> Result<Protocol> {

@@ -181,6 +181,34 @@ fn reconnecting_with_the_in_flight_area_resumes_exactly_what_was_left() {
     assert_eq!(heads, [posted[0], posted[2], posted[3]]);
 }
 
+/// As QEMU 10.0.13 does: it asks with its queue-size, repeats that, and lets the guest choose a longer ring.
+#[test]
+fn a_ring_longer_than_the_front_end_asked_for_is_tracked() {
+    let rig = Rig::new();
+    let mut client = rig.connect();
+    client.negotiate();
+    client.share_memory();
+    let asked = VhostUserInflight::new(0, 0, QUEUES, SIZE / 4);
+    let (mut area, file) = client.frontend.get_inflight_fd(&asked).unwrap();
+    area.queue_size = asked.queue_size;
+    client.inflight = Some((area, file));
+    client.share_inflight();
+    client.start(0, 0);
+    let posted = client.post(8);
+    rig.host.state().ring(0).take(8, &mut Vec::new()).unwrap();
+    client.reconnect(&rig.path);
+    rig.disconnected();
+    client.reconnect(&rig.path);
+    client.negotiate();
+    client.share_memory();
+    client.share_inflight();
+    client.start(0, 0);
+    assert_eq!(rig.host.log().last().unwrap(), "start 0 at 8");
+    let mut heads = Vec::new();
+    rig.host.state().ring(0).take(8, &mut heads).unwrap();
+    assert_eq!(heads, posted);
+}
+
 #[test]
 fn without_an_in_flight_area_nothing_more_is_written_after_a_disconnect() {
     let rig = Rig::new();

@@ -16,8 +16,22 @@ impl World {
             }
             _ => {}
         }
+        let old = match &event {
+            Event::Io(IoReport { path, epoch, reason }) => {
+                let doubt = matches!(reason, IoReason::Judged { verdict: PathVerdict::Doubt, .. });
+                self.map
+                    .path(*path)
+                    .filter(|p| p.epoch != *epoch && !doubt)
+                    .map(|p| (p.id, p.state))
+            }
+            _ => None,
+        };
         let mut fx = Effects::new();
         self.map.handle(self.now, event, &mut fx);
+        if let Some((path, state)) = old {
+            let now = self.map.path(path).map(|p| p.state);
+            assert_eq!(now, Some(state), "an old report about {path} changed its state");
+        }
         self.carry_out(fx);
     }
 
@@ -35,9 +49,8 @@ impl World {
                 }
                 Effect::Prove { path, proof } => {
                     self.laws.proof_begins(self.moment, path, proof);
-                    let purpose = Purpose::Prove { path, proof, step: 0, tries: 5, wwid: None };
-                    let cdb = Cdb::inquiry(Some(vpd::IDENTIFICATION), 252);
-                    self.probe(path, purpose, cdb, 252);
+                    let purpose = Purpose::Prove { path, proof, step: 0, tries: 5, capacity: None };
+                    self.probe(path, purpose, Cdb::read_capacity_16(32), 32);
                 }
                 Effect::Retire(path) => self.post(Message::Retire(path)),
                 Effect::Notify(Change::PathFailed { .. }) => self.totals.path_failures += 1,
@@ -57,7 +70,16 @@ impl World {
         };
         let timeout = self.policy.checker_timeout;
         let data_out = Vec::new();
-        self.array.submit(self.now, Task { nexus, tag, cdb, data_out, data_in_max, timeout });
+        let task = Task { nexus, tag, cdb, data_out, data_in_max, timeout };
+        let mut wire = self.wire.borrow_mut();
+        match wire.remapped.get_mut(&path) {
+            None => self.array.submit(self.now, task),
+            Some(remapped) => {
+                // INQUIRY is served in spite of a unit attention.
+                remapped.attention &= task.cdb.as_slice()[0] == 0x12;
+                self.other.submit(self.now, task);
+            }
+        }
     }
 
     pub(super) fn task_done(&mut self, done: &Done) {
@@ -73,8 +95,8 @@ impl World {
                     Step::Done(verdict) => self.post_checked(path, check, verdict),
                 }
             }
-            Purpose::Prove { path, proof, step, tries, wwid } => {
-                self.proof_step(done, path, proof, step, tries, wwid);
+            Purpose::Prove { path, proof, step, tries, capacity } => {
+                self.proof_step(done, path, proof, step, tries, capacity);
             }
         }
     }
@@ -100,7 +122,7 @@ impl World {
         proof: u32,
         step: u8,
         tries: u8,
-        wwid: Option<String>,
+        capacity: Option<Capacity>,
     ) {
         let good = match &done.completion {
             Completion::Good => true,
@@ -111,23 +133,24 @@ impl World {
         };
         let answer = |identity| Message::ToEngine(Event::Proven { path, proof, identity });
         if !good && tries > 0 {
-            let cdb = if step == 0 {
-                Cdb::inquiry(Some(vpd::IDENTIFICATION), 252)
+            let tries = tries - 1;
+            let (cdb, room) = if step == 0 {
+                (Cdb::read_capacity_16(32), 32)
             } else {
-                Cdb::read_capacity_16(32)
+                (Cdb::inquiry(Some(vpd::IDENTIFICATION), 252), 252)
             };
-            let purpose = Purpose::Prove { path, proof, step, tries: tries - 1, wwid };
-            self.probe(path, purpose, cdb, 252);
+            self.probe(path, Purpose::Prove { path, proof, step, tries, capacity }, cdb, room);
         } else if !good {
             self.post(answer(Err(format!("{:?}", done.completion))));
         } else if step == 0 {
-            let wwid = vpd::wwid(Some(&done.data_in), None);
-            let purpose = Purpose::Prove { path, proof, step: 1, tries, wwid };
-            self.probe(path, purpose, Cdb::read_capacity_16(32), 32);
+            // The name last, as in the daemon: INQUIRY uses up no unit attention.
+            let capacity = Capacity::parse_16(&done.data_in);
+            let purpose = Purpose::Prove { path, proof, step: 1, tries, capacity };
+            self.probe(path, purpose, Cdb::inquiry(Some(vpd::IDENTIFICATION), 252), 252);
         } else {
-            let capacity = Capacity::parse_16(&done.data_in).expect("READ CAPACITY(16)");
+            let capacity = capacity.expect("READ CAPACITY(16)");
             let identity = Identity {
-                wwid: wwid.expect("VPD 83h"),
+                wwid: vpd::wwid(Some(&done.data_in), None).expect("VPD 83h"),
                 capacity: capacity.blocks,
                 block_size: capacity.block_size,
             };

@@ -7,6 +7,7 @@ impl World {
         self.paths_made += 1;
         let name = format!("sim{}", self.paths_made);
         let nexus = self.array.add_nexus(&name);
+        assert_eq!(self.other.add_nexus(&name), nexus);
         let new = NewPath {
             name: name.clone(),
             identity: self.map.identity().clone(),
@@ -22,7 +23,10 @@ impl World {
                 self.nexus_of.insert(id, nexus);
                 self.names.insert(id, name);
             }
-            Err(_) => self.array.remove_nexus(self.now, nexus),
+            Err(_) => {
+                self.array.remove_nexus(self.now, nexus);
+                self.other.remove_nexus(self.now, nexus);
+            }
         }
         self.carry_out(fx);
     }
@@ -45,7 +49,7 @@ impl World {
         let (nexus, name) = (self.nexus_of[&id], self.names[&id].clone());
         let mut fx = Effects::new();
         let count = 1 + u32::try_from(self.random.below(3)).unwrap();
-        let fault = match self.random.below(16) {
+        let fault = match self.random.below(17) {
             0 => Fault::Cut(CutMode::Before),
             1 => Fault::Cut(CutMode::StatusLost),
             2 => Fault::Cut(CutMode::Half),
@@ -102,14 +106,30 @@ impl World {
                 self.carry_out(fx);
                 return;
             }
+            13 => return self.remap(id),
             _ => Fault::Plug,
         };
         self.array.inject(self.now, nexus, fault);
     }
 
+    /// The storage administrator gives the path's LUN to another LU, or back.
+    /// Commands the array has already accepted end where they were.
+    fn remap(&mut self, id: PathId) {
+        let nexus = self.nexus_of[&id];
+        let mut wire = self.wire.borrow_mut();
+        if wire.remapped.remove(&id).is_some() {
+            self.array.inject(self.now, nexus, Fault::Plug);
+        } else if let Some(path) = self.map.path(id) {
+            // As a unit attention that a plug leaves behind.
+            self.other.inject(self.now, nexus, Fault::Plug);
+            wire.remapped.insert(id, Remapped { epoch: path.epoch, attention: true });
+        }
+    }
+
     pub(super) fn end_of_faults(&mut self) {
         self.wire.borrow_mut().calm = true;
         for (id, nexus) in self.nexus_of.clone() {
+            self.wire.borrow_mut().remapped.remove(&id);
             self.array.inject(self.now, nexus, Fault::Plug);
             self.array.inject(self.now, nexus, Fault::Delay(Duration::ZERO));
             let mut fx = Effects::new();

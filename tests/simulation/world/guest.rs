@@ -73,6 +73,9 @@ impl World {
         self.moment += 1;
         let head = request.tag.head;
         let p = self.pending.remove(&head).expect("each request ends once");
+        if let Some(buffer) = &p.buffer {
+            self.wire.borrow().nothing_uses(buffer.segment());
+        }
         let outcome = match end {
             End::Finished(outcome) => *outcome,
             End::Abandoned => {

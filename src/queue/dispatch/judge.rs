@@ -1,0 +1,210 @@
+//! Carrying out what the classifier decided about a completion.
+//!
+//! The decision itself is `mpath::classify`'s table; here it becomes a place
+//! for the part: ended, ready for another path, waiting for a moment.
+
+use std::time::Duration;
+
+use super::Dispatcher;
+use super::cut::Progress;
+use super::parts::{PartIndex, Place};
+use crate::io::{Blocks, Completion, Op, Outcome, Time};
+use crate::mpath::classify::{self, Disposition, Executed, Next, PathVerdict};
+use crate::mpath::snapshot::PathId;
+use crate::scsi::sense::{Key, Sense, SenseCode};
+use crate::scsi::status::{HostByte, Status};
+
+impl Dispatcher {
+    pub(super) fn judge(
+        &mut self,
+        now: Time,
+        index: PartIndex,
+        path: PathId,
+        epoch: u32,
+        completion: &Completion,
+    ) {
+        if matches!(completion, Completion::Good) {
+            self.part_good(index);
+            return;
+        }
+        let completion = &match *completion {
+            Completion::Short(done) => match self.continue_short(index, done) {
+                Progress::Some => return,
+                Progress::All => return self.part_good(index),
+                // Less than a block is nothing (and `Short` with some bytes
+                // would pass for good).
+                Progress::None => Completion::Short(0),
+            },
+            other => other,
+        };
+        let verdict = classify::classify(completion);
+        let op = self.parts[index].op;
+        if verdict.path != PathVerdict::Keep {
+            self.report_path(now, path, epoch, verdict, op, completion);
+        }
+        if self.fall_back_to_writing_zeroes(index, completion) {
+            return;
+        }
+        let outcome = outcome_of(completion);
+        if !op.is_idempotent()
+            && verdict.executed == Executed::Maybe
+            && !matches!(verdict.next, Next::Done | Next::Deliver | Next::Own)
+        {
+            // Law 3: it may have been executed; the guest must decide.
+            self.end_part(index, ambiguous(), "ambiguous", Some(path));
+            return;
+        }
+        self.carry_out(now, index, path, verdict, outcome);
+    }
+
+    pub(super) fn carry_out(
+        &mut self,
+        now: Time,
+        index: PartIndex,
+        path: PathId,
+        verdict: Disposition,
+        outcome: Outcome,
+    ) {
+        let budget = self.settings.command_timeout;
+        let part = &mut self.parts[index];
+        if !matches!(verdict.path, PathVerdict::Fail | PathVerdict::Doubt) {
+            // What a path says that is out of use now is nobody's answer.
+            part.answer = Some((outcome, verdict.rule, path));
+        }
+        match verdict.next {
+            Next::Done => self.part_good(index),
+            Next::Deliver | Next::Own => self.end_part(index, outcome, verdict.rule, Some(path)),
+            Next::Again { tries } if part.again < tries => {
+                part.again += 1;
+                self.make_ready(index);
+            }
+            Next::Later { delay } if now.since(part.first_delay.unwrap_or(now)) < budget => {
+                self.delay(now, index, delay);
+            }
+            // Repeating did not help: elsewhere. (Many paths may each have a
+            // unit attention or two to tell of the same event.)
+            Next::Again { .. } => {
+                part.trouble |= outcome == Outcome::NoPath;
+                part.again = 0;
+                part.tried.insert(path);
+                self.make_ready(index);
+            }
+            Next::Later { .. } => self.end_part(index, outcome, verdict.rule, Some(path)),
+            Next::Other | Next::OtherThenLater { .. } | Next::OtherPassthrough => {
+                if let Next::OtherThenLater { delay } = verdict.next {
+                    part.patience = Some(delay);
+                }
+                // A path that failed may come back and be tried again; one
+                // that merely answered has had its say.
+                if verdict.path != PathVerdict::Fail && verdict.path != PathVerdict::Doubt {
+                    part.trouble |= outcome == Outcome::NoPath;
+                    part.tried.insert(path);
+                }
+                if verdict.next == Next::OtherPassthrough && !part.passthrough {
+                    part.passthrough = true;
+                    part.next_is_passthrough = true;
+                }
+                self.make_ready(index);
+            }
+        }
+    }
+
+    /// Lets a part wait for a moment.
+    pub(super) fn delay(&mut self, now: Time, index: PartIndex, delay: Duration) {
+        if self.must_not_wait(self.parts[index].request) {
+            return self.end_part(index, Outcome::Stopped, "ring-stopped", None);
+        }
+        let part = &mut self.parts[index];
+        part.new_round();
+        part.first_delay.get_or_insert(now);
+        part.wake = now + delay;
+        part.place = Place::Delayed;
+        self.delayed.push(index);
+    }
+
+    pub(super) fn make_ready(&mut self, index: PartIndex) {
+        if self.must_not_wait(self.parts[index].request) {
+            return self.end_part(index, Outcome::Stopped, "ring-stopped", None);
+        }
+        self.parts[index].place = Place::Ready;
+        // Older than anything that waits: goes first.
+        self.ready.push_front(index);
+    }
+
+    /// Goes on after a transfer of `done` bytes.
+    pub(super) fn continue_short(&mut self, index: PartIndex, done: usize) -> Progress {
+        let block = u64::from(self.settings.block_size);
+        let whole = Blocks(done as u64 / block);
+        let request = self.parts[index].request;
+        let Some(running) = self.running[request as usize].as_ref() else { return Progress::None };
+        let progress = self.parts.advance(index, whole, block, &running.request.data);
+        if progress == Progress::Some {
+            self.make_ready(index);
+        }
+        progress
+    }
+
+    /// WRITE SAME refused (05/20, 05/24, EOPNOTSUPP): zeroes are written from
+    /// now on, beginning with this part.
+    pub(super) fn fall_back_to_writing_zeroes(
+        &mut self,
+        index: PartIndex,
+        completion: &Completion,
+    ) -> bool {
+        if !matches!(self.parts[index].op, Op::WriteZeroes { .. }) || !is_refusal(completion) {
+            return false;
+        }
+        self.write_same_refused = true;
+        if let Op::WriteZeroes { extent, .. } = self.parts[index].op {
+            self.zero_by_writing(index, extent);
+        }
+        true
+    }
+}
+
+/// The outcome a completion stands for if it is delivered.
+fn outcome_of(completion: &Completion) -> Outcome {
+    match completion {
+        Completion::Good | Completion::Short(_) => Outcome::Host(libc::EIO),
+        Completion::Scsi { status, sense, .. } if *status != Status::GOOD => {
+            Outcome::Lu { status: *status, sense: *sense }
+        }
+        // Nobody complained, but not everything was transferred.
+        Completion::Scsi { host: HostByte::OK, .. } => Outcome::Host(libc::EIO),
+        Completion::Scsi { host, .. } => match host_errno(*host) {
+            Some(errno) => Outcome::Host(errno),
+            None => Outcome::NoPath,
+        },
+        Completion::Errno { code, .. } => Outcome::Host(*code),
+    }
+}
+
+/// Errno of the host bytes with which the kernel passes on the LU's word
+/// (`scsi_result_to_blk_status`); the others speak of the transport.
+fn host_errno(host: HostByte) -> Option<i32> {
+    match host {
+        HostByte::TARGET_FAILURE => Some(libc::EREMOTEIO),
+        HostByte::NEXUS_FAILURE => Some(libc::EBADE),
+        HostByte::ALLOC_FAILURE => Some(libc::ENOSPC),
+        HostByte::MEDIUM_ERROR => Some(libc::ENODATA),
+        _ => None,
+    }
+}
+
+/// CHECK CONDITION 0B/00/06: I/O process terminated.
+fn ambiguous() -> Outcome {
+    let sense = Sense::fixed(SenseCode::new(Key::AbortedCommand, 0x00, 0x06));
+    Outcome::Lu { status: Status::CHECK_CONDITION, sense }
+}
+
+/// Whether the LU (or the kernel for it) said that it does not know the
+/// command or a field of it.
+fn is_refusal(completion: &Completion) -> bool {
+    match completion {
+        Completion::Scsi { sense, .. } => sense
+            .code()
+            .is_some_and(|c| c.key == Key::IllegalRequest && matches!(c.asc, 0x20 | 0x24)),
+        Completion::Errno { code, .. } => *code == libc::EOPNOTSUPP,
+        Completion::Good | Completion::Short(_) => false,
+    }
+}

@@ -1,0 +1,301 @@
+//! Our own vhost-user front-end double, with the manners of QEMU.
+//!
+//! Negotiates, shares memory, starts and stops rings; goes away and comes back
+//! as QEMU's vhost-user-blk does: the in-flight area is asked for once and
+//! given back at every reconnect, and a ring that was torn from us begins at
+//! its used index. Messages are framed by the `vhost` crate; for abuse there
+//! is `raw`.
+
+use std::fs::File;
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use vhost::vhost_user::message::{
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
+};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VringConfigData};
+use vhost_mpath::guest::driver::Driver;
+use vhost_mpath::virtio::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES};
+
+use super::blk_queue::{BlkQueue, Manner};
+use super::guest::{Guest, USER_BASE};
+
+/// What a message may take: longer than any ring stop of these tests.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the double is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// Request queues.
+    pub(crate) queues: u16,
+    /// How each behaves.
+    pub(crate) manner: Manner,
+    /// Virtio features not to take though offered.
+    pub(crate) without: u64,
+    /// Protocol features not to take though offered.
+    pub(crate) without_protocol: VhostUserProtocolFeatures,
+    /// Memory beyond the first region comes by slots.
+    pub(crate) slots: bool,
+    /// Memory regions.
+    pub(crate) regions: u64,
+}
+
+impl Default for Shape {
+    fn default() -> Shape {
+        Shape {
+            queues: 1,
+            manner: Manner {
+                size: 128,
+                depth: 32,
+                slot_bytes: 64 << 10,
+                event_idx: true,
+                indirect: true,
+                pieces: 3,
+                polling: false,
+            },
+            without: 0,
+            without_protocol: VhostUserProtocolFeatures::empty(),
+            slots: false,
+            regions: 3,
+        }
+    }
+}
+
+impl Shape {
+    /// The same with the ways of a plain old driver.
+    pub(crate) fn plain(mut self) -> Shape {
+        self.manner.event_idx = false;
+        self.manner.indirect = false;
+        self
+    }
+}
+
+/// See the module.
+pub(crate) struct FrontEnd {
+    socket: PathBuf,
+    shape: Shape,
+    connection: Option<Frontend>,
+    /// The same socket, to hang up with.
+    stream: Option<UnixStream>,
+    pub(crate) guest: Guest,
+    pub(crate) queues: Vec<BlkQueue>,
+    /// Negotiated virtio features.
+    pub(crate) features: u64,
+    /// Negotiated protocol features.
+    pub(crate) protocol: VhostUserProtocolFeatures,
+    inflight: Option<(VhostUserInflight, File)>,
+}
+
+impl FrontEnd {
+    /// A guest that is not connected.
+    pub(crate) fn new(socket: &Path, shape: Shape) -> FrontEnd {
+        let need = BlkQueue::footprint(&shape.manner) * u64::from(shape.queues) + (1 << 20);
+        // Rings stay in one region each; data buffers may run from one into
+        // the next.
+        let region = (need / shape.regions + (1 << 20)).next_multiple_of(2 << 20);
+        let mut guest = Guest::new(&vec![region; usize::try_from(shape.regions).expect("few")]);
+        let queues = (0..shape.queues).map(|_| BlkQueue::new(&mut guest, shape.manner)).collect();
+        FrontEnd {
+            socket: socket.to_owned(),
+            shape,
+            connection: None,
+            stream: None,
+            guest,
+            queues,
+            features: 0,
+            protocol: VhostUserProtocolFeatures::empty(),
+            inflight: None,
+        }
+    }
+
+    /// Connects, negotiates and starts every ring, or says what failed.
+    pub(crate) fn connect(socket: &Path, shape: Shape) -> FrontEnd {
+        let mut front_end = FrontEnd::new(socket, shape);
+        front_end.reconnect();
+        front_end
+    }
+
+    /// The connection.
+    pub(crate) fn vhost(&mut self) -> &mut Frontend {
+        self.connection.as_mut().expect("connected")
+    }
+
+    /// One queue.
+    pub(crate) fn queue(&mut self, index: usize) -> &mut BlkQueue {
+        &mut self.queues[index]
+    }
+
+    /// Connects (again) and starts every ring where it stood, in QEMU's order.
+    pub(crate) fn reconnect(&mut self) {
+        self.attach();
+        self.start();
+    }
+
+    /// Connects and negotiates; no ring is started.
+    pub(crate) fn attach(&mut self) {
+        let stream = connect(&self.socket);
+        self.stream = Some(stream.try_clone().expect("dup"));
+        let mut vhost = Frontend::from_stream(stream, u64::from(self.shape.queues));
+        vhost.set_owner().expect("SET_OWNER");
+        let offered = vhost.get_features().expect("GET_FEATURES");
+        assert!(offered & F_PROTOCOL_FEATURES != 0, "protocol features are offered");
+        self.features = offered & !self.shape.without;
+        if !self.shape.manner.event_idx {
+            self.features &= !F_EVENT_IDX;
+        }
+        if !self.shape.manner.indirect {
+            self.features &= !F_INDIRECT_DESC;
+        }
+        let protocol = vhost.get_protocol_features().expect("GET_PROTOCOL_FEATURES");
+        self.protocol = protocol & !self.shape.without_protocol;
+        vhost.set_protocol_features(self.protocol).expect("SET_PROTOCOL_FEATURES");
+        if self.has(VhostUserProtocolFeatures::REPLY_ACK) {
+            vhost.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        }
+        if self.has(VhostUserProtocolFeatures::MQ) {
+            let most = vhost.get_queue_num().expect("GET_QUEUE_NUM");
+            assert!(most >= u64::from(self.shape.queues), "{most} queues offered");
+        }
+        self.connection = Some(vhost);
+    }
+
+    /// Whether a protocol feature was negotiated.
+    pub(crate) fn has(&self, feature: VhostUserProtocolFeatures) -> bool {
+        self.protocol.contains(feature)
+    }
+
+    /// Features, in-flight area, memory, rings.
+    pub(crate) fn start(&mut self) {
+        if self.has(VhostUserProtocolFeatures::INFLIGHT_SHMFD) {
+            self.prepare_inflight();
+        }
+        let features = self.features;
+        let slots = self.shape.slots;
+        let table = self.guest.table();
+        let vhost = self.vhost();
+        vhost.set_features(features).expect("SET_FEATURES");
+        let at_once = if slots { 1 } else { table.len() };
+        vhost.set_mem_table(&table[..at_once]).expect("SET_MEM_TABLE");
+        for region in &table[at_once..] {
+            vhost.add_mem_region(region).expect("ADD_MEM_REG");
+        }
+        for index in 0..self.queues.len() {
+            let base = self.queues[index].driver.used_idx();
+            self.start_ring(index, base);
+        }
+    }
+
+    fn prepare_inflight(&mut self) {
+        let queues = self.shape.queues;
+        let size = self.shape.manner.size;
+        if self.inflight.is_none() {
+            let wanted = VhostUserInflight::new(0, 0, queues, size);
+            let area = self.vhost().get_inflight_fd(&wanted).expect("GET_INFLIGHT_FD");
+            self.inflight = Some(area);
+        }
+        let vhost = self.connection.as_mut().expect("connected");
+        let (area, file) = self.inflight.as_ref().expect("just made");
+        let given = VhostUserInflight::new(area.mmap_size, area.mmap_offset, queues, size);
+        vhost.set_inflight_fd(&given, file.as_raw_fd()).expect("SET_INFLIGHT_FD");
+    }
+
+    /// Sets a ring up and enables it.
+    pub(crate) fn start_ring(&mut self, index: usize, base: u16) {
+        let queue = &self.queues[index];
+        let vhost = self.connection.as_mut().expect("connected");
+        let size = queue.driver.config().size;
+        vhost.set_vring_num(index, size).expect("SET_VRING_NUM");
+        vhost.set_vring_base(index, base).expect("SET_VRING_BASE");
+        vhost.set_vring_addr(index, &addresses(&queue.driver)).expect("SET_VRING_ADDR");
+        vhost.set_vring_err(index, &queue.err).expect("SET_VRING_ERR");
+        vhost.set_vring_kick(index, &queue.kick).expect("SET_VRING_KICK");
+        vhost.set_vring_call(index, &queue.call).expect("SET_VRING_CALL");
+        vhost.set_vring_enable(index, true).expect("SET_VRING_ENABLE");
+    }
+
+    /// Disables the ring and takes it back (GET_VRING_BASE): its position once
+    /// it stands.
+    pub(crate) fn stop_ring(&mut self, index: usize) -> u16 {
+        self.vhost().set_vring_enable(index, false).expect("SET_VRING_ENABLE");
+        let base = self.vhost().get_vring_base(index).expect("GET_VRING_BASE");
+        u16::try_from(base).expect("16 bits")
+    }
+
+    /// Goes away without a word.
+    pub(crate) fn disconnect(&mut self) {
+        self.connection = None;
+        if let Some(stream) = self.stream.take() {
+            hang_up(&stream);
+        }
+    }
+
+    /// What a guest's reset does: rings stopped (their bases returned), the
+    /// in-flight area given up, rings anew from nothing.
+    pub(crate) fn reboot(&mut self) -> Vec<u16> {
+        let bases = (0..self.queues.len()).map(|i| self.stop_ring(i)).collect();
+        self.inflight = None;
+        self.queues.iter_mut().for_each(BlkQueue::reset);
+        self.start();
+        bases
+    }
+
+    /// Bytes of configuration space.
+    pub(crate) fn config(&mut self, offset: u32, size: u32) -> Vec<u8> {
+        let blank = vec![0; size as usize];
+        let flags = VhostUserConfigFlags::empty();
+        self.vhost().get_config(offset, size, flags, &blank).expect("GET_CONFIG").1
+    }
+
+    /// The guest has seen that the ring is broken.
+    pub(crate) fn ring_failed(&self, index: usize) -> bool {
+        self.queues[index].err.read().is_ok()
+    }
+}
+
+impl Drop for FrontEnd {
+    fn drop(&mut self) {
+        self.disconnect();
+    }
+}
+
+/// Ends a connection for good. To close it is not enough here: a process that
+/// another test is just starting may hold a copy of the descriptor.
+pub(crate) fn hang_up(stream: &UnixStream) {
+    // Fails if the other side was faster.
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+/// Where a ring is, as SET_VRING_ADDR says it.
+pub(crate) fn addresses(driver: &Driver) -> VringConfigData {
+    let config = driver.config();
+    VringConfigData {
+        queue_max_size: config.size,
+        queue_size: config.size,
+        flags: 0,
+        desc_table_addr: USER_BASE + config.desc,
+        used_ring_addr: USER_BASE + config.used,
+        avail_ring_addr: USER_BASE + config.avail,
+        log_addr: None,
+    }
+}
+
+/// Connects to a socket that may be about to appear.
+pub(crate) fn connect(socket: &Path) -> UnixStream {
+    let until = Instant::now() + Duration::from_secs(10);
+    let stream = loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => break stream,
+            Err(error) if Instant::now() > until => {
+                panic!("cannot connect to {}: {error}", socket.display())
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    stream.set_read_timeout(Some(MESSAGE_TIMEOUT)).expect("timeout");
+    stream.set_write_timeout(Some(MESSAGE_TIMEOUT)).expect("timeout");
+    stream
+}
