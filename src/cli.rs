@@ -5,12 +5,13 @@
 //! a wrong command line, 1 for everything else that fails.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{PathBuf, absolute};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
@@ -185,7 +186,7 @@ struct Serve {
     no_path_retry: NoPathRetry,
 
     /// Time between two checks of a failed path, in seconds; a good one is checked less and less
-    /// often, down to a quarter of that.
+    /// often, up to four times as long. While no path is left it is one second at most.
     #[arg(long, value_name = "SECONDS", help_heading = "Multipath", default_value = "5")]
     #[arg(value_parser = parse_seconds)]
     polling_interval: Duration,
@@ -214,13 +215,12 @@ pub fn main() -> ExitCode {
     journal::abort_on_panic();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if asks_for_capabilities(&arguments) {
-        println!("{CAPABILITIES}");
-        return ExitCode::SUCCESS;
+        return print_capabilities();
     }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         // Prints help to standard output, errors to standard error; 0 or 2.
-        Err(error) => error.exit(),
+        Err(error) => in_our_words(error).exit(),
     };
     match cli.command {
         Some(Command::Ctl(ctl)) => ctl::main(&ctl),
@@ -231,6 +231,31 @@ pub fn main() -> ExitCode {
 /// The convention is that every other argument is ignored then, wrong ones too.
 fn asks_for_capabilities(arguments: &[OsString]) -> bool {
     arguments.iter().skip(1).any(|argument| argument == "--print-capabilities")
+}
+
+fn print_capabilities() -> ExitCode {
+    // Not `println!`, which panics where nobody reads.
+    match writeln!(io::stdout(), "{CAPABILITIES}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// A word that belongs to no option is taken for a subcommand, and what clap
+/// says about that helps nobody who has left out a `--path`.
+fn in_our_words(error: clap::Error) -> clap::Error {
+    match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
+        (ErrorKind::ArgumentConflict, Some(ContextValue::String(word))) if word != "ctl" => {
+            wrong(&format!(
+                "'{word}' belongs to no option; each path wants its own --path: --path {word}"
+            ))
+        }
+        (ErrorKind::ArgumentConflict, Some(_)) => wrong(
+            "`ctl` speaks to a daemon that runs already and takes none of the options that start \
+             one: vhost-mpath ctl --control CONTROL VERB",
+        ),
+        _ => error,
+    }
 }
 
 fn serve(serve: &Serve) -> ExitCode {
@@ -258,7 +283,9 @@ impl Serve {
                  kernel has given up on is not out any more",
             ));
         }
-        if self.control.is_some() && self.control == self.socket_path {
+        // `std::path::absolute` makes `./s` and `s` equal.
+        let place = |path: &Option<PathBuf>| path.as_deref().and_then(|p| absolute(p).ok());
+        if self.control.is_some() && place(&self.control) == place(&self.socket_path) {
             return Err(wrong("--control and --socket-path must be two different sockets"));
         }
         Ok(Settings {

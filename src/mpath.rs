@@ -365,7 +365,7 @@ impl Multipath {
             IoReason::Judged { verdict: PathVerdict::Fail, .. } => self.fail(now, id, cause, fx),
             IoReason::Judged { verdict: PathVerdict::Doubt, .. } => {} // above
             IoReason::Hung { .. } => {
-                self.set_state(id, PathState::Suspect, cause);
+                self.set_aside(id, PathState::Suspect, cause, fx);
                 self.check_now(now, id, fx);
             }
         }
@@ -377,7 +377,7 @@ impl Multipath {
     fn doubt(&mut self, now: Time, id: PathId, cause: Cause, fx: &mut Effects) {
         let Some(path) = self.path(id) else { return };
         if path.is_usable() {
-            self.set_state(id, PathState::Doubt, cause);
+            self.set_aside(id, PathState::Doubt, cause, fx);
             self.prove(now, id, fx);
         } else if path.proof.is_some() {
             self.prove(now, id, fx);
@@ -487,11 +487,14 @@ impl Multipath {
         fx.push(Effect::Notify(Change::PathFailed { path: name, cause, left }));
     }
 
-    fn set_state(&mut self, id: PathId, state: PathState, cause: Cause) {
-        if let Some(path) = self.path_mut(id) {
-            path.state = state;
-            path.last_cause = Some(cause);
-        }
+    /// Nothing new goes to a usable path until it is cleared.
+    fn set_aside(&mut self, id: PathId, state: PathState, cause: Cause, fx: &mut Effects) {
+        let Some(path) = self.path_mut(id) else { return };
+        path.state = state;
+        path.last_cause = Some(cause.clone());
+        let name = path.name.clone();
+        let left = self.usable();
+        fx.push(Effect::Notify(Change::PathSuspect { path: name, cause, left }));
     }
 
     // --- checks -----------------------------------------------------------

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 pub mod listener;
 mod memory;
+mod peer;
 #[cfg(test)]
 mod rig;
 pub mod session;

@@ -102,3 +102,35 @@ fn capabilities_are_valid_json_and_asked_for_among_anything() {
     assert!(asks_for_capabilities(&args));
     assert!(!asks_for_capabilities(&args[..2]));
 }
+
+/// The mistake everybody makes once: `--path /dev/sdb /dev/sdc`.
+#[test]
+fn a_path_without_its_option_is_told_in_words_of_paths() {
+    let words = |arguments: &[&str]| {
+        let all = SOCKET.iter().chain(arguments);
+        in_our_words(Cli::try_parse_from(all).unwrap_err()).to_string()
+    };
+    let forgotten = words(&["--path", "/dev/sdb", "/dev/sdc"]);
+    assert!(forgotten.contains("each path wants its own --path: --path /dev/sdc"), "{forgotten}");
+    let mixed = words(&["--path", "/dev/sdb", "ctl", "events"]);
+    assert!(mixed.contains("takes none of the options"), "{mixed}");
+}
+
+#[test]
+fn one_socket_by_two_names_is_still_one() {
+    let error = parse(&["--path", "null:1M", "--control", "/./s"]).unwrap_err();
+    assert!(error.contains("two different sockets"), "{error}");
+}
+
+#[test]
+fn the_man_page_has_every_option_and_verb() {
+    let page = include_str!("../../docs/vhost-mpath.8");
+    let command = Cli::command();
+    for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+        assert!(page.contains(&format!("Fl Fl {option}")), "--{option} is not in the man page");
+    }
+    let ctl = command.find_subcommand("ctl").unwrap();
+    for verb in ctl.get_subcommands().map(clap::Command::get_name) {
+        assert!(page.contains(&format!("Cm {verb}")), "`ctl {verb}` is not in the man page");
+    }
+}

@@ -34,6 +34,9 @@ use crate::vhost_user::listener::ListenerHandle;
 
 /// The loop never sleeps for less, whatever a deadline says.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+/// Signals so soon after the first are the same one: timeout(1) and service
+/// managers tell the process and its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// The control thread's clock; no pure module reads one.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +93,7 @@ pub(super) struct Daemon {
     pub(super) open: Options,
     pub(super) front_end: bool,
     phase: Phase,
+    stopping_since: Time,
     /// Commands whose answers are not due yet.
     pub(super) pending: Vec<Pending>,
     pub(super) next_ticket: u64,
@@ -123,6 +127,7 @@ impl Daemon {
             open,
             front_end: false,
             phase: Phase::Running,
+            stopping_since: Time(0),
             pending: Vec::new(),
             next_ticket: 0,
             rates: HashMap::new(),
@@ -174,6 +179,8 @@ impl Daemon {
             let name = if signal == libc::SIGINT { "SIGINT" } else { "SIGTERM" };
             match self.phase {
                 Phase::Running => self.stop(0, name),
+                Phase::Stopping(_) if self.clock.now().since(self.stopping_since) < SAME_SIGNAL => {
+                }
                 Phase::Stopping(_) | Phase::Over(_) => self.give_up(name),
             }
         }
@@ -278,6 +285,7 @@ impl Daemon {
     pub(super) fn stop(&mut self, code: u8, why: &str) {
         let Some(listener) = self.listener.take() else { return };
         self.phase = Phase::Stopping(code);
+        self.stopping_since = self.clock.now();
         let text = format!("stopping ({why})");
         self.tell(Notice::new("SHUTDOWN", Level::Info, text, json!({ "reason": why })));
         let (queues, post) = (Arc::clone(&self.queues), self.mailbox.sender());

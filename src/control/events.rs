@@ -59,6 +59,24 @@ pub(super) fn of_change(change: &Change) -> Notice {
             });
             Notice::new("PATH_FAILED", Level::Warn, text, data)
         }
+        Change::PathSuspect { path, cause, left } => {
+            // A hung path is trouble; a doubt is mostly over in a moment.
+            let (level, until) = match cause {
+                Cause::Io(IoReason::Hung { .. }) => (Level::Warn, "it is checked"),
+                _ => (Level::Info, "its identity is proven again"),
+            };
+            let cause_text = cause_in_words(cause);
+            let text = format!(
+                "path {path} is suspect: {cause_text}; nothing new goes there until {until}; {left} left"
+            );
+            let data = json!({
+                "path": path,
+                "valid-paths": left,
+                "reason": cause_text,
+                "cause": cause_as_data(cause),
+            });
+            Notice::new("PATH_SUSPECT", level, text, data)
+        }
         Change::PathReinstated { path, usable } => {
             let text = format!("path {path} reinstated; {usable} usable");
             let data = json!({ "path": path, "valid-paths": usable });

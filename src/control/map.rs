@@ -384,15 +384,13 @@ fn dev_t(handle: &PathHandle) -> String {
 }
 
 fn dev_state(handle: &PathHandle) -> String {
-    let state = match (handle.kind(), handle.dev_t()) {
-        (PathKind::ScsiDisk, Some(dev)) => device_state(dev),
-        _ => None,
-    };
-    match state {
-        None | Some(DeviceState::Running) => "running".to_owned(),
-        Some(DeviceState::Blocked) => "blocked".to_owned(),
-        Some(DeviceState::Offline) => "offline".to_owned(),
-        Some(DeviceState::Other(state)) => state,
+    let Some(dev) = handle.dev_t() else { return "running".to_owned() };
+    let generic = matches!(handle.kind(), PathKind::ScsiGeneric | PathKind::ScsiBsg);
+    match device_state(dev, generic) {
+        DeviceState::Running => "running".to_owned(),
+        DeviceState::Blocked => "blocked".to_owned(),
+        DeviceState::Offline | DeviceState::Gone => "offline".to_owned(),
+        DeviceState::Other(state) => state,
     }
 }
 

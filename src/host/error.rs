@@ -1,8 +1,10 @@
 //! Why a path cannot be opened: one variant per cause, each with the path, the
 //! cause and the next step in words.
 
+use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use crate::passthrough_scsi::HandleError;
 
@@ -13,14 +15,14 @@ use super::users::User;
 #[non_exhaustive]
 pub enum OpenError {
     /// ENOENT.
-    #[error("{path}: no such file or device; `lsblk -S` lists the SCSI disks this host sees")]
+    #[error("{path}: no such file or device; {}", if_missing(.path))]
     NotFound {
         /// Which.
         path: PathBuf,
     },
     /// EACCES, EPERM.
     #[error(
-        "{path}: permission denied; run as root, or as a user in group `disk` with CAP_SYS_RAWIO (needed for SCSI commands such as PERSISTENT RESERVE and UNMAP)"
+        "{path}: permission denied; {}", if_forbidden(.path)
     )]
     Permission {
         /// Which.
@@ -88,7 +90,8 @@ pub enum OpenError {
     },
     /// A size that is no disk.
     #[error(
-        "{path}: has {bytes} bytes; a disk needs a whole number of {block_size}-byte blocks, at least one (`truncate -s 1G {path}` makes a file of that size)"
+        "{path}: has {bytes} bytes; a disk needs a whole number of {block_size}-byte blocks, at least one{}",
+        if_no_size(.path)
     )]
     Size {
         /// Which.
@@ -121,6 +124,16 @@ pub enum OpenError {
     NoImage {
         /// Which.
         path: PathBuf,
+    },
+    /// It cannot be made.
+    #[error("{path}: an image of {bytes} bytes cannot be made: {source}{}", if_not_made(.source))]
+    NotMade {
+        /// Which.
+        path: PathBuf,
+        /// `size=`.
+        bytes: u64,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// `size=` or `bs=` contradict the image.
     #[error(
@@ -178,4 +191,54 @@ pub enum OpenError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+// --- next steps that depend on what kind of name it is --------------------------
+
+fn is_node(path: &Path) -> bool {
+    path.starts_with("/dev")
+}
+
+fn if_missing(path: &Path) -> String {
+    if is_node(path) {
+        "`lsblk -S` lists the SCSI disks this host sees".to_owned()
+    } else {
+        format!("check the name, or make a file to serve: `truncate -s 1G {}`", path.display())
+    }
+}
+
+fn if_forbidden(path: &Path) -> &'static str {
+    let root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
+    match (is_node(path), root) {
+        (true, false) => {
+            "run as root, or as a user in group `disk` with CAP_SYS_RAWIO (needed for SCSI commands such as UNMAP)"
+        }
+        (true, true) => {
+            "even for root: a container's or a service's device rules (such as systemd's DeviceAllow=) forbid it"
+        }
+        (false, _) => {
+            "this process's user must be able to read and write it (`ls -l`, `namei -l`); with --read-only, to read it"
+        }
+    }
+}
+
+fn if_no_size(path: &Path) -> String {
+    if is_node(path) {
+        "; is a medium there?".to_owned()
+    } else {
+        format!(" (`truncate -s 1G {}` makes a file of that size)", path.display())
+    }
+}
+
+fn if_not_made(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => "; make its directory first",
+        Some(libc::EFBIG | libc::EINVAL) => {
+            "; its file system takes no files of that size (XFS and btrfs take larger ones than ext4)"
+        }
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            "; choose a directory that may be written"
+        }
+        _ => "",
+    }
 }

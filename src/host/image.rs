@@ -37,7 +37,7 @@ pub(super) fn open(
     block_size: Option<u32>,
     read_only: bool,
 ) -> Result<Arc<SimImage>, OpenError> {
-    let file = open_or_create(image, size, read_only)?;
+    let file = open_or_create(image, size, block_size.unwrap_or(512), read_only)?;
     let failed = |doing| move |source| OpenError::Io { path: image.to_owned(), doing, source };
     let meta = file.metadata().map_err(failed("reading its size"))?;
     if !meta.is_file() {
@@ -85,14 +85,25 @@ pub(super) fn open(
     Ok(array)
 }
 
-fn open_or_create(image: &Path, size: Option<u64>, read_only: bool) -> Result<File, OpenError> {
+fn open_or_create(
+    image: &Path,
+    size: Option<u64>,
+    block_size: u32,
+    read_only: bool,
+) -> Result<File, OpenError> {
     match file::open(image, Mode { read_only, ..Mode::default() }) {
         Ok(file) => return Ok(file),
+        Err(e) if e.raw_os_error() == Some(libc::EISDIR) => {
+            return Err(OpenError::WrongKind { path: image.to_owned(), what: "a directory" });
+        }
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(super::open::refused(image, e, "opening")),
     }
     let Some(size) = size else { return Err(OpenError::NoImage { path: image.to_owned() }) };
-    let failed = |source| OpenError::Io { path: image.to_owned(), doing: "creating", source };
+    if size % u64::from(block_size) != 0 {
+        return Err(OpenError::Size { path: image.to_owned(), bytes: size, block_size });
+    }
+    let failed = |source| OpenError::NotMade { path: image.to_owned(), bytes: size, source };
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(image);
     let file = match file {
         // Somebody was faster; it is theirs, and the size is checked next.
@@ -101,8 +112,14 @@ fn open_or_create(image: &Path, size: Option<u64>, read_only: bool) -> Result<Fi
         }
         result => result.map_err(failed)?,
     };
-    file.set_len(size).map_err(failed)?;
-    Ok(file)
+    match file.set_len(size) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            // An empty one would be taken for an image at the next start.
+            let _ = fs::remove_file(image);
+            Err(failed(error))
+        }
+    }
 }
 
 /// Beside the image itself, not beside a link to it.

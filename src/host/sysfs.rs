@@ -44,21 +44,31 @@ pub enum DeviceState {
     Blocked,
     /// Given up (`offline`, `transport-offline`).
     Offline,
+    /// Deleted: sysfs does not have it any more.
+    Gone,
     /// Anything else.
     Other(String),
 }
 
-/// The state of the SCSI device behind a block device number; `None` if it is
-/// none.
-pub fn device_state(dev: &str) -> Option<DeviceState> {
-    let dir = Sysfs::host().block(DevT::parse(dev)?)?;
-    let state = attribute(&dir.join("device/state"))?;
-    Some(match state.as_str() {
+/// The state of the device behind the number of a node that is open: of a
+/// block node or, with `generic`, of an sg or bsg node. Other devices than
+/// SCSI ones run as long as they are there.
+pub fn device_state(dev: &str, generic: bool) -> DeviceState {
+    state_below(&Sysfs::host(), dev, generic)
+}
+
+pub(super) fn state_below(sysfs: &Sysfs, dev: &str, generic: bool) -> DeviceState {
+    let Some(number) = DevT::parse(dev) else { return DeviceState::Running };
+    // The open node keeps its number from being given to another device.
+    let dir = if generic { sysfs.character(number) } else { sysfs.block(number) };
+    let Some(dir) = dir else { return DeviceState::Gone };
+    let Some(state) = attribute(&dir.join("device/state")) else { return DeviceState::Running };
+    match state.as_str() {
         "running" => DeviceState::Running,
         "blocked" | "quiesce" | "created-blocked" => DeviceState::Blocked,
         "offline" | "transport-offline" => DeviceState::Offline,
         _ => DeviceState::Other(state),
-    })
+    }
 }
 
 /// One line of a sysfs attribute, trimmed; `None` if missing or empty.

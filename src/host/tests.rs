@@ -104,6 +104,16 @@ fn an_image_is_made_once_and_keeps_its_wwid() {
     let image = image.to_str().unwrap();
     let text = format!("sim:{image},size=1M");
     assert!(refusal(&format!("sim:{image}")).contains("add size="));
+    // Nothing is left behind by one that could not be made.
+    for (text, words) in [
+        (format!("sim:{image},size=513K,bs=4096"), "whole number of 4096-byte blocks"),
+        (format!("sim:{image},size=8000000T"), "takes no files of that size"),
+        (format!("sim:{image}.d/x,size=1M"), "make its directory first"),
+        (format!("sim:{},size=1M", dir.0.display()), "is a directory"),
+    ] {
+        assert!(refusal(&text).contains(words), "{}", refusal(&text));
+    }
+    assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 0);
     let first = open(&text).unwrap();
     let wwid = first.identity().wwid.clone();
     assert!(wwid.len() == 33 && wwid.starts_with("36525400"), "{wwid}");
@@ -275,4 +285,25 @@ fn every_user_of_a_disk_is_named() {
     dir.put(&format!("{block}/holders/md0"), "");
     dir.put("class/block/md0/md/level", "raid1");
     assert_eq!(user(), User::Md { name: "md0".to_owned() });
+}
+
+#[test]
+fn a_deleted_device_is_gone_and_not_running() {
+    let dir = Dir::new();
+    dir.put("devices/sdb/device/state", "running\n");
+    dir.put("devices/vdb/size", "8\n");
+    dir.link("dev/block/8:16", "devices/sdb");
+    dir.link("dev/char/21:1", "devices/sdb");
+    dir.link("dev/block/254:0", "devices/vdb");
+    let state = |dev, generic| sysfs::state_below(&Sysfs::at(dir.0.clone()), dev, generic);
+    assert_eq!(state("8:16", false), DeviceState::Running);
+    assert_eq!(state("254:0", false), DeviceState::Running);
+    dir.put("devices/sdb/device/state", "transport-offline\n");
+    assert_eq!(
+        (state("8:16", false), state("21:1", true)),
+        (DeviceState::Offline, DeviceState::Offline)
+    );
+    fs::remove_file(dir.0.join("dev/block/8:16")).unwrap();
+    fs::remove_file(dir.0.join("dev/char/21:1")).unwrap();
+    assert_eq!((state("8:16", false), state("21:1", true)), (DeviceState::Gone, DeviceState::Gone));
 }

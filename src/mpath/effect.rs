@@ -59,6 +59,15 @@ pub enum Change {
         /// Usable paths left.
         left: usize,
     },
+    /// A path gets nothing new until a check or a proof has cleared it.
+    PathSuspect {
+        /// Its name.
+        path: String,
+        /// Why.
+        cause: Cause,
+        /// Usable paths left.
+        left: usize,
+    },
     /// A path carries I/O again.
     PathReinstated {
         /// Its name.

@@ -21,6 +21,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::queue::RingHost;
+use crate::vhost_user::peer::Peer;
 use crate::vhost_user::session::Session;
 use crate::vhost_user::socket::{Kind, Socket};
 use crate::vhost_user::stragglers::Stragglers;
@@ -211,12 +212,14 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
             self.settings,
             Arc::clone(&self.shutdown),
             self.stragglers.len() > 0,
+            Peer::of(&stream),
         )));
         let reason = self.converse(stream, &session, others);
         self.stragglers.append(lock(&session).close());
         self.await_briefly();
         self.tell(SessionEvent::Disconnected { reason: reason? });
-        if self.stragglers.len() > 0 {
+        // At the end of the daemon no ring starts anyway.
+        if self.stragglers.len() > 0 && !self.is_shutting_down() {
             self.tell(SessionEvent::RingsHeld(self.stragglers.len()));
         }
         Ok(())

@@ -27,6 +27,7 @@ use crate::guest::memory::{Memory, MemoryError};
 use crate::guest::ring::{MAX_RING_SIZE, Ring, RingConfig, RingError};
 use crate::guest::virtqueue::{VirtQueue, VirtQueueParts};
 use crate::queue::{RingHost, StillInKernel, Stop};
+use crate::vhost_user::peer::Peer;
 use crate::vhost_user::stragglers::Stragglers;
 use crate::vhost_user::vring::{Addresses, Vring, event};
 use crate::vhost_user::{Extras, SHARE_MEMORY, Settings};
@@ -51,7 +52,10 @@ pub enum SessionError {
     #[error("ring {0} is running")]
     Running(usize),
     /// SET_VRING_NUM out of range.
-    #[error("ring size {size} is not a power of two up to {max}")]
+    #[error(
+        "ring size {size} is not a power of two up to {max}; give the QEMU device \
+         queue-size={max}, or this daemon a larger --queue-size"
+    )]
     RingSize {
         /// What was asked for.
         size: u32,
@@ -79,6 +83,15 @@ pub enum SessionError {
         addr: u64,
         /// Size of our table.
         regions: usize,
+    },
+    /// The front-end sees other memory than we do (`share=off`).
+    #[error(
+        "the front-end (process {pid}) maps the guest's memory privately, so nothing the guest \
+         writes would be seen here; {SHARE_MEMORY}"
+    )]
+    PrivateMemory {
+        /// Its process id.
+        pid: u32,
     },
     /// SET_FEATURES with a bit that was not offered.
     #[error("feature bits {0:#x} were not offered")]
@@ -155,6 +168,8 @@ pub struct Session<B> {
     vrings: Vec<Vring>,
     /// Rings of an earlier session are not back: start none of ours.
     held_back: bool,
+    /// Whose memory it is.
+    peer: Peer,
     stragglers: Stragglers,
     refusal: Option<SessionError>,
 }
@@ -179,6 +194,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         settings: Settings,
         shutdown: Arc<AtomicBool>,
         held_back: bool,
+        peer: Peer,
     ) -> Session<B> {
         let vrings = (0..device.num_queues()).map(|_| Vring::default()).collect();
         Session {
@@ -192,6 +208,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
             inflight: None,
             vrings,
             held_back,
+            peer,
             stragglers: Stragglers::default(),
             refusal: None,
         }

@@ -25,6 +25,22 @@ pub enum SocketError {
     /// The path names something that is no socket; it is left alone.
     #[error("{0} exists and is not a socket; remove it or choose another path")]
     NotASocket(PathBuf),
+    /// Its directory does not exist.
+    #[error("{0}: its directory does not exist; make it first, with `mkdir -p`")]
+    NoDirectory(PathBuf),
+    /// EPERM of chown(2).
+    #[error(
+        "{path}: cannot give the socket to group {group}: {error}; only root may, and members \
+         of that group"
+    )]
+    Group {
+        /// The path.
+        path: PathBuf,
+        /// Group id.
+        group: u32,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// Longer than a socket address can hold.
     #[error("{path}: socket paths may have {MAX_PATH} bytes, this one has {len}")]
     TooLong {
@@ -111,9 +127,12 @@ impl Socket {
             fs::set_permissions(&at, fs::Permissions::from_mode(mode))
                 .map_err(|e| failed(path, "set the socket's mode", e))?;
         }
-        if access.group.is_some() {
-            chown(&at, None, access.group)
-                .map_err(|e| failed(path, "set the socket's group", e))?;
+        if let Some(group) = access.group {
+            chown(&at, None, Some(group)).map_err(|error| SocketError::Group {
+                path: path.into(),
+                group,
+                error,
+            })?;
         }
         let meta = fs::symlink_metadata(&at).map_err(|e| failed(path, "look at the socket", e))?;
         fs::rename(&at, path).map_err(|e| failed(path, "put the socket in place", e))?;
@@ -194,6 +213,9 @@ impl Private {
             match DirBuilder::new().mode(0o700).create(&dir) {
                 Ok(()) => return Ok(Private { dir, target: target.into() }),
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => last = Some(e),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    return Err(SocketError::NoDirectory(target.into()));
+                }
                 Err(e) => return Err(failed(target, "create a directory beside it", e)),
             }
         }

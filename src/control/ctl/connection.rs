@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 /// The daemon answers everything but `path-add` at once, and that within some
 /// command timeouts.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// The greeting comes at once, or never: from another kind of socket, or a
+/// daemon that is stopped.
+const GREETING: Duration = Duration::from_secs(5);
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,15 @@ pub enum CtlError {
         doing: &'static str,
         /// What the kernel said.
         error: io::Error,
+    },
+    /// Something listens there and says nothing.
+    #[error(
+        "{path}: no greeting within {} s: this is not a control socket (the one of --socket-path \
+         is QEMU's), or the daemon is stopped", GREETING.as_secs()
+    )]
+    Silent {
+        /// The socket.
+        path: PathBuf,
     },
     /// It went away in the middle.
     #[error("{0}: the daemon ended the connection; its log says why")]
@@ -80,9 +92,18 @@ impl Connection {
         };
         this.stream
             .get_ref()
+            .set_read_timeout(Some(GREETING))
+            .map_err(|error| this.failed("setting a timeout", error))?;
+        let greeting = match this.read() {
+            Err(CtlError::Io { error, .. }) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(CtlError::Silent { path: path.to_owned() });
+            }
+            greeting => greeting?.ok_or_else(|| CtlError::Gone(path.to_owned()))?,
+        };
+        this.stream
+            .get_ref()
             .set_read_timeout(Some(PATIENCE))
             .map_err(|error| this.failed("setting a timeout", error))?;
-        let greeting = this.read()?.ok_or_else(|| CtlError::Gone(path.to_owned()))?;
         if let Some(desc) = greeting["error"]["desc"].as_str() {
             return Err(CtlError::Refused(desc.to_owned()));
         }

@@ -33,6 +33,19 @@ fn a_failure_is_told_once_with_its_cause_and_what_is_left() {
     assert_eq!(rig.map.topology().path_faults, 1);
 }
 
+/// Else I/O moves to another group, and "reinstated" is told of a path that
+/// never failed, and nobody knows why.
+#[test]
+fn a_path_that_hangs_or_is_in_doubt_is_told_once_with_its_cause() {
+    for reason in [hung(), judged(PathVerdict::Doubt)] {
+        let mut rig = Rig::new(multibus(), &["a", "b"]);
+        rig.report("a", 1, reason.clone());
+        rig.report("a", 1, reason.clone());
+        let (path, cause) = ("a".to_owned(), Cause::Io(reason));
+        assert_eq!(rig.took_changes(), [Change::PathSuspect { path, cause, left: 1 }]);
+    }
+}
+
 #[test]
 fn a_report_of_an_earlier_epoch_says_nothing_about_this_one() {
     let mut rig = Rig::new(multibus(), &["a", "b"]);

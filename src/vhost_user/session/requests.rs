@@ -83,6 +83,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         regions: &[VhostUserMemoryRegion],
         files: Vec<File>,
     ) -> std::result::Result<(), SessionError> {
+        self.refuse_private(&files)?;
         let memory =
             memory::replaced(regions, files).map_err(|error| SessionError::Memory { error })?;
         self.use_memory(memory)
@@ -96,9 +97,17 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         if self.memory.num_regions() >= MAX_SLOTS {
             return Err(SessionError::Slots(MAX_SLOTS));
         }
+        self.refuse_private(std::slice::from_ref(&file))?;
         let memory = memory::added(&self.memory, region, file)
             .map_err(|error| SessionError::Memory { error })?;
         self.use_memory(memory)
+    }
+
+    fn refuse_private(&self, files: &[File]) -> std::result::Result<(), SessionError> {
+        match files.iter().find_map(|file| self.peer.maps_privately(file)) {
+            Some(pid) => Err(SessionError::PrivateMemory { pid }),
+            None => Ok(()),
+        }
     }
 
     fn remove_slot(

@@ -33,7 +33,7 @@ fn other_files_and_long_paths_are_left_alone() {
     let long = dir.as_path().join("x".repeat(120));
     assert!(matches!(Socket::bind(&long, Access::default()), Err(SocketError::TooLong { .. })));
     let nowhere = dir.as_path().join("no/such");
-    assert!(matches!(Socket::bind(&nowhere, Access::default()), Err(SocketError::Io { .. })));
+    assert!(matches!(Socket::bind(&nowhere, Access::default()), Err(SocketError::NoDirectory(_))));
 }
 
 #[test]
