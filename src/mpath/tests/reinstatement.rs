@@ -39,8 +39,8 @@ fn a_failure_is_told_once_with_its_cause_and_what_is_left() {
 fn a_path_that_hangs_or_is_in_doubt_is_told_once_with_its_cause() {
     for reason in [hung(), judged(PathVerdict::Doubt)] {
         let mut rig = Rig::new(multibus(), &["a", "b"]);
-        rig.report("a", 1, reason.clone());
-        rig.report("a", 1, reason.clone());
+        rig.report("a", 1, reason);
+        rig.report("a", 1, reason);
         let (path, cause) = ("a".to_owned(), Cause::Io(reason));
         assert_eq!(rig.took_changes(), [Change::PathSuspect { path, cause, left: 1 }]);
     }
