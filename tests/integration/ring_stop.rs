@@ -7,6 +7,7 @@ use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost_mpath::virtio::blk::{BlkStatus, RequestType};
 
 use crate::harness::blk_queue::{PATIENCE, Payload};
+use crate::harness::daemon::until;
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::sim_daemon::{Daemon, Setup};
 
@@ -39,6 +40,8 @@ fn submit(front_end: &mut FrontEnd, fill: u8) {
         }
         queue.kick();
     }
+    // On a loaded machine the daemon may not even have been woken yet.
+    until("the daemon pops the requests", || front_end.has_popped(10));
     std::thread::sleep(Duration::from_millis(100));
 }
 

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::net::Shutdown;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -201,6 +202,18 @@ impl FrontEnd {
         let (area, file) = self.inflight.as_ref().expect("just made");
         let given = VhostUserInflight::new(area.mmap_size, area.mmap_offset, queues, size);
         vhost.set_inflight_fd(&given, file.as_raw_fd()).expect("SET_INFLIGHT_FD");
+    }
+
+    /// Whether the daemon has popped `count` chains of each ring since the in-flight area was made, by the
+    /// counters it writes there. True where there is no area: nobody can tell.
+    pub(crate) fn has_popped(&self, count: u64) -> bool {
+        let Some((area, file)) = &self.inflight else { return true };
+        let mut bytes = vec![0; usize::try_from(area.mmap_size).expect("a length")];
+        file.read_exact_at(&mut bytes, area.mmap_offset).expect("the area");
+        let counter = |state: &[u8]| u64::from_ne_bytes(state[8..].try_into().expect("8 bytes"));
+        let popped =
+            |ring: &[u8]| ring[16..].chunks_exact(16).map(counter).max() >= Some(count - 1);
+        bytes.chunks(bytes.len() / usize::from(self.shape.queues)).all(popped)
     }
 
     /// Sets a ring up and enables it.
