@@ -119,7 +119,8 @@ struct Running {
     live: u32,
     /// The first bad end of a part; the rest is not issued any more.
     failure: Option<Failure>,
-    /// A flush follows once the data is written.
+    /// A flush follows once the data is written: durable zeroes, and writes
+    /// cut without the FUA they asked for.
     flush_after: bool,
     tries: u32,
     /// Waiting in `backlog` for a free part.
@@ -261,10 +262,8 @@ impl Dispatcher {
             in_backlog: false,
             request,
         };
-        match op {
-            Op::Write { fua: true, .. } => running.flush_after = !self.settings.limits.fua,
-            Op::WriteZeroes { .. } => running.flush_after = running.request.durable,
-            Op::Read(_) | Op::Write { .. } | Op::Flush | Op::Unmap => {}
+        if let Op::WriteZeroes { .. } = op {
+            running.flush_after = running.request.durable;
         }
         self.running[index as usize] = Some(running);
         self.cut(index);
