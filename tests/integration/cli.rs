@@ -114,7 +114,7 @@ fn a_socket_in_no_directory_is_named() {
     let scratch = Scratch::new("cli-nodir");
     let socket = scratch.text("no/such/dir.sock");
     let said = refused_as_is(1, &["--socket-path", &socket, "--path", "null:1M"]);
-    mentions(&said, &["--socket-path", &socket, "No such file"]);
+    mentions(&said, &["--socket-path", &socket, "directory does not exist"]);
     let long = scratch.text(&"x".repeat(120));
     let said = refused_as_is(1, &["--socket-path", &long, "--path", "null:1M"]);
     mentions(&said, &["107 bytes"]);
