@@ -8,12 +8,18 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 /// Longest path a Unix socket address holds, without its final NUL.
 const MAX_PATH: usize = 107;
+/// How long and how often another process's turn is waited for.
+const TURN_POLL: Duration = Duration::from_millis(5);
+const TURN_POLLS: usize = 200;
 
 /// Why there is no socket to listen on.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +126,7 @@ impl Socket {
         if len > MAX_PATH {
             return Err(SocketError::TooLong { path: path.into(), len });
         }
+        let _turn = turn(path);
         check_free(path)?;
         let private = Private::new(path)?;
         let (listener, at) = private.bind()?;
@@ -173,6 +180,26 @@ impl Socket {
 
 fn failed(path: &Path, what: &'static str, error: io::Error) -> SocketError {
     SocketError::Io { path: path.into(), what, error }
+}
+
+/// Our turn to look at the name and to take it, until dropped: two processes
+/// that find the same dead socket at once must not both take it over.
+///
+/// The lock is the directory's name in the kernel's abstract socket namespace,
+/// which ends with its process. Whoever blocks it on purpose wins nothing: after a second
+/// we go on without (`None`).
+fn turn(path: &Path) -> Option<UnixListener> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = fs::metadata(parent).ok()?;
+    let name = format!("vhost-mpath {:x}:{:x}", dir.dev(), dir.ino());
+    let address = SocketAddr::from_abstract_name(name).ok()?;
+    for _ in 0..TURN_POLLS {
+        match UnixListener::bind_addr(&address) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => thread::sleep(TURN_POLL),
+            other => return other.ok(),
+        }
+    }
+    None
 }
 
 /// Whether the name may be taken: it is free, or its owner is dead.

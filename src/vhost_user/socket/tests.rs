@@ -23,6 +23,30 @@ fn a_live_socket_is_refused_and_a_stale_one_taken_over() {
     assert!(!path.exists());
 }
 
+/// Daemons started at once after a crash of the machine's only one.
+#[test]
+fn of_many_that_find_a_dead_socket_at_once_one_gets_it() {
+    for round in 0..100 {
+        let (dir, path) = place();
+        drop(UnixListener::bind(&path).unwrap());
+        let start = std::sync::Barrier::new(4);
+        let bind = || {
+            start.wait();
+            Socket::bind(&path, Access::default())
+        };
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(bind)).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        let got: Vec<_> = results.iter().filter(|r| r.is_ok()).collect();
+        assert_eq!(got.len(), 1, "round {round}: {results:?}");
+        let at = fs::symlink_metadata(&path).unwrap();
+        let made = got[0].as_ref().unwrap().made.as_ref().unwrap();
+        assert_eq!(made.id, (at.dev(), at.ino()), "round {round}");
+        assert_eq!(fs::read_dir(dir.as_path()).unwrap().count(), 1, "round {round}");
+    }
+}
+
 #[test]
 fn other_files_and_long_paths_are_left_alone() {
     let (dir, path) = place();

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -81,6 +82,9 @@ impl Daemon {
     pub(crate) fn start(scratch: &Scratch, options: &[&str]) -> Daemon {
         let (socket, control) = (scratch.path("disk.sock"), scratch.path("disk.ctl"));
         let log = scratch.path("daemon.log");
+        // A dead socket may lie there already: only another one is the daemon's.
+        let inode = |socket: &PathBuf| fs::metadata(socket).ok().map(|m| m.ino());
+        let before = inode(&socket);
         let child = Command::new(PROGRAM)
             .arg("--socket-path")
             .arg(&socket)
@@ -95,7 +99,8 @@ impl Daemon {
         until("the daemon listens", || {
             let ended = daemon.child.try_wait().unwrap();
             assert!(ended.is_none(), "the daemon ended: {}", daemon.log());
-            UnixStream::connect(&daemon.control).is_ok() && daemon.socket.exists()
+            let now = inode(&daemon.socket);
+            UnixStream::connect(&daemon.control).is_ok() && now.is_some() && now != before
         });
         daemon
     }
