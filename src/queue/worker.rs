@@ -150,7 +150,7 @@ impl<F: Front> Worker<F> {
                 Mail::Stop { index, how, deadline, reply } => {
                     let Some(ring) = self.ring(index) else { continue };
                     ring.stop(how, now + deadline, reply);
-                    self.dispatcher.stop_ring(index, how, now + deadline);
+                    self.dispatcher.stop_ring(now, index, how);
                 }
                 Mail::Enable { index, enabled } => {
                     if let Some(ring) = self.ring(index) {

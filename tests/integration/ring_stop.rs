@@ -181,6 +181,8 @@ fn a_guest_reboots_with_all_paths_hung() {
         daemon.hang(0);
         daemon.hang(1);
     };
+    // Each ring's stop takes at most one command timeout; they are stopped one
+    // after the other, and the second ring's commands move on meanwhile.
     reboot(all, Duration::from_secs(2 * COMMAND_TIMEOUT + 2));
 }
 

@@ -38,10 +38,11 @@ impl Stopping {
 impl Dispatcher {
     /// Begins to stop a ring: nothing of it is held any more. The ring may be
     /// given back when [`Dispatcher::outstanding`] is zero. What is still
-    /// issued for it (a retry, the rest of a long request) is given no more
-    /// time than there is until `until`, so that one stop takes one command
-    /// timeout, however many paths hang.
-    pub fn stop_ring(&mut self, ring: u16, how: Stop, until: Time) {
+    /// issued for it (a retry, the rest of a long request) shares one command
+    /// timeout from `now`, so that a stop takes no longer than that, however
+    /// many paths hang.
+    pub fn stop_ring(&mut self, now: Time, ring: u16, how: Stop) {
+        let until = now + self.settings.command_timeout;
         let stopping = Stopping { how, until, overdue: false };
         self.stops[usize::from(ring)] = Some(stopping);
         // With `Finish`, what can progress goes on; what is held ends.

@@ -149,7 +149,7 @@ impl World {
         self.stopping = Some(how);
         // Bounded even with every path gone or hung: one command timeout.
         let deadline = self.now + COMMAND_TIMEOUT + Duration::from_secs(1);
-        self.core.stop_ring(0, how, deadline);
+        self.core.stop_ring(self.now, 0, how);
         self.settle();
         let mut asked = false;
         while self.core.outstanding(0) > 0 {

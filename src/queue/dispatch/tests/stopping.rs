@@ -2,9 +2,6 @@
 
 use super::*;
 
-/// A deadline that does not matter.
-const FAR: Time = Time(u64::MAX);
-
 /// Requests of ring 0 on a path (1), delayed (2), ready (3), in the backlog
 /// or cut in part (4 to 7); nothing held. One of ring 1 is ready (99).
 fn everywhere() -> Rig {
@@ -39,7 +36,7 @@ fn heads(rig: &Rig) -> Vec<u16> {
 fn suspend_and_discard_abandon_everything_but_what_is_on_a_path() {
     for how in [Stop::Suspend, Stop::Discard] {
         let mut rig = everywhere();
-        rig.core.stop_ring(0, how, FAR);
+        rig.core.stop_ring(rig.now, 0, how);
         rig.pump();
         assert_eq!(heads(&rig), [2, 3, 4, 5, 6, 7]);
         assert!(rig.ended.iter().all(|e| matches!(e.1, End::Abandoned)));
@@ -58,7 +55,7 @@ fn suspend_and_discard_abandon_everything_but_what_is_on_a_path() {
 #[test]
 fn finish_lets_what_can_progress_go_on() {
     let mut rig = everywhere();
-    rig.core.stop_ring(0, Stop::Finish, FAR);
+    rig.core.stop_ring(rig.now, 0, Stop::Finish);
     rig.pass(Duration::from_millis(10));
     rig.all_good();
     rig.pass(Duration::from_millis(10));
@@ -74,7 +71,7 @@ fn finish_ends_what_is_held_and_what_would_be() {
     rig.table(&[], Queueing::Hold);
     rig.submit(2, write(0, 1));
     rig.submit(3, write(0, 100));
-    rig.core.stop_ring(0, Stop::Finish, FAR);
+    rig.core.stop_ring(rig.now, 0, Stop::Finish);
     rig.pump();
     assert_eq!(heads(&rig), [2, 3]);
     rig.next(GONE);
@@ -86,7 +83,7 @@ fn finish_ends_what_is_held_and_what_would_be() {
 #[test]
 fn the_deadline_of_finish_ends_everything_but_what_is_on_a_path() {
     let mut rig = everywhere();
-    rig.core.stop_ring(0, Stop::Finish, FAR);
+    rig.core.stop_ring(rig.now, 0, Stop::Finish);
     rig.core.stop_deadline(0);
     rig.pump();
     assert_eq!(heads(&rig), [2, 3, 4, 5, 6, 7]);
@@ -98,7 +95,7 @@ fn after_the_deadline_nothing_is_issued_again() {
     for answer in [check(6, 0x2a, 0x01), status(Status::BUSY), GONE, Completion::Short(512)] {
         let mut rig = Rig::new();
         rig.submit(1, write(0, 4));
-        rig.core.stop_ring(0, Stop::Finish, FAR);
+        rig.core.stop_ring(rig.now, 0, Stop::Finish);
         rig.core.stop_deadline(0);
         rig.next(answer);
         assert!(rig.wire.out.is_empty());
@@ -111,7 +108,7 @@ fn what_returns_from_a_path_unfinished_during_suspend_stays_marked() {
     for answer in [check(6, 0x2a, 0x01), status(Status::BUSY), GONE, Completion::Short(512)] {
         let mut rig = Rig::new();
         rig.submit(1, write(0, 4));
-        rig.core.stop_ring(0, Stop::Suspend, FAR);
+        rig.core.stop_ring(rig.now, 0, Stop::Suspend);
         assert!(rig.ended.is_empty());
         rig.next(answer);
         assert!(matches!(rig.end(), End::Abandoned), "{answer:?}");
@@ -123,7 +120,7 @@ fn what_returns_from_a_path_unfinished_during_suspend_stays_marked() {
 fn the_lus_word_is_delivered_even_during_suspend() {
     let mut rig = Rig::new();
     rig.submit(1, write(0, 4));
-    rig.core.stop_ring(0, Stop::Suspend, FAR);
+    rig.core.stop_ring(rig.now, 0, Stop::Suspend);
     rig.next(check(3, 0x0c, 0));
     assert!(matches!(rig.outcome(), Outcome::Lu { .. }));
 }
@@ -133,7 +130,7 @@ fn a_request_cut_in_part_when_the_ring_suspends_is_abandoned_as_a_whole() {
     let mut rig = Rig::single();
     rig.wire.room = [1; 4];
     rig.submit(1, write(0, 16 * 40));
-    rig.core.stop_ring(0, Stop::Suspend, FAR);
+    rig.core.stop_ring(rig.now, 0, Stop::Suspend);
     rig.pump();
     assert!(rig.ended.is_empty(), "one part is on a path");
     rig.next(Completion::Good);
@@ -145,7 +142,7 @@ fn a_request_cut_in_part_when_the_ring_suspends_is_abandoned_as_a_whole() {
 fn a_write_that_still_needs_its_flush_is_abandoned_by_suspend() {
     let mut rig = Rig::with(Limits { fua: false, ..limits() });
     rig.submit(1, Op::Write { extent: Extent::new(0, 1), fua: true });
-    rig.core.stop_ring(0, Stop::Suspend, FAR);
+    rig.core.stop_ring(rig.now, 0, Stop::Suspend);
     rig.next(Completion::Good);
     assert!(matches!(rig.end(), End::Abandoned), "it was not made durable");
 }
@@ -155,7 +152,7 @@ fn zeroes_half_written_are_abandoned_by_suspend() {
     let mut rig = Rig::new();
     rig.submit(1, Op::WriteZeroes { extent: Extent::new(0, 40), unmap: false });
     rig.next(check(5, 0x20, 0));
-    rig.core.stop_ring(0, Stop::Suspend, FAR);
+    rig.core.stop_ring(rig.now, 0, Stop::Suspend);
     rig.next(Completion::Good);
     assert!(matches!(rig.end(), End::Abandoned));
 }
@@ -165,7 +162,7 @@ fn a_ring_that_stopped_can_start_again() {
     let mut rig = Rig::single();
     rig.table(&[], Queueing::Hold);
     rig.submit(1, write(0, 1));
-    rig.core.stop_ring(0, Stop::Suspend, FAR);
+    rig.core.stop_ring(rig.now, 0, Stop::Suspend);
     rig.pump();
     assert!(matches!(rig.end(), End::Abandoned));
     rig.core.ring_stopped(0);
@@ -185,7 +182,7 @@ fn other_rings_are_none_of_a_stops_business() {
         let data = vec![Segment { addr: 0, len: BLOCK }];
         rig.submit_request(Request { tag: Tag { ring, head }, op, data, ..Request::default() });
     }
-    rig.core.stop_ring(1, Stop::Finish, FAR);
+    rig.core.stop_ring(rig.now, 1, Stop::Finish);
     rig.pump();
     assert_eq!(heads(&rig), [2, 4]);
     assert_eq!(rig.core.held(), 2);
@@ -198,8 +195,9 @@ fn a_retry_during_a_stop_gets_no_more_time_than_the_stop_has() {
     rig.pump();
     let full = rig.core.timeout_for(0, rig.now);
     assert_eq!(full, Duration::from_secs(30));
-    rig.core.stop_ring(0, Stop::Finish, rig.now + Duration::from_secs(12));
-    assert_eq!(rig.core.timeout_for(0, rig.now), Duration::from_secs(12));
+    rig.core.stop_ring(rig.now, 0, Stop::Finish);
+    let later = rig.now + Duration::from_secs(18);
+    assert_eq!(rig.core.timeout_for(0, later), Duration::from_secs(12));
     let late = rig.now + Duration::from_secs(60);
     assert_eq!(rig.core.timeout_for(0, late), Duration::from_millis(100));
     rig.core.ring_stopped(0);
