@@ -57,7 +57,10 @@ fn a_path_that_may_not_be_read_is_told_with_what_is_needed() {
     if fs::File::open(&image).is_ok() {
         return; // root may read everything
     }
-    mentions(&refused(&scratch, 1, &["--path", &image]), &[&image, "permission denied", "root"]);
+    mentions(
+        &refused(&scratch, 1, &["--path", &image]),
+        &[&image, "permission denied", "read and write"],
+    );
 }
 
 #[test]
