@@ -22,7 +22,7 @@ use vhost_mpath::scsi::unmap;
 use vhost_mpath::sim::{Array, NexusId, Task};
 
 use crate::random::Random;
-use crate::world::BLOCK;
+use crate::world::{BLOCK, SUSPECT_AFTER};
 
 /// Whose task it is.
 #[derive(Debug)]
@@ -65,8 +65,9 @@ pub(crate) struct Wire {
     /// Errors of reads and writes come as errno unless passthrough is asked
     /// for, as by `blk-uring`.
     block_layer: bool,
-    /// Nothing goes onto the path before it is listed with a later epoch.
-    barred: BTreeMap<PathId, u32>,
+    /// Nothing goes onto the path before it is listed with a later epoch than
+    /// this; and whether it failed, or the engine must decide.
+    barred: BTreeMap<PathId, (u32, PathVerdict)>,
     /// Paths that lead to the other LU.
     pub(crate) remapped: BTreeMap<PathId, Remapped>,
     /// The faults are over.
@@ -128,15 +129,37 @@ impl Wire {
             completion
         };
         let listed = view(table, was.path).map(|v| v.1);
-        let bar = match classify(&completion).path {
+        let verdict = classify(&completion).path;
+        let bar = match verdict {
             PathVerdict::Doubt => listed,
             PathVerdict::Fail => listed.filter(|epoch| *epoch == was.epoch),
             PathVerdict::Keep | PathVerdict::Check => None,
         };
         if let Some(epoch) = bar {
-            self.barred.insert(was.path, epoch);
+            self.bar(was.path, epoch, verdict);
         }
         completion
+    }
+
+    /// What failed is not in doubt any more.
+    fn bar(&mut self, path: PathId, epoch: u32, verdict: PathVerdict) {
+        if self.barred.get(&path) != Some(&(epoch, PathVerdict::Fail)) {
+            self.barred.insert(path, (epoch, verdict));
+        }
+    }
+
+    /// A path of the table that hangs or is in doubt, and has not failed: its
+    /// requests wait for the engine's decision.
+    pub(crate) fn undecided(&self, table: &PathTable, now: Time) -> Option<PathId> {
+        let mut views = table.groups.iter().flat_map(|g| &g.paths);
+        let undecided = |id: PathId, epoch: u32| match self.barred.get(&id) {
+            Some((e, verdict)) if *e == epoch => *verdict == PathVerdict::Doubt,
+            _ => self
+                .on_path
+                .values()
+                .any(|w| w.path == id && w.epoch == epoch && w.issued + SUSPECT_AFTER <= now),
+        };
+        views.find(|v| undecided(v.id, v.epoch)).map(|v| v.id)
     }
 }
 
@@ -182,7 +205,7 @@ impl Issue for ToArray<'_> {
         let epoch = self.may_be_issued(&wire, path, c);
         if told_of_remap(&mut wire, path, epoch) {
             wire.issued += 1;
-            wire.barred.insert(path, epoch);
+            wire.bar(path, epoch, PathVerdict::Doubt);
             return Ok(Issued::Done(luns_changed()));
         }
         if let Some(ended) = ends_at_once(&mut wire) {
@@ -226,7 +249,7 @@ impl ToArray<'_> {
     fn may_be_issued(&self, wire: &Wire, path: PathId, c: &Command<'_>) -> u32 {
         let view = view(&self.table, path);
         let (_, epoch) = view.unwrap_or_else(|| panic!("issue on {path}, which is not in use"));
-        let barred = wire.barred.get(&path).is_some_and(|until| epoch <= *until);
+        let barred = wire.barred.get(&path).is_some_and(|(until, _)| epoch <= *until);
         assert!(!barred, "issue on {path}, which failed or is in doubt at epoch {epoch}");
         // Never in two places: data segments identify a transfer.
         let address = c.data.first().map_or(0, |s| s.addr);

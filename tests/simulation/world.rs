@@ -17,7 +17,7 @@ use vhost_mpath::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
 use vhost_mpath::mpath::snapshot::{PathId, PathTable, Queueing, SelectorKind};
 use vhost_mpath::mpath::{Multipath, NewPath};
 use vhost_mpath::queue::Stop;
-use vhost_mpath::queue::dispatch::{Cookie, Dispatcher, End, Report, Settings};
+use vhost_mpath::queue::dispatch::{Cookie, Dispatcher, End, GuestError, Report, Settings};
 use vhost_mpath::scsi::capacity::Capacity;
 use vhost_mpath::scsi::cdb::Cdb;
 use vhost_mpath::scsi::sense::{Key, SenseCode};
@@ -39,7 +39,7 @@ mod guest;
 pub(crate) const BLOCK: usize = 512;
 const BLOCKS: u64 = 256;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
-const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 const CRC_ERROR: SenseCode = SenseCode::new(Key::AbortedCommand, 0x47, 0x00);
 const MEDIUM_ERROR: SenseCode = SenseCode::new(Key::MediumError, 0x11, 0x00);
 
@@ -373,6 +373,10 @@ impl World {
         let reports: Vec<Report> = self.core.reports().collect();
         for report in reports {
             busy = true;
+            if let Report::Guest(GuestError { rule: "no-path", .. }) = report {
+                let undecided = self.wire.borrow().undecided(self.core.table(), self.now);
+                assert_eq!(undecided, None, "no path, while nothing is decided about this one");
+            }
             if let Report::Path(report) = report {
                 // The control thread's inlet may be full.
                 if self.random.one_in(10) {
@@ -438,6 +442,7 @@ impl World {
         let all = topology.groups.iter().flat_map(|g| &g.paths).count();
         assert_eq!(topology.usable, all, "a path does not come back: {topology:#?}");
         assert!(self.wire.borrow().on_path.is_empty());
+        assert!(self.leaving.is_empty(), "removed and never closed: {:?}", self.leaving);
     }
 
     fn read_everything(&mut self) {

@@ -67,7 +67,9 @@ impl World {
                 ];
                 let (key, asc, ascq) = self.random.pick(&codes);
                 self.aborts += u32::from(key == 0xb);
-                Fault::Sense { code: SenseCode::new(Key::from_bits(key), asc, ascq), count: 1 }
+                // What is not ready may stay so for a while.
+                let count = if key == 0x2 { count } else { 1 };
+                Fault::Sense { code: SenseCode::new(Key::from_bits(key), asc, ascq), count }
             }
             7 => {
                 let host = self.random.pick(&[
@@ -148,21 +150,30 @@ impl World {
         let how = self.random.pick(&[Stop::Finish, Stop::Suspend, Stop::Discard]);
         self.stopping = Some(how);
         // Bounded even with every path gone or hung: one command timeout.
-        let deadline = self.now + COMMAND_TIMEOUT + Duration::from_secs(1);
+        let most = self.now + COMMAND_TIMEOUT + Duration::from_secs(2);
+        let patience = [0, 50, 2000, 31_000];
+        let deadline = self.now + Duration::from_millis(self.random.pick(&patience));
         self.core.stop_ring(self.now, 0, how);
         self.settle();
         let mut asked = false;
         while self.core.outstanding(0) > 0 {
             assert!(
-                self.now <= deadline + Duration::from_secs(1),
+                self.now <= most,
                 "the ring does not stop: {} outstanding",
                 self.core.outstanding(0)
             );
             if !asked && self.now >= deadline {
                 asked = true;
                 self.core.stop_deadline(0);
+                self.settle();
             }
-            self.advance(Duration::from_millis(200));
+            if asked {
+                // Nothing waits any more: each request has a command out.
+                let (left, out) = (self.core.outstanding(0), self.wire.borrow().on_path.len());
+                assert!(left as usize <= out, "{left} requests wait, {out} commands are out");
+            }
+            let pause = Duration::from_millis(20 + self.random.below(180));
+            self.advance(pause);
         }
         self.core.ring_stopped(0);
         self.stopping = None;
