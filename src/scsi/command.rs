@@ -83,6 +83,13 @@ pub fn known(opcode: u8, service_action: Option<u16>) -> CommandInfo {
     })
 }
 
+/// The table, row by row, for documentation and tools: operation code,
+/// service action (`None`: whatever it is, except those of the rows before),
+/// and what is known.
+pub fn table() -> impl Iterator<Item = (u8, Option<u16>, CommandInfo)> {
+    table::TABLE.iter().map(|row| (row.opcode, row.service_action, row.info))
+}
+
 /// The service action of commands that have one: the low five bits of byte 1,
 /// of a variable-length CDB bytes 8 and 9. `None` for all others, and where a
 /// variable-length CDB is too short to have the field.
