@@ -23,7 +23,7 @@ fn group_of(raw: &[u8]) -> Option<Group> {
 
 #[test]
 fn rows_are_in_order_so_that_each_is_found() {
-    let rows: Vec<_> = table().collect();
+    let rows: Vec<_> = commands().collect();
     for pair in rows.windows(2) {
         let key = |(opcode, action, _): (u8, Option<u16>, _)| (opcode, action.unwrap_or(u16::MAX));
         assert!(key(pair[0]) < key(pair[1]), "{:02x?}", pair[1]);
@@ -38,7 +38,7 @@ fn rows_are_in_order_so_that_each_is_found() {
 
 #[test]
 fn every_row_has_a_name_for_events() {
-    for (opcode, action, _) in table() {
+    for (opcode, action, _) in commands() {
         assert!(opcode_name(opcode, action.unwrap_or(u16::MAX)).is_some(), "{opcode:02x}");
     }
 }

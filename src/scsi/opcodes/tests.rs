@@ -60,7 +60,7 @@ fn a_descriptor_cut_short_is_left_out_and_the_length_true() {
     let data = list(&[read.clone(), descriptor(0x2a, None, true)]);
     for cut in 1..=20 {
         let kept = filter(&data[..data.len() - cut], 0, |_, _| true);
-        assert_eq!(kept, list(&[read.clone()]), "{cut} bytes missing");
+        assert_eq!(kept, list(std::slice::from_ref(&read)), "{cut} bytes missing");
     }
     assert_eq!(filter(&[], 0, |_, _| true), [0; 4]);
 }

@@ -59,7 +59,7 @@ fn two_paths_of_a_lu_show_one_page() {
 #[test]
 fn a_broken_designator_ends_the_page_instead_of_leaking() {
     let naa = descriptor(0, 3, &[0x60; 16]);
-    let good = identification(&[naa.clone()]);
+    let good = identification(std::slice::from_ref(&naa));
     let page = identification(&[naa, descriptor(1, 3, &[0x50; 8])]);
     for cut in 1..=12 {
         assert_eq!(keep_lu_designators(&page[..page.len() - cut]), good, "{cut} bytes missing");
