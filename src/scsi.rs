@@ -8,6 +8,7 @@
 //! Parsers take bytes from guests and arrays alike: they never panic, and
 //! they answer `None` rather than guess when a field is missing.
 
+pub mod attention;
 mod be;
 pub mod block;
 pub mod capacity;
