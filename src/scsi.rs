@@ -9,6 +9,7 @@
 //! they answer `None` rather than guess when a field is missing.
 
 pub mod alua;
+pub mod attention;
 mod be;
 pub mod block;
 pub mod capacity;
