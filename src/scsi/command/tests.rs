@@ -1,4 +1,5 @@
 use super::*;
+use crate::scsi::block::{Direction, Op};
 use crate::scsi::cdb::{CDB_MAX, opcode_name};
 use proptest::prelude::*;
 
@@ -181,6 +182,14 @@ fn only_what_may_be_done_twice_is_idempotent() {
     let error_history = cdb(&[0x3c, 0x1c, 0xff, 0, 0, 0, 0, 0, 0, 0]);
     assert!(!info(&error_history).idempotent);
     assert!(info(&cdb(&[0x3c, 0x02, 0, 0, 0, 0, 0, 0, 4, 0])).idempotent);
+}
+
+#[test]
+fn a_guests_own_command_is_repeated_only_if_the_table_says_so() {
+    let op = |raw: &[u8]| Op::Cdb { cdb: cdb(raw), direction: Direction::None };
+    assert!(op(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0]).is_idempotent());
+    assert!(!op(&[0x89; 16]).is_idempotent(), "COMPARE AND WRITE");
+    assert!(!op(&[0xc2; 10]).is_idempotent());
 }
 
 #[test]
