@@ -13,5 +13,9 @@ pub(crate) mod memory_disk;
 #[allow(dead_code)] // some is for the simulation only
 #[path = "../simulation/random.rs"]
 pub(crate) mod random;
+#[allow(dead_code)] // taken up by the stories that follow
+pub(crate) mod scsi_queue;
 pub(crate) mod shadow;
 pub(crate) mod sim_daemon;
+#[allow(dead_code)] // some is for the load generator only
+pub(crate) mod slot_queue;
