@@ -13,6 +13,9 @@ pub const CONTROL: u8 = 0x0a;
 /// Every page.
 pub const ALL_PAGES: u8 = 0x3f;
 
+/// WP in the device specific parameter of a disk.
+const WRITE_PROTECTED: u8 = 0x80;
+
 /// What MODE SENSE says about a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mode {
@@ -63,7 +66,7 @@ impl Mode {
 
     fn of(device_specific: u8, pages: &[u8]) -> Mode {
         Mode {
-            write_protected: device_specific & 0x80 != 0,
+            write_protected: device_specific & WRITE_PROTECTED != 0,
             dpofua: device_specific & 0x10 != 0,
             caching: find_page(pages, CACHING).map(|page| {
                 let flags = page.first().copied().unwrap_or(0);
@@ -106,6 +109,15 @@ impl Caching {
         page[1] = 18;
         page[2] = u8::from(self.write_cache) << 2 | u8::from(self.read_cache_disabled);
         page
+    }
+}
+
+/// Sets WP in MODE SENSE(6) data, with `ten` in MODE SENSE(10) data: the LU
+/// may be writable, but not by this guest. Data too short for the field is
+/// left alone.
+pub fn set_write_protect(data: &mut [u8], ten: bool) {
+    if let Some(device_specific) = data.get_mut(if ten { 3 } else { 2 }) {
+        *device_specific |= WRITE_PROTECTED;
     }
 }
 
@@ -194,6 +206,27 @@ mod tests {
             Mode::parse_10(&data).unwrap().caching,
             Some(Caching { write_cache: false, read_cache_disabled: true })
         );
+    }
+
+    #[test]
+    fn write_protection_changes_one_bit() {
+        let writable = Mode { write_protected: false, ..WRITE_BACK };
+        for ten in [false, true] {
+            let encode = |mode: Mode| match ten {
+                false => mode.encode_6(None, &pages()),
+                true => mode.encode_10(None, &pages()),
+            };
+            let mut data = encode(writable);
+            set_write_protect(&mut data, ten);
+            assert_eq!(data, encode(WRITE_BACK));
+            set_write_protect(&mut data, ten);
+            assert_eq!(data, encode(WRITE_BACK));
+            for len in 0..4 {
+                let mut short = data[..len].to_vec();
+                set_write_protect(&mut short, ten);
+                assert_eq!(short, data[..len]);
+            }
+        }
     }
 
     proptest! {
