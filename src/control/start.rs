@@ -24,6 +24,7 @@ use crate::queue::{Inlet, Queues};
 use crate::sys::inherit;
 use crate::sys::signal::{self, SignalFd};
 use crate::vhost_blk::{BlkDevice, BlkError, BlkSettings};
+use crate::vhost_scsi::ScsiDevice;
 use crate::vhost_user::listener;
 use crate::vhost_user::socket::{Socket, SocketError};
 use crate::vhost_user::{self, Extras};
@@ -81,6 +82,10 @@ impl Extras for BlkDevice {
         BlkDevice::area_given(self);
     }
 }
+
+/// A driver's choices for a virtio-scsi device are all in its configuration
+/// space and features, which front-ends repeat.
+impl Extras for ScsiDevice {}
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::System { what, error }
