@@ -15,6 +15,7 @@ pub mod capacity;
 pub mod cdb;
 pub mod inquiry;
 pub mod mode;
+pub mod patience;
 pub mod sense;
 pub mod status;
 pub mod unmap;
