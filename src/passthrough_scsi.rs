@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::io::{Completion, ErrnoFrom, Extent, Geometry, Identity, Limits};
 use crate::scsi::cdb::Cdb;
+use crate::scsi::sense::Sense;
 use crate::sim::{Fault, Stats};
 use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
 
@@ -41,7 +42,7 @@ mod tests;
 pub use file::{DiskNode, Nature, WwidSource};
 pub use inbox::Inbox;
 pub use port::{Issued, PathPort, Rejected};
-pub use proof::{ProofError, in_words};
+pub use proof::{ProofError, in_words, unit_attention};
 pub use sg_io::ScsiNode;
 pub use sim::{FileMedium, SimImage, SimNexus};
 
@@ -185,6 +186,10 @@ impl PathHandle {
     /// Makes a path of an open file, after it has proved through that file
     /// what it is a path to (law 2). `keep` is dropped with the path.
     ///
+    /// Unit attentions met on the way are dropped, and that is right: they
+    /// tell of what happened before this nexus carried anything for a guest (a
+    /// real disk has 29/00, POWER ON OR RESET, for every new nexus).
+    ///
     /// Blocks for up to `timeout` per command.
     ///
     /// # Errors
@@ -304,13 +309,32 @@ impl PathHandle {
 
     /// Sends one CDB without data or with data-in, and waits: checkers,
     /// prioritizers, proofs. Any thread but a queue thread. ENOTTY where the
-    /// path speaks no SCSI.
+    /// path speaks no SCSI. A unit attention among the answers is the guest's
+    /// too: see [`unit_attention`].
     pub fn execute(&self, cdb: &Cdb, data_in: &mut [u8], timeout: Duration) -> Completion {
         match &self.backend {
             Backend::Scsi { node, .. } => node.execute(cdb, data_in, timeout),
             Backend::Sim(nexus) => nexus.execute(cdb, data_in, timeout),
             Backend::Disk { .. } | Backend::Null { .. } => {
                 Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENOTTY }
+            }
+        }
+    }
+
+    /// Resets the logical unit (SAM-5 7.6), for *every* host that uses it, and
+    /// waits until that is done. Any thread but a queue thread, and none that
+    /// must not wait: `timeout` binds the simulated array only, on a SCSI node
+    /// the host adapter takes the time it takes.
+    ///
+    /// # Errors
+    /// ENOTTY where the path speaks no SCSI; else what the kernel says (EACCES
+    /// without CAP_SYS_ADMIN and CAP_SYS_RAWIO, EIO where the adapter failed).
+    pub fn reset_lu(&self, timeout: Duration) -> io::Result<()> {
+        let _ = timeout;
+        match &self.backend {
+            Backend::Scsi { node, .. } => node.reset_lu(),
+            Backend::Sim(_) | Backend::Disk { .. } | Backend::Null { .. } => {
+                Err(io::Error::from_raw_os_error(libc::ENOTTY))
             }
         }
     }
@@ -332,14 +356,22 @@ impl PathHandle {
     }
 
     /// Proves again, through the same open file, what it is a path to. The
-    /// caller compares; blocks for up to `timeout` per command.
+    /// caller compares; blocks for up to `timeout` per command. Every unit
+    /// attention met on the way goes to `heard`, before the command that met
+    /// it is sent again: the LU tells it once.
     ///
     /// # Errors
     /// Why it could not, in words.
-    pub fn identify(&self, timeout: Duration) -> Result<Identity, String> {
+    pub fn identify(&self, timeout: Duration, heard: &dyn Fn(&Sense)) -> Result<Identity, String> {
         match &self.backend {
             Backend::Scsi { .. } | Backend::Sim(_) => {
-                let ask = |cdb: &Cdb, data: &mut [u8]| self.execute(cdb, data, timeout);
+                let ask = |cdb: &Cdb, data: &mut [u8]| {
+                    let completion = self.execute(cdb, data, timeout);
+                    if let Some(sense) = unit_attention(&completion) {
+                        heard(sense);
+                    }
+                    completion
+                };
                 proof::identify(&ask).map_err(|e| e.to_string())
             }
             Backend::Disk { node, .. } => node.identify(),

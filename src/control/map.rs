@@ -125,7 +125,7 @@ impl Map {
         let mut fx = Effects::new();
         let id = self.engine.add_path(now, new, &mut fx)?;
         let (timeout, post) = (self.check_timeout, self.post.clone());
-        let checking = match Checking::start(id, Arc::clone(handle), checker, timeout, post) {
+        let checking = match Checking::start(id, Arc::clone(handle), checker, timeout, post, None) {
             Ok(checking) => checking,
             Err(source) => {
                 self.take_back(now, &name, id);

@@ -4,6 +4,11 @@
 //! each back exactly once: at once ([`Issued::Done`]), by the thread's ring
 //! ([`PathPort::on_uring`]) or by its [`Inbox`]. It queues nothing: what it
 //! has accepted is in the kernel, or in the simulated array (law 1).
+//!
+//! A guest's own command ([`Op::Cdb`]) always goes by SCSI passthrough, reads
+//! and writes too: a read through the block layer would lose the bits of its
+//! CDB (DPO, FUA, group number, duration limit), the residual, the sense, and
+//! unit attentions, which sd swallows.
 
 use std::sync::Arc;
 
@@ -109,7 +114,7 @@ impl PathPort {
                     Err(refused) => return Ok(Issued::Done(refused)),
                 };
                 let ticket = self.ticket(cookie)?;
-                let segments = command.data.to_vec();
+                let segments = wire.segments(command);
                 let timeout = command.timeout;
                 pool.submit(ScsiWork { node: Arc::clone(node), wire, segments, timeout }, ticket);
                 Ok(Issued::Pending)
