@@ -139,11 +139,12 @@ pub fn status(status: &DaemonStatus) -> String {
     let doing = if status.stopping { "stopping" } else { "running" };
     let _ = write!(
         out,
-        "\npaths: {} ({} usable)\nmap: {}\nfront-end: {connected} ({})\nqueue threads: {}\n\
+        "\npaths: {} ({} usable)\n{}: {}\nfront-end: {connected} ({})\nqueue threads: {}\n\
          daemon: {doing}, version {}, pid {}, up {:.0} s\n",
         status.paths,
         status.usable,
-        status.map,
+        if status.maps.len() == 1 { "map" } else { "maps" },
+        if status.maps.is_empty() { "none".to_owned() } else { status.maps.join(", ") },
         status.socket,
         status.queue_threads,
         status.version,
