@@ -376,6 +376,9 @@ impl Reach {
 pub enum RingRole {
     /// Requests come by it.
     Requests,
+    /// Task management comes by it. It is taken from even when no more
+    /// requests fit.
+    Control,
     /// The device tells the driver something by it: a chain is taken only
     /// when there is something to tell.
     Events,
