@@ -97,7 +97,7 @@ impl<F: Front> Worker<F> {
     pub(super) fn new(parts: Parts<F>) -> io::Result<Worker<F>> {
         let Parts { front, mailbox, peers, outbox, settings, start } = parts;
         let DeviceSettings { rings, max_requests } = settings;
-        let max_requests = max_requests.max(1);
+        let max_requests = max_requests.clamp(1, 1 << 16);
         let mut uring = Uring::new(URING_ENTRIES)?;
         let inbox = Arc::new(Inbox::new()?);
         uring.poll_multi(mailbox.as_fd(), TAG_MAIL << TAG_SHIFT)?;

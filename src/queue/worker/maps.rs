@@ -19,15 +19,17 @@ use crate::sys::uring::Uring;
 
 /// User data of a command: the tag of the reactor (0), the map, the cookie.
 const MAP_BITS: u32 = 16;
-const _: () = assert!(Cookie::BITS + MAP_BITS == super::TAG_SHIFT);
+const COOKIE_BITS: u32 = 40;
+const _: () = assert!(COOKIE_BITS + MAP_BITS == super::TAG_SHIFT);
 
 fn user_data(slot: u16, cookie: Cookie) -> u64 {
-    u64::from(slot) << Cookie::BITS | cookie.0
+    debug_assert!(cookie.0 >> COOKIE_BITS == 0);
+    u64::from(slot) << COOKIE_BITS | cookie.0
 }
 
 fn split(user_data: u64) -> (u16, Cookie) {
-    let slot = user_data >> Cookie::BITS & ((1 << MAP_BITS) - 1);
-    (u16::try_from(slot).unwrap_or(0), Cookie(user_data & ((1 << Cookie::BITS) - 1)))
+    let slot = user_data >> COOKIE_BITS & ((1 << MAP_BITS) - 1);
+    (u16::try_from(slot).unwrap_or(0), Cookie(user_data & ((1 << COOKIE_BITS) - 1)))
 }
 
 /// A path as this thread uses it.
@@ -82,7 +84,7 @@ impl Maps {
     // --- what the control thread wants ------------------------------------------
 
     pub(super) fn add(&mut self, new: NewMap, outbox: &Outbox) {
-        let NewMap { map, settings, table, attentions: _, counters } = new;
+        let NewMap { map, settings, table, attentions, counters } = new;
         let slot = usize::from(map.0);
         if self.sides.len() <= slot {
             self.sides.resize_with(slot + 1, || None);
@@ -93,11 +95,10 @@ impl Maps {
             return;
         }
         let generation = table.generation;
-        let settings =
-            Settings { max_requests: self.max_requests, rings: self.rings, ..settings };
+        let settings = Settings { max_requests: self.max_requests, rings: self.rings, ..settings };
         self.active.reserve(self.sides.len());
         self.sides[slot] = Some(Box::new(MapSide {
-            core: Dispatcher::new(settings, table),
+            core: Dispatcher::new(settings, table, attentions),
             ports: Vec::new(),
             counters,
             active: false,

@@ -134,8 +134,8 @@ impl<F: Front> Worker<F> {
             self.maps.manage(now, &order.management, |map, managed| {
                 if managed.found {
                     order.found();
+                    tickets.push((map, managed.ticket));
                 }
-                tickets.push((map, managed.ticket));
             });
             self.orders.await_end(order, tickets);
         }
