@@ -300,6 +300,7 @@ impl Queues {
     /// [`Outcome::NoPath`](crate::io::Outcome::NoPath) before. `rings` and
     /// `max_requests` of the settings are the device's. A slot is free again
     /// when every thread has said [`FromQueue::MapGone`].
+    #[allow(clippy::needless_pass_by_value)] // the threads own it from now on
     pub fn add_map(
         &self,
         map: MapSlot,
