@@ -3,7 +3,7 @@
 use super::*;
 use crate::io::{Blocks, ErrnoFrom, Extent, Lba, Tag, total_len};
 use crate::mpath::classify::PathVerdict;
-use crate::mpath::event::IoReason;
+use crate::mpath::event::{IoReason, IoReport};
 use crate::mpath::snapshot::{GroupView, PathView, SelectorKind};
 use crate::queue::Stop;
 use crate::scsi::sense::{Key, Sense, SenseCode};
@@ -127,7 +127,7 @@ impl Rig {
     }
 
     fn of(settings: Settings, groups: &[&[(u8, u32)]]) -> Rig {
-        let core = Dispatcher::new(settings, table(1, groups, Queueing::Hold));
+        let core = Dispatcher::new(settings, table(1, groups, Queueing::Hold), None);
         let (out, at_once) = (Vec::new(), VecDeque::new());
         let wire = Wire { out, count: 0, room: [64; 4], at_once };
         let (ended, reports) = (Vec::new(), Vec::new());
