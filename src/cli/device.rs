@@ -113,7 +113,9 @@ impl ScsiOptions {
         if !disk.paths.is_empty() {
             lus.push(first(disk));
         } else if disk.alias.is_some() {
-            return Err("--alias names the map of --path; for a --lun write alias=NAME in it".into());
+            return Err(
+                "--alias names the map of --path; for a --lun write alias=NAME in it".into()
+            );
         }
         let each = self.luns.iter().cloned();
         lus.extend(each.map(|lu| LuSettings { read_only: lu.read_only || disk.read_only, ..lu }));

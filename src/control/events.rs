@@ -170,8 +170,7 @@ pub(super) fn of_denied(denied: &Denied, joined: bool) -> Notice {
     } else {
         format!("--allow {group}, or allow={group} in its --lun, lets it pass")
     };
-    let cdb: Vec<String> =
-        denied.cdb.as_slice().iter().map(|byte| format!("{byte:02x}")).collect();
+    let cdb: Vec<String> = denied.cdb.as_slice().iter().map(|byte| format!("{byte:02x}")).collect();
     let cdb = cdb.join(" ");
     let text = format!("the guest's {name} ({cdb}) was refused: group {group} is denied; {remedy}");
     let data = json!({ "command": name, "cdb": cdb, "group": group });

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::host::OpenError;
 use super::opening::{Lu, OpenLuError};
+use crate::host::OpenError;
 use crate::io::{Identity, MapSlot};
 use crate::mpath::checker::Verdict;
 use crate::mpath::snapshot::PathId;

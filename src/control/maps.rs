@@ -180,7 +180,9 @@ impl Maps {
             if map.name == lu.name {
                 return Err(LunError::NameTaken(lu.name.clone()));
             }
-            let Some(lun) = map.lun.as_ref().filter(|lun| lu.joined || lun.joined) else { continue };
+            let Some(lun) = map.lun.as_ref().filter(|lun| lu.joined || lun.joined) else {
+                continue;
+            };
             if map.engine.identity().wwid == lu.wwid() {
                 let (wwid, address) = (lu.wwid().to_owned(), lun.address);
                 return Err(LunError::Served { wwid, address });

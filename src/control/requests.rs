@@ -401,7 +401,8 @@ impl Daemon {
             Ok(handle.name().to_owned())
         });
         self.tell_changes();
-        let answer = joined.map(|name| json!({ "path": name })).map_err(QmpError::generic::<String>);
+        let answer =
+            joined.map(|name| json!({ "path": name })).map_err(|e: String| QmpError::generic(e));
         self.opening_is_over(ticket, answer);
     }
 

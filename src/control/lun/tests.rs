@@ -6,8 +6,10 @@ fn lu(text: &str) -> LuSettings {
 
 #[test]
 fn a_lun_is_a_list_like_qemus() {
-    let all = lu("3:260,path=sim:a,,b.img,,size=1G,,name=left,path=/dev/sdb,alias=data,allow=mode-select,\
-                  allow=stop-unit,deny=reserve,read-only=on");
+    let all = lu(
+        "3:260,path=sim:a,,b.img,,size=1G,,name=left,path=/dev/sdb,alias=data,allow=mode-select,\
+                  allow=stop-unit,deny=reserve,read-only=on",
+    );
     assert_eq!(all.address, Address { target: 3, lun: 260 });
     assert_eq!(all.address.to_string(), "3:260");
     assert_eq!(all.paths.len(), 2);
@@ -63,7 +65,10 @@ fn lus_of_one_device_share_nothing() {
         let lus: Vec<_> = texts.iter().map(|text| lu(text)).collect();
         check_together(&lus, expose).map_err(|error| error.to_string())
     };
-    assert_eq!(check(&["0:0,path=sim:a,path=sim:a", "0:1,path=sim:b", "1:0,path=sdb"], false), Ok(()));
+    assert_eq!(
+        check(&["0:0,path=sim:a,path=sim:a", "0:1,path=sim:b", "1:0,path=sdb"], false),
+        Ok(())
+    );
     for (texts, expose, words) in [
         (&["0:1,path=a", "0:1,path=b"][..], false, "LUN 0:1 is given twice"),
         (&["0:1,path=/dev/sdb", "0:2,path=/dev/sdb"], false, "of LUN 0:1 and of LUN 0:2"),

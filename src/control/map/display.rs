@@ -176,4 +176,3 @@ fn dev_state(handle: &PathHandle) -> String {
         DeviceState::Other(state) => state,
     }
 }
-
