@@ -6,10 +6,9 @@ fn lu(text: &str) -> LuSettings {
 
 #[test]
 fn a_lun_is_a_list_like_qemus() {
-    let all = lu(
-        "3:260,path=sim:a,,b.img,,size=1G,,name=left,path=/dev/sdb,alias=data,allow=mode-select,\
-                  allow=stop-unit,deny=reserve,read-only=on",
-    );
+    let all =
+        lu("3:260,path=sim:a.img,,size=1G,,name=left,path=/dev/sdb,alias=data,allow=mode-select,\
+                  allow=stop-unit,deny=reserve,read-only=on");
     assert_eq!(all.address, Address { target: 3, lun: 260 });
     assert_eq!(all.address.to_string(), "3:260");
     assert_eq!(all.paths.len(), 2);
