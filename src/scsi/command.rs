@@ -3,7 +3,7 @@
 //!
 //! Knowledge about CDBs, not their encoding ([`super::cdb`]) and not the
 //! decision whom to believe when one fails (`mpath::classify`). One table
-//! ([`table`]) of operation codes and service actions (SPC-5, SBC-4, ZBC-2);
+//! ([`commands`]) of operation codes and service actions (SPC-5, SBC-4, ZBC-2);
 //! what depends on other fields of the CDB (START STOP UNIT, SEND DIAGNOSTIC,
 //! READ BUFFER) is added in [`info`]. Pure; asked on the queue threads once
 //! per guest command.
@@ -81,6 +81,13 @@ pub fn known(opcode: u8, service_action: Option<u16>) -> CommandInfo {
         (VARIABLE_LENGTH, Some(0x8800..)) | (MAINTENANCE_IN, Some(0x1f)) => CommandInfo::VENDOR,
         _ => CommandInfo::UNKNOWN,
     })
+}
+
+/// The table, row by row, for documentation and tools: operation code,
+/// service action (`None`: whatever it is, except those of the rows before),
+/// and what is known.
+pub fn commands() -> impl Iterator<Item = (u8, Option<u16>, CommandInfo)> {
+    table::TABLE.iter().map(|row| (row.opcode, row.service_action, row.info))
 }
 
 /// The service action of commands that have one: the low five bits of byte 1,

@@ -58,7 +58,7 @@ groups! {
     LogSelect, "log-select", true,
         "LOG SELECT";
     MaintenanceOut, "maintenance-out", true,
-        "MAINTENANCE OUT: SET TARGET PORT GROUPS, SET PRIORITY, ...; ACCESS CONTROL OUT";
+        "MAINTENANCE OUT: SET TARGET PORT GROUPS, ...; ACCESS CONTROL OUT, BIND, UNBIND";
     SetTimestamp, "set-timestamp", true,
         "SET TIMESTAMP";
     ThirdPartyCopy, "third-party-copy", true,

@@ -6,11 +6,11 @@
 
 use super::{Access, CommandInfo, Group};
 
-struct Row {
-    opcode: u8,
+pub(super) struct Row {
+    pub(super) opcode: u8,
     /// `None`: whatever the service action, or the command has none.
-    service_action: Option<u16>,
-    info: CommandInfo,
+    pub(super) service_action: Option<u16>,
+    pub(super) info: CommandInfo,
 }
 
 /// The row of a command, if there is one.
@@ -74,7 +74,7 @@ macro_rules! table {
     (@group -) => { None };
     (@group $group:ident) => { Some(Group::$group) };
     ($($opcode:literal $sa:tt $kind:ident $group:tt,)*) => {
-        static TABLE: &[Row] = &[
+        pub(super) static TABLE: &[Row] = &[
             $(row($opcode, table!(@sa $sa), Kind::$kind, table!(@group $group))),*
         ];
     };
@@ -132,6 +132,8 @@ table! {
     0x5a * Get -,                        // MODE SENSE(10)
     0x5e * Get -,                        // PERSISTENT RESERVE IN ...
     0x5f * Act PersistentReserveOut,     // PERSISTENT RESERVE OUT ...
+    0x7f 0x0001 Alter ThirdPartyCopy,    // REBUILD(32)
+    0x7f 0x0002 Alter ThirdPartyCopy,    // REGENERATE(32)
     0x7f 0x0003 Act -,                   // XDREAD(32)
     0x7f 0x0004 Alter -,                 // XDWRITE(32)
     0x7f 0x0005 Alter ThirdPartyCopy,    // XDWRITE EXTENDED(32)
@@ -178,6 +180,7 @@ table! {
     0x9a * Write -,                      // WRITE STREAM(16)
     0x9b * Get -,                        // READ BUFFER(16)
     0x9c * Write -,                      // WRITE ATOMIC(16)
+    0x9e 0x0f Get -,                     // RECEIVE BINDING REPORT
     0x9e 0x10 Get -,                     // READ CAPACITY(16)
     0x9e 0x11 Read -,                    // READ LONG(16)
     0x9e 0x12 Get -,                     // GET LBA STATUS(16)
@@ -189,6 +192,11 @@ table! {
     0x9e 0x18 Alter Depopulate,          // REMOVE ELEMENT AND TRUNCATE
     0x9e 0x19 Alter Depopulate,          // RESTORE ELEMENTS AND REBUILD
     0x9e 0x1a Alter Depopulate,          // REMOVE ELEMENT AND MODIFY ZONES
+    0x9f 0x0b Act MaintenanceOut,        // TEST BIND
+    0x9f 0x0c Act MaintenanceOut,        // PREPARE BINDING REPORT
+    0x9f 0x0d Act MaintenanceOut,        // SET AFFILIATION
+    0x9f 0x0e Act MaintenanceOut,        // BIND
+    0x9f 0x0f Act MaintenanceOut,        // UNBIND
     0x9f 0x11 Alter WriteLong,           // WRITE LONG(16)
     0x9f 0x12 Write -,                   // WRITE SCATTERED(16)
     0xa0 * Get -,                        // REPORT LUNS
@@ -203,10 +211,12 @@ table! {
     0xa3 0x0e Get -,                     // REPORT PRIORITY
     0xa3 0x0f Get -,                     // REPORT TIMESTAMP
     0xa3 0x10 Act -,                     // MANAGEMENT PROTOCOL IN
+    0xa3 0x1d Get -,                     // REPORT PROVISIONING INITIALIZATION PATTERN
     0xa4 0x0f Act SetTimestamp,          // SET TIMESTAMP
     0xa4 * Act MaintenanceOut,           // MAINTENANCE OUT ...
     0xa8 * Read -,                       // READ(12)
     0xaa * Write -,                      // WRITE(12)
+    0xab 0x01 Get -,                     // READ MEDIA SERIAL NUMBER
     0xae * Write -,                      // WRITE AND VERIFY(12)
     0xaf * Read -,                       // VERIFY(12)
     0xb5 * Act SecurityProtocolOut,      // SECURITY PROTOCOL OUT

@@ -159,3 +159,6 @@ fn rebuilt(page: &[u8], code: u8, body: &[u8]) -> Vec<u8> {
     new[0] = page.first().copied().unwrap_or(TYPE_DISK);
     new
 }
+
+#[cfg(test)]
+mod tests;
