@@ -16,6 +16,7 @@
 
 mod backend;
 mod front;
+mod transfer;
 mod units;
 
 use std::fmt;
