@@ -124,9 +124,9 @@ pub(super) fn of_guest_error(error: &GuestError, path: Option<&str>) -> Notice {
         data.insert("path".to_owned(), json!(path));
     }
     match &error.outcome {
-        Outcome::Lu { status, sense } => data.extend(status_as_data(*status, sense)),
+        Outcome::Lu { status, sense, .. } => data.extend(status_as_data(*status, sense)),
         Outcome::Host(code) => drop(data.insert("errno".to_owned(), json!(code))),
-        Outcome::Good | Outcome::NoPath | Outcome::Stopped => {}
+        Outcome::Good | Outcome::NoPath | Outcome::Stopped | Outcome::Aborted { .. } => {}
     }
     Notice { name: "GUEST_IO_ERROR", level: Level::Error, text, data }
 }
@@ -193,7 +193,7 @@ fn extent(op: &Op) -> Option<Extent> {
         Op::Read(extent) | Op::Write { extent, .. } | Op::WriteZeroes { extent, .. } => {
             Some(*extent)
         }
-        Op::Flush | Op::Unmap => None,
+        Op::Flush | Op::Unmap | Op::Cdb { .. } => None,
     }
 }
 
@@ -210,15 +210,17 @@ fn op_as_data(op: &Op) -> Map<String, Value> {
 fn outcome_in_words(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Good => "it worked".to_owned(),
-        Outcome::Lu { status, sense } => in_words(&Completion::Scsi {
+        Outcome::Lu { status, sense, residual } => in_words(&Completion::Scsi {
             status: *status,
             host: HostByte::OK,
             sense: *sense,
-            residual: 0,
+            residual: *residual,
         }),
         Outcome::NoPath => "no path is left and queueing has ended".to_owned(),
         Outcome::Host(code) => std::io::Error::from_raw_os_error(*code).to_string(),
         Outcome::Stopped => "the ring was stopped".to_owned(),
+        Outcome::Aborted { reset: false } => "the guest aborted it".to_owned(),
+        Outcome::Aborted { reset: true } => "the guest reset the LU".to_owned(),
     }
 }
 
@@ -388,6 +390,7 @@ mod tests {
             outcome: Outcome::Lu {
                 status: Status::CHECK_CONDITION,
                 sense: Sense::fixed(SenseCode::new(Key::MediumError, 0x11, 0x00)),
+                residual: 0,
             },
             rule: "medium",
             path: None,

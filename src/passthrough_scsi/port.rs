@@ -118,6 +118,11 @@ impl PathPort {
                 Op::Read(_) | Op::Write { .. } => {
                     transfer(&mut self.slots, uring, direct, block_size, cookie, command)
                 }
+                // No SCSI here: such a path never joins a map that is shown as SCSI.
+                Op::Cdb { .. } => Ok(Issued::Done(Completion::Errno {
+                    from: ErrnoFrom::Ioctl,
+                    code: libc::ENOTTY,
+                })),
                 Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => {
                     let ticket = self.ticket(cookie)?;
                     pool.submit(DiskWork::new(node, command), ticket);

@@ -14,10 +14,10 @@ use std::time::Duration;
 use super::QueueLimits;
 use super::pool::{Scratch, Work};
 use super::wire::Wire;
-use crate::io::{Completion, Segment, total_len};
+use crate::io::{Completion, Direction, Segment, total_len};
 use crate::scsi::cdb::Cdb;
 use crate::sys::file::DirectAlignment;
-use crate::sys::scsi_generic::{self, Direction, Interface};
+use crate::sys::scsi_generic::{self, Interface};
 use crate::sys::segment;
 
 /// The open files of a SCSI path.

@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use super::inbox::Ticket;
 use super::wire::Wire;
-use crate::io::{Completion, ErrnoFrom, Segment, Time, total_len};
+use crate::io::{Completion, Direction, ErrnoFrom, Segment, Time, total_len};
 use crate::scsi::cdb::Cdb;
 use crate::sim::{Array, Done, Fault, LuConfig, Medium, NexusId, Stats, Task};
 use crate::sys::file::{self, Range};
-use crate::sys::scsi_generic::{self, Direction};
+use crate::sys::scsi_generic;
 use crate::sys::segment;
 
 /// Messages taken between two polls of the array.

@@ -1,10 +1,10 @@
 //! A [`Command`] as a CDB with its data: the form both SG_IO and the
 //! simulated array take.
 
+use crate::io::Direction;
 use crate::io::{Command, Completion, ErrnoFrom};
 use crate::scsi::cdb::{Cdb, Payload};
 use crate::scsi::unmap;
-use crate::sys::scsi_generic::Direction;
 
 /// What goes over the wire.
 #[derive(Debug)]

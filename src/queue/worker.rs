@@ -283,6 +283,11 @@ impl<F: Front> Worker<F> {
                 ring.done.push((head, used_len));
                 self.pool.push(request);
             }
+            Parsed::Manage(_) => {
+                debug_assert!(false, "no ring carries task management yet");
+                ring.done.push((head, 0));
+                self.pool.push(request);
+            }
             Parsed::Submit => {
                 ring.taken();
                 if let Err(refused) = self.dispatcher.submit(request) {
@@ -308,12 +313,14 @@ impl<F: Front> Worker<F> {
 
     /// Answers what ended, and publishes it.
     fn finish(&mut self) {
-        for (request, end) in self.dispatcher.finished() {
+        for (mut request, end) in self.dispatcher.finished() {
             let ring = self.rings[usize::from(request.tag.ring)].as_mut();
             if let Some(ring) = ring {
                 let ended = match &end {
                     End::Finished(_) if ring.is_discarded() => Ended::Unanswered,
-                    End::Finished(outcome) => Ended::Answered(self.front.finish(&request, outcome)),
+                    End::Finished(outcome) => {
+                        Ended::Answered(self.front.finish(&mut request, outcome))
+                    }
                     End::Abandoned => Ended::Unanswered,
                 };
                 ring.ended(&request, ended);
@@ -490,7 +497,9 @@ impl Issue for ToPaths<'_> {
 
 fn bytes_of(command: &Command<'_>) -> u64 {
     match command.op {
-        Op::Read(_) | Op::Write { .. } => crate::io::total_len(command.data) as u64,
+        Op::Read(_) | Op::Write { .. } | Op::Cdb { .. } => {
+            crate::io::total_len(command.data) as u64
+        }
         Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => 0,
     }
 }

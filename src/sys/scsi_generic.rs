@@ -12,7 +12,7 @@ use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::io::{Completion, ErrnoFrom, Segment, total_len};
+use crate::io::{Completion, Direction, ErrnoFrom, Segment, total_len};
 use crate::scsi::sense::{SENSE_MAX, Sense};
 use crate::scsi::status::{HostByte, Status};
 
@@ -41,17 +41,6 @@ pub enum Interface {
     V3,
     /// `struct sg_io_v4`: bsg nodes; one flat buffer.
     V4,
-}
-
-/// Which way the data goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// No data.
-    None,
-    /// From the LU into the segments.
-    In,
-    /// From the segments to the LU.
-    Out,
 }
 
 /// `struct sg_io_hdr`.

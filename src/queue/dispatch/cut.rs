@@ -103,6 +103,11 @@ impl Dispatcher {
                 r.cursor.complete = true;
                 true
             }
+            Op::Cdb { .. } => {
+                r.cursor.complete = true;
+                part.whole = true;
+                true
+            }
             Op::Unmap if limits.max_unmap.0 == 0 => {
                 let unsupported = Outcome::Host(libc::EOPNOTSUPP);
                 r.failure.get_or_insert((unsupported, "unmap-not-offered", None));

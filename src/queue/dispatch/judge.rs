@@ -166,8 +166,8 @@ impl Dispatcher {
 fn outcome_of(completion: &Completion) -> Outcome {
     match completion {
         Completion::Good | Completion::Short(_) => Outcome::Host(libc::EIO),
-        Completion::Scsi { status, sense, .. } if *status != Status::GOOD => {
-            Outcome::Lu { status: *status, sense: *sense }
+        Completion::Scsi { status, sense, residual, .. } if *status != Status::GOOD => {
+            Outcome::Lu { status: *status, sense: *sense, residual: *residual }
         }
         // Nobody complained, but not everything was transferred.
         Completion::Scsi { host: HostByte::OK, .. } => Outcome::Host(libc::EIO),
@@ -194,7 +194,7 @@ fn host_errno(host: HostByte) -> Option<i32> {
 /// CHECK CONDITION 0B/00/06: I/O process terminated.
 fn ambiguous() -> Outcome {
     let sense = Sense::fixed(SenseCode::new(Key::AbortedCommand, 0x00, 0x06));
-    Outcome::Lu { status: Status::CHECK_CONDITION, sense }
+    Outcome::Lu { status: Status::CHECK_CONDITION, sense, residual: 0 }
 }
 
 /// Whether the LU (or the kernel for it) said that it does not know the

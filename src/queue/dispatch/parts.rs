@@ -226,7 +226,9 @@ impl Parts {
         let part = &mut self[index];
         let extent = match part.op {
             Op::Read(extent) | Op::Write { extent, .. } => extent,
-            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => return Progress::None,
+            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } | Op::Cdb { .. } => {
+                return Progress::None;
+            }
         };
         if blocks.0 == 0 {
             return Progress::None;

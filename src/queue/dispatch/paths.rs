@@ -184,7 +184,7 @@ impl Paths {
         }
         part.bytes = match part.op {
             Op::Read(e) | Op::Write { extent: e, .. } => e.blocks.0,
-            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => 0,
+            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } | Op::Cdb { .. } => 0,
         };
         slot.load.bytes += part.bytes;
         slot.load.commands += 1;

@@ -140,7 +140,7 @@ impl World {
                 );
             }
             Outcome::Host(libc::ENODATA) => assert!(self.medium_errors),
-            Outcome::Lu { status: Status::CHECK_CONDITION, sense } => {
+            Outcome::Lu { status: Status::CHECK_CONDITION, sense, .. } => {
                 // An aborted command is the LU's word once the paths left have been
                 // asked twice and had nothing better to say.
                 let word = sense.code();

@@ -1,0 +1,210 @@
+//! Unit attentions of one LU as one guest is to hear them (SPC-5 5.14).
+//!
+//! An array tells of an event once per I_T nexus, so a map hears of it once
+//! per path; the guest, which sees one nexus, hears of it once. An *epoch* per
+//! additional sense code says who has told: the first path opens it and its
+//! word goes to the guest; a path that has not told yet in that epoch repeats
+//! what the guest knows; one that has tells of a new event. Not here: what a
+//! unit attention means for a path (that is `mpath::classify`).
+//!
+//! Shared by the queue threads, the control thread and the checking threads.
+//! In the good path it costs one load ([`Attentions::is_pending`]); the lock
+//! is taken only when there is a unit attention.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::scsi::sense::{Key, Sense};
+
+/// Most unit attentions waiting for the guest; of more the oldest are lost, as
+/// SAM-5 5.14 allows a target.
+const MAX_PENDING: usize = 32;
+/// Most epochs and most paths remembered in one; the oldest are forgotten,
+/// which at worst tells the guest twice.
+const MAX_EPOCHS: usize = 64;
+const MAX_TELLERS: usize = 256;
+
+/// Events that concern a path's way to the LU, not the LU: asymmetric access
+/// state changed, implicit transition failed, I_T nexus loss, reported LUNs
+/// changed (our target's inventory is our own).
+const OURS: &[(u8, u8)] = &[(0x2a, 0x06), (0x2a, 0x07), (0x29, 0x07), (0x3f, 0x0e)];
+
+/// What is to become of a unit attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    /// The guest has not heard of it.
+    News,
+    /// The guest knows, or need not: the command that met it is issued again.
+    Known,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Attentions {
+    /// Paths are joined to one LU; otherwise what a path says is for the guest.
+    joined: bool,
+    pending: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: VecDeque<Sense>,
+    epochs: VecDeque<Epoch>,
+}
+
+#[derive(Debug)]
+struct Epoch {
+    code: (u8, u8),
+    told_by: VecDeque<u64>,
+}
+
+impl Attentions {
+    /// Nothing has happened yet. `joined`: the guest sees one LU, not paths.
+    pub fn new(joined: bool) -> Attentions {
+        Attentions { joined, pending: AtomicBool::new(false), state: Mutex::default() }
+    }
+
+    /// A guest's command met a unit attention by `path` (any number that is
+    /// never used for another path). With [`Hearing::News`] that command
+    /// carries it to the guest.
+    pub fn met(&self, path: u64, sense: &Sense) -> Hearing {
+        self.hear(&mut self.lock(), path, sense)
+    }
+
+    /// A command that no guest will see the end of met a unit attention: a
+    /// check, a proof, a retry. News wait for the guest's next command.
+    pub fn overheard(&self, path: u64, sense: &Sense) {
+        let mut state = self.lock();
+        if self.hear(&mut state, path, sense) == Hearing::News {
+            self.queue(&mut state, *sense);
+        }
+    }
+
+    /// Something of our own to tell: the LU was reset for this guest, its
+    /// inventory has changed.
+    pub fn raise(&self, sense: &Sense) {
+        self.queue(&mut self.lock(), *sense);
+    }
+
+    /// Whether the guest's next command has something to carry.
+    #[inline]
+    pub fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
+
+    /// The oldest that waits, for the command that carries it.
+    pub fn take(&self) -> Option<Sense> {
+        let mut state = self.lock();
+        let sense = state.pending.pop_front();
+        self.pending.store(!state.pending.is_empty(), Ordering::Release);
+        sense
+    }
+
+    fn hear(&self, state: &mut State, path: u64, sense: &Sense) -> Hearing {
+        let Some(code) = sense.code().filter(|c| c.key == Key::UnitAttention) else {
+            return Hearing::News;
+        };
+        if !self.joined {
+            return Hearing::News;
+        }
+        let code = (code.asc, code.ascq);
+        if OURS.contains(&code) {
+            return Hearing::Known;
+        }
+        if let Some(epoch) = state.epochs.iter_mut().find(|e| e.code == code) {
+            let news = epoch.told_by.contains(&path);
+            if news {
+                epoch.told_by.clear();
+            } else if epoch.told_by.len() == MAX_TELLERS {
+                epoch.told_by.pop_front();
+            }
+            epoch.told_by.push_back(path);
+            return if news { Hearing::News } else { Hearing::Known };
+        }
+        if state.epochs.len() == MAX_EPOCHS {
+            state.epochs.pop_front();
+        }
+        state.epochs.push_back(Epoch { code, told_by: VecDeque::from([path]) });
+        Hearing::News
+    }
+
+    fn queue(&self, state: &mut State, sense: Sense) {
+        if state.pending.iter().any(|s| s.code() == sense.code()) {
+            return;
+        }
+        if state.pending.len() == MAX_PENDING {
+            state.pending.pop_front();
+        }
+        state.pending.push_back(sense);
+        self.pending.store(true, Ordering::Release);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scsi::sense::SenseCode;
+
+    fn ua(asc: u8, ascq: u8) -> Sense {
+        Sense::fixed(SenseCode::new(Key::UnitAttention, asc, ascq))
+    }
+
+    #[test]
+    fn an_event_told_by_every_path_is_news_once() {
+        let attentions = Attentions::new(true);
+        assert_eq!(attentions.met(1, &ua(0x29, 0x00)), Hearing::News);
+        assert_eq!(attentions.met(2, &ua(0x29, 0x00)), Hearing::Known);
+        assert_eq!(attentions.met(3, &ua(0x29, 0x00)), Hearing::Known);
+        assert!(!attentions.is_pending());
+    }
+
+    #[test]
+    fn a_path_that_tells_again_tells_of_another_event() {
+        let attentions = Attentions::new(true);
+        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::Known);
+        assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::News);
+        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::Known);
+    }
+
+    #[test]
+    fn events_of_different_codes_do_not_hide_each_other() {
+        let attentions = Attentions::new(true);
+        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        assert_eq!(attentions.met(2, &ua(0x2a, 0x09)), Hearing::News);
+    }
+
+    #[test]
+    fn what_a_check_met_waits_for_the_guest() {
+        let attentions = Attentions::new(true);
+        attentions.overheard(1, &ua(0x2a, 0x09));
+        assert!(attentions.is_pending());
+        assert_eq!(attentions.met(2, &ua(0x2a, 0x09)), Hearing::Known);
+        assert_eq!(attentions.take(), Some(ua(0x2a, 0x09)));
+        assert!(!attentions.is_pending());
+        assert_eq!(attentions.take(), None);
+    }
+
+    #[test]
+    fn what_concerns_a_path_is_kept_from_the_guest_unless_it_sees_paths() {
+        for &(asc, ascq) in OURS {
+            assert_eq!(Attentions::new(true).met(1, &ua(asc, ascq)), Hearing::Known);
+            assert_eq!(Attentions::new(false).met(1, &ua(asc, ascq)), Hearing::News);
+        }
+    }
+
+    #[test]
+    fn one_that_waits_already_is_not_queued_twice() {
+        let attentions = Attentions::new(true);
+        attentions.raise(&ua(0x3f, 0x0e));
+        attentions.raise(&ua(0x3f, 0x0e));
+        assert!(attentions.take().is_some());
+        assert!(attentions.take().is_none());
+    }
+}
