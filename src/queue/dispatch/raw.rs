@@ -3,7 +3,7 @@
 //! (law 3), and a unit attention is heard once (`scsi::attention`).
 
 use super::Dispatcher;
-use super::judge::outcome_of;
+use super::judge::{host_errno, outcome_of};
 use super::parts::PartIndex;
 use crate::io::{Completion, Outcome, Time, total_len};
 use crate::mpath::classify::{self, Disposition, Executed, Next};
@@ -123,6 +123,10 @@ impl Dispatcher {
             }
             Completion::Scsi { status: Status::GOOD, host: HostByte::OK, sense, residual } => {
                 good(sense, residual)
+            }
+            // The kernel saw the sense and kept it to itself.
+            Completion::Scsi { host, ref sense, .. } if sense.code().is_none() => {
+                host_errno(host).map_or_else(|| outcome_of(completion), Outcome::Host)
             }
             _ => outcome_of(completion),
         }
