@@ -9,7 +9,7 @@ use crate::io::{Completion, Outcome, Time, total_len};
 use crate::mpath::classify::{self, Disposition, Executed, Next};
 use crate::mpath::snapshot::PathId;
 use crate::scsi::attention::Hearing;
-use crate::scsi::sense::{Key, Sense, SenseCode};
+use crate::scsi::sense::{Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 
 /// Most unit attentions that one path tells a command in a row, of which the
@@ -135,6 +135,6 @@ impl Dispatcher {
 
 /// CHECK CONDITION 0B/00/06: I/O process terminated.
 pub(super) fn ambiguous() -> Outcome {
-    let sense = Sense::fixed(SenseCode::new(Key::AbortedCommand, 0x00, 0x06));
+    let sense = Sense::fixed(SenseCode::IO_PROCESS_TERMINATED);
     Outcome::Lu { status: Status::CHECK_CONDITION, sense, residual: 0 }
 }
