@@ -70,9 +70,6 @@ pub enum Step {
     Done(Verdict),
 }
 
-/// CAPACITY DATA HAS CHANGED (SBC-4 4.19, SPC-5 annex F).
-pub const CAPACITY_CHANGED: SenseCode = SenseCode::new(Key::UnitAttention, 0x2a, 0x09);
-
 /// Tries on unit attentions and retryable host bytes (`tur.c`).
 const TRIES: u8 = 5;
 
@@ -140,9 +137,9 @@ impl Checker {
         match (code.key, code.asc, code.ascq) {
             // In transition, told as a unit attention (Linux 6.10 knows it).
             (Key::UnitAttention, 0x04, 0x0a) => Step::Done(Verdict::Pending),
-            (Key::UnitAttention, asc, ascq) => {
-                self.doubt |= asc == 0x29 || (asc == 0x3f && (ascq == 0x03 || ascq == 0x0e));
-                self.resized |= code == CAPACITY_CHANGED;
+            (Key::UnitAttention, ..) => {
+                self.doubt |= code.questions_identity();
+                self.resized |= code == SenseCode::CAPACITY_CHANGED;
                 self.again()
             }
             (Key::NoSense | Key::RecoveredError, ..) => self.up(),

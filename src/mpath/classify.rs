@@ -199,6 +199,8 @@ pub const TABLE: &[Row] = {
     // ioctl(SG_IO) itself failed: a dead device, or our own mistake.
     ("ioctl-no-device",           Errno(Ioctl, libc::ENODEV),           Fail,  Other,            No),
     ("ioctl-no-address",          Errno(Ioctl, libc::ENXIO),            Fail,  Other,            No),
+    // Never the ioctl's own: a checker has met what questions the path's identity.
+    ("identity-in-doubt",         Errno(Ioctl, libc::ESTALE),           Doubt, Other,            No),
     ("ioctl-again",               Errno(Ioctl, libc::EAGAIN),           Keep,  Later { delay: BUSY_DELAY }, No),
     ("ioctl-other",               AnyErrno(Ioctl),                      Keep,  Own,              No),
     ("file",                      AnyErrno(File),                       Keep,  Own,              Maybe),

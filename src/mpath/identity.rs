@@ -10,18 +10,18 @@
 //! and a command beyond the end is the LU's to refuse.
 
 use super::Multipath;
-use super::checker::CAPACITY_CHANGED;
 use super::effect::{Cause, Change, Effect, Effects};
 use super::event::IoReason;
 use super::path::{CheckerState, Outstanding, Path, PathState};
 use super::snapshot::PathId;
 use crate::io::{Blocks, Completion, Identity, Time};
+use crate::scsi::sense::SenseCode;
 
 /// Whether a guest's command met the news that the capacity has changed.
 pub(super) fn says_resized(reason: &IoReason) -> bool {
     match reason {
         IoReason::Judged { completion: Completion::Scsi { sense, .. }, .. } => {
-            sense.code() == Some(CAPACITY_CHANGED)
+            sense.code() == Some(SenseCode::CAPACITY_CHANGED)
         }
         _ => false,
     }

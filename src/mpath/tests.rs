@@ -6,7 +6,7 @@ use crate::mpath::policy::GroupingPolicy;
 use crate::mpath::policy::NoPathRetry;
 use crate::mpath::snapshot::PathView;
 use crate::mpath::snapshot::SelectorKind;
-use crate::scsi::sense::Sense;
+use crate::scsi::sense::{Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 
 mod capacity;
@@ -198,7 +198,7 @@ fn capacity_changed() -> IoReason {
     let completion = Completion::Scsi {
         status: Status::CHECK_CONDITION,
         host: HostByte::OK,
-        sense: Sense::fixed(checker::CAPACITY_CHANGED),
+        sense: Sense::fixed(SenseCode::CAPACITY_CHANGED),
         residual: 0,
     };
     let (rule, verdict) = ("ua-capacity-changed", PathVerdict::Check);
