@@ -105,6 +105,18 @@ pub(super) fn of_change(change: &Change) -> Notice {
             let text = "a path is usable again; held requests go on";
             Notice::new("RECOVERED", Level::Warn, text.to_owned(), json!({}))
         }
+        Change::Resized { from, to } => {
+            let text = format!("the LU has {to} blocks now, it had {from}");
+            Notice::new("MAP_RESIZED", Level::Warn, text, json!({ "from": from.0, "to": to.0 }))
+        }
+        Change::LunGone => {
+            let text = "every path says that its target has no such LU (05/25/00)";
+            Notice::new("LUN_GONE", Level::Error, text.to_owned(), json!({}))
+        }
+        Change::LunBack => {
+            let text = "the LU is there again";
+            Notice::new("LUN_BACK", Level::Warn, text.to_owned(), json!({}))
+        }
     }
 }
 

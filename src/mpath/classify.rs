@@ -208,6 +208,8 @@ pub const TABLE: &[Row] = {
     // sg answers so for a command that was under way when the device went.
     ("ioctl-no-device",           Errno(Ioctl, libc::ENODEV),           Fail,  Other,            Maybe),
     ("ioctl-no-address",          Errno(Ioctl, libc::ENXIO),            Fail,  Other,            No),
+    // Never the ioctl's own: a checker has met what questions the path's identity.
+    ("identity-in-doubt",         Errno(Ioctl, libc::ESTALE),           Doubt, Other,            No),
     ("ioctl-again",               Errno(Ioctl, libc::EAGAIN),           Keep,  Later { delay: BUSY_DELAY }, No),
     ("ioctl-other",               AnyErrno(Ioctl),                      Keep,  Own,              No),
     ("file",                      AnyErrno(File),                       Keep,  Own,              Maybe),

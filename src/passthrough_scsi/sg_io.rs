@@ -17,7 +17,7 @@ use super::pool::{Scratch, Work};
 use super::wire::{self, Wire};
 use crate::io::{Completion, Direction, ErrnoFrom, Segment, total_len};
 use crate::scsi::cdb::Cdb;
-use crate::scsi::sense::{Key, Sense, SenseCode};
+use crate::scsi::sense::{Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 use crate::sys::file::DirectAlignment;
 use crate::sys::scsi_generic::{self, Interface};
@@ -121,7 +121,7 @@ fn too_long() -> Completion {
     Completion::Scsi {
         status: Status::CHECK_CONDITION,
         host: HostByte::OK,
-        sense: Sense::fixed(SenseCode::new(Key::IllegalRequest, 0x24, 0x00)),
+        sense: Sense::fixed(SenseCode::INVALID_FIELD_IN_CDB),
         residual: 0,
     }
 }
