@@ -5,6 +5,10 @@
 //! behind guest I/O: the path has a way of its own for it (law 2, design of
 //! the transports). When the path has left the map this thread is the last to
 //! hold it, closes it and says so.
+//!
+//! A unit attention that a check or a proof meets is told to the map's
+//! [`Attentions`] before anything else is sent: the LU tells it once per path,
+//! and it is the guest's to hear.
 
 use std::io;
 use std::sync::Arc;
@@ -14,8 +18,10 @@ use std::time::Duration;
 use super::mailbox::{Mail, Post};
 use crate::mpath::checker::{Checker, CheckerKind, Probe, Step, Verdict};
 use crate::mpath::snapshot::PathId;
-use crate::passthrough_scsi::PathHandle;
+use crate::passthrough_scsi::{PathHandle, unit_attention};
+use crate::scsi::attention::Attentions;
 use crate::scsi::cdb::Cdb;
+use crate::scsi::sense::Sense;
 
 /// What to do next.
 #[derive(Clone, Copy, Debug)]
@@ -31,17 +37,19 @@ pub(super) struct Checking {
 }
 
 impl Checking {
-    /// Starts the thread. `timeout` is the kernel's for each command.
+    /// Starts the thread. `timeout` is the kernel's for each command;
+    /// `attentions` are the map's, `None` where its guest knows no such thing.
     pub(super) fn start(
         path: PathId,
         handle: Arc<PathHandle>,
         kind: CheckerKind,
         timeout: Duration,
         post: Post,
+        attentions: Option<Arc<Attentions>>,
     ) -> io::Result<Checking> {
         let (jobs, todo) = channel();
         let name = format!("check-{}", handle.name());
-        let thread = Thread { path, handle, kind, timeout, post };
+        let thread = Thread { path, handle, kind, timeout, post, attentions };
         std::thread::Builder::new().name(name).spawn(move || thread.run(&todo))?;
         Ok(Checking { jobs })
     }
@@ -64,6 +72,7 @@ struct Thread {
     kind: CheckerKind,
     timeout: Duration,
     post: Post,
+    attentions: Option<Arc<Attentions>>,
 }
 
 impl Thread {
@@ -73,7 +82,8 @@ impl Thread {
             self.post.send(match job {
                 Job::Check(check) => Mail::Checked { path, check, verdict: self.verdict() },
                 Job::Prove(proof) => {
-                    Mail::Proven { path, proof, identity: self.handle.identify(self.timeout) }
+                    let identity = self.handle.identify(self.timeout, &|sense| self.hear(sense));
+                    Mail::Proven { path, proof, identity }
                 }
             });
         }
@@ -93,7 +103,16 @@ impl Thread {
                 }
                 Step::Issue(Probe::ReadFirstBlock) => self.handle.read_check(self.timeout),
             };
+            if let Some(sense) = unit_attention(&completion) {
+                self.hear(sense);
+            }
             step = checker.on_completion(&completion);
+        }
+    }
+
+    fn hear(&self, sense: &Sense) {
+        if let Some(attentions) = &self.attentions {
+            attentions.overheard(self.path.key(), sense);
         }
     }
 }

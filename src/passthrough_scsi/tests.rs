@@ -166,7 +166,7 @@ fn keeps_its_promises(path: &Arc<PathHandle>) {
     }
     assert_eq!(thread.read(8, 16), expected);
     assert_eq!(path.read_check(TIMEOUT), Completion::Good);
-    assert_eq!(path.identify(TIMEOUT).as_ref(), Ok(path.identity()));
+    assert_eq!(path.identify(TIMEOUT, &|_| ()).as_ref(), Ok(path.identity()));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn the_end_of_a_file_is_short_and_beyond_it_an_error() {
     assert_eq!(thread.run(Op::Read(Extent::new(1, 4)), &list), Completion::Short(1024));
     let beyond = thread.run(Op::Read(Extent::new(8, 4)), &list);
     assert_eq!(beyond, Completion::Errno { from: ErrnoFrom::File, code: libc::EIO });
-    assert_ne!(path.identify(TIMEOUT).as_ref(), Ok(path.identity()), "capacity changed");
+    assert_ne!(path.identify(TIMEOUT, &|_| ()).as_ref(), Ok(path.identity()), "capacity changed");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_cut_is_the_transports_word_and_a_plug_a_unit_attention() {
     assert!(matches!(tur(&a), Completion::Scsi { host: HostByte::NO_CONNECT, .. }));
     let refused = Thread::new(&a).write(0, &mut pattern(1, 512));
     assert!(matches!(refused, Completion::Scsi { host: HostByte::NO_CONNECT, .. }));
-    assert!(a.identify(TIMEOUT).unwrap_err().contains("DID_NO_CONNECT"));
+    assert!(a.identify(TIMEOUT, &|_| ()).unwrap_err().contains("DID_NO_CONNECT"));
     assert!(a.faults().unwrap().0.contains("cut"), "{:?}", a.faults());
     assert_eq!(tur(&b), Completion::Good);
     a.inject(Fault::Plug);
@@ -265,7 +265,7 @@ fn a_cut_is_the_transports_word_and_a_plug_a_unit_attention() {
     assert_eq!(tur(&a), Completion::Good);
     // The proof takes a unit attention for old news.
     a.inject(Fault::Plug);
-    assert_eq!(a.identify(TIMEOUT).as_ref(), Ok(a.identity()));
+    assert_eq!(a.identify(TIMEOUT, &|_| ()).as_ref(), Ok(a.identity()));
     assert!(!open(Opened::Null(512), PathKind::Null, Transport::Null).inject(Fault::Plug));
 }
 

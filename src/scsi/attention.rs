@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::scsi::sense::{Key, Sense};
+use crate::scsi::sense::{Key, Sense, SenseCode};
 
 /// Most unit attentions waiting for the guest; of more the oldest are lost, as
 /// SAM-5 5.14 allows a target.
@@ -26,9 +26,9 @@ const MAX_EPOCHS: usize = 64;
 const MAX_TELLERS: usize = 256;
 
 /// Events that concern a path's way to the LU, not the LU: asymmetric access
-/// state changed, implicit transition failed, I_T nexus loss, reported LUNs
+/// state transition, asymmetric access state changed, implicit transition failed, I_T nexus loss, reported LUNs
 /// changed (our target's inventory is our own).
-const OURS: &[(u8, u8)] = &[(0x2a, 0x06), (0x2a, 0x07), (0x29, 0x07), (0x3f, 0x0e)];
+const OURS: &[(u8, u8)] = &[(0x04, 0x0a), (0x2a, 0x06), (0x2a, 0x07), (0x29, 0x07), (0x3f, 0x0e)];
 
 /// What is to become of a unit attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,17 @@ impl Attentions {
         sense
     }
 
+    /// What waited with this code need not be carried any more: the guest has
+    /// learnt of it by other means (REPORT LUNS clears 06/3F/0E).
+    pub fn forget(&self, code: SenseCode) {
+        if !self.is_pending() {
+            return;
+        }
+        let mut state = self.lock();
+        state.pending.retain(|sense| sense.code() != Some(code));
+        self.pending.store(!state.pending.is_empty(), Ordering::Release);
+    }
+
     fn hear(&self, state: &mut State, path: u64, sense: &Sense) -> Hearing {
         let Some(code) = sense.code().filter(|c| c.key == Key::UnitAttention) else {
             return Hearing::News;
@@ -149,8 +160,6 @@ impl Attentions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scsi::sense::SenseCode;
-
     fn ua(asc: u8, ascq: u8) -> Sense {
         Sense::fixed(SenseCode::new(Key::UnitAttention, asc, ascq))
     }
@@ -206,5 +215,20 @@ mod tests {
         attentions.raise(&ua(0x3f, 0x0e));
         assert!(attentions.take().is_some());
         assert!(attentions.take().is_none());
+    }
+
+    #[test]
+    fn what_the_guest_learnt_otherwise_is_forgotten_and_nothing_else() {
+        let attentions = Attentions::new(true);
+        let luns_changed = SenseCode::new(Key::UnitAttention, 0x3f, 0x0e);
+        attentions.raise(&ua(0x3f, 0x0e));
+        attentions.raise(&ua(0x29, 0x03));
+        attentions.forget(luns_changed);
+        assert!(attentions.is_pending());
+        assert_eq!(attentions.take(), Some(ua(0x29, 0x03)));
+        attentions.raise(&ua(0x3f, 0x0e));
+        attentions.forget(luns_changed);
+        assert!(!attentions.is_pending());
+        assert_eq!(attentions.take(), None);
     }
 }

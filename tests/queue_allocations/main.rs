@@ -15,11 +15,12 @@ use vhost_mpath::guest::inflight::{InflightArea, area_size, create};
 use vhost_mpath::guest::ring::Ring;
 use vhost_mpath::guest::virtqueue::{VirtQueue, VirtQueueParts};
 use vhost_mpath::host::{Options, PathSpec, open_path};
+use vhost_mpath::io::MapSlot;
 use vhost_mpath::mpath::snapshot::{
     GroupView, PathId, PathTable, PathView, Queueing, SelectorKind,
 };
 use vhost_mpath::queue::dispatch::Settings;
-use vhost_mpath::queue::{Queues, RingHost, Stop};
+use vhost_mpath::queue::{DeviceSettings, Queues, RingHost, Stop};
 use vhost_mpath::vhost_blk::{BlkDevice, BlkSettings};
 use vhost_mpath::virtio::blk::RequestType;
 use vmm_sys_util::tempdir::TempDir;
@@ -119,11 +120,14 @@ fn start(paths: &[String]) -> Running {
         selector: SelectorKind::ServiceTime,
     });
     let empty = Arc::new(PathTable { generation: 0, groups: Vec::new(), ..(*table).clone() });
-    let (queues, _inlet) = Queues::start(1, settings, &empty, || device.front()).expect("threads");
+    let device_settings = DeviceSettings { rings: 1, max_requests: 1024 };
+    let (queues, _inlet) = Queues::start(1, device_settings, || device.front()).expect("threads");
+    let map = MapSlot(0);
+    queues.add_map(map, settings, &empty, None);
     for (slot, handle) in (0..).zip(&handles) {
-        queues.attach(id(slot), handle);
+        queues.attach(map, id(slot), handle);
     }
-    queues.publish(&table);
+    queues.publish(map, &table);
 
     let mut guest = Guest::new(&[4 << 20]);
     let manner = Manner {
