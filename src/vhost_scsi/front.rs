@@ -239,6 +239,7 @@ fn ending_of(word: u32, outcome: &Outcome) -> (Ending, Option<u32>) {
         // The ring stops: no path had it, and the driver may send it again as
         // soon as the ring runs again.
         Outcome::Stopped => Ending::response(Response::Busy),
+        Outcome::TimedOut => Ending::check(SenseCode::COMMAND_TIMEOUT),
         Outcome::Host(errno) => ending_of_errno(errno),
     };
     (ending, None)
