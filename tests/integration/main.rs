@@ -13,4 +13,5 @@ mod reconnect;
 mod request_types;
 mod ring_stop;
 mod running_changes;
+mod scsi_requests;
 mod stock_daemon;
