@@ -374,7 +374,11 @@ impl PathHandle {
         let _ = timeout;
         match &self.backend {
             Backend::Scsi { node, .. } => node.reset_lu(),
-            Backend::Sim(_) | Backend::Disk { .. } | Backend::Null { .. } => {
+            Backend::Sim(nexus) => {
+                nexus.inject(Fault::LuReset);
+                Ok(())
+            }
+            Backend::Disk { .. } | Backend::Null { .. } => {
                 Err(io::Error::from_raw_os_error(libc::ENOTTY))
             }
         }

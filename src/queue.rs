@@ -28,6 +28,8 @@ use crate::mpath::snapshot::{MAX_PATHS, PathId, PathTable};
 use crate::passthrough_scsi::PathHandle;
 use crate::scsi::attention::Attentions;
 use crate::sys::eventfd::EventFd;
+pub use worker::Resetting;
+
 use dispatch::{Report, Settings};
 use mailbox::{LastOne, Mail, Mailbox, NewMap};
 
@@ -95,6 +97,9 @@ pub enum FromQueue {
     MapGone(MapSlot),
     /// The export's policy refused a command.
     Denied(Denied),
+    /// The guest resets an LU; it is answered once this is dropped. Only where
+    /// [`DeviceSettings::tell_resets`] is set.
+    Resetting(MapSlot, Resetting),
     /// A ring made no sense and was stopped.
     RingBroken {
         /// Queue index.
@@ -221,6 +226,9 @@ pub struct DeviceSettings {
     /// Most requests one thread has at once, over all maps; more wait in
     /// their rings.
     pub max_requests: usize,
+    /// The guest's resets of LUs are told ([`FromQueue::Resetting`]), and not
+    /// answered before whoever reads that agrees.
+    pub tell_resets: bool,
 }
 
 /// One queue thread from outside.

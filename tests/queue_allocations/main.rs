@@ -118,7 +118,7 @@ fn start(paths: &[String]) -> Running {
         selector: SelectorKind::ServiceTime,
     });
     let empty = Arc::new(PathTable { generation: 0, groups: Vec::new(), ..(*table).clone() });
-    let device_settings = DeviceSettings { rings: 1, max_requests: 1024 };
+    let device_settings = DeviceSettings { rings: 1, max_requests: 1024, tell_resets: false };
     let (queues, _inlet) = Queues::start(1, device_settings, || device.front()).expect("threads");
     let map = MapSlot(0);
     queues.add_map(map, settings, &empty, None);
