@@ -20,7 +20,7 @@ use super::status::{DaemonStatus, Maps, PathStatus};
 use super::topology::{self, Colour};
 use crate::host::parse_size;
 use crate::scsi::status::HostByte;
-use crate::sim::AccessState;
+use crate::sim::ACCESS_STATES;
 use connection::Connection;
 
 pub use connection::CtlError;
@@ -263,7 +263,7 @@ fn checked_host(text: &str) -> Result<u8, String> {
 }
 
 fn access_states() -> PossibleValuesParser {
-    PossibleValuesParser::new(AccessState::NAMES.map(|(_, name)| name))
+    PossibleValuesParser::new(ACCESS_STATES.map(|(_, name)| name))
 }
 
 fn checked_capacity(text: &str) -> Result<Capacity, String> {
