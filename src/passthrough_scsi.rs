@@ -270,8 +270,16 @@ impl PathHandle {
         };
         geometry.read_only |= read_only;
         let doubts = Doubts::default();
-        let path =
-            PathHandle { about, backend, identity, geometry, limits, read_only, doubts, _keep: keep };
+        let path = PathHandle {
+            about,
+            backend,
+            identity,
+            geometry,
+            limits,
+            read_only,
+            doubts,
+            _keep: keep,
+        };
         Ok(Arc::new(path))
     }
 
