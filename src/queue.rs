@@ -439,3 +439,6 @@ impl RingHost for Queues {
         done
     }
 }
+
+#[cfg(test)]
+mod tests;
