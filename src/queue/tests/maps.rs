@@ -136,13 +136,15 @@ fn a_map_is_gone_only_when_its_last_command_is_back() {
     rig.send(3, Ask::Read, 0);
     assert_eq!(rig.answers(3, 1), [Answer::Good]);
     path.inject(Fault::Hang);
-    rig.send(2, Ask::Read, 0);
+    let hung = rig.send(2, Ask::Read, 0);
     until("it is on the path", || rig.queues.issued(MapSlot(0), path_id(0)).0 == 2);
     rig.queues.remove_map(MapSlot(0));
     // The other thread has nothing to wait for.
     assert!(matches!(rig.hear(), FromQueue::MapGone(MapSlot(0))));
-    assert!(rig.back(2).is_empty());
-    assert_eq!(rig.answers(2, 1), [Answer::NoPath]);
+    // Nothing new gets in.
+    let late = rig.send(2, Ask::Read, 0);
+    assert_eq!(rig.wait(2, 1), [(late, Answer::NoPath)]);
+    assert_eq!(rig.wait(2, 1), [(hung, Answer::NoPath)]);
     assert!(matches!(rig.hear(), FromQueue::MapGone(MapSlot(0))));
     rig.end();
 }
