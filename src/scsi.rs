@@ -8,13 +8,17 @@
 //! Parsers take bytes from guests and arrays alike: they never panic, and
 //! they answer `None` rather than guess when a field is missing.
 
+pub mod alua;
 pub mod attention;
 mod be;
 pub mod block;
 pub mod capacity;
 pub mod cdb;
+pub mod command;
 pub mod inquiry;
+pub mod luns;
 pub mod mode;
+pub mod opcodes;
 pub mod sense;
 pub mod status;
 pub mod unmap;

@@ -178,6 +178,7 @@ pub const TABLE: &[Row] = {
     ("ua-luns-changed",           Code(0x6, 0x3f, 0x0e),                Doubt, Other,            No),
     ("ua-alua-transition",        Code(0x6, 0x04, 0x0a),                Keep,  Later { delay: NOT_READY_DELAY }, No),
     ("ua-reset",                  Asc(0x6, 0x29),                       Doubt, Other,            No),
+    ("ua-capacity-changed",       Code(0x6, 0x2a, 0x09),                Check, Again { tries: 5 }, No),
     ("ua-other",                  When::Key(0x6),                       Keep,  Again { tries: 5 }, No),
     ("data-protect",              When::Key(0x7),                       Keep,  Deliver,          No),
     ("blank-check",               When::Key(0x8),                       Keep,  Deliver,          Maybe),

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::cdb::Cdb;
+use super::command;
 
 /// A logical block address of the LU, in units of its logical block size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,9 +110,12 @@ impl Op {
     }
 
     /// Whether doing it twice, with nothing in between, equals doing it once
-    /// (law 3). Every block operation is; of a guest's own command nothing is
-    /// assumed.
+    /// (law 3). Every block operation is; a guest's own command is if the
+    /// table of commands says so.
     pub fn is_idempotent(&self) -> bool {
-        !matches!(self, Op::Cdb { .. })
+        match self {
+            Op::Cdb { cdb, .. } => command::info(cdb).idempotent,
+            _ => true,
+        }
     }
 }

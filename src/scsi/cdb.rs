@@ -87,7 +87,7 @@ impl Cdb {
 
     /// Name of the command, e.g. `READ(10)`; service actions are told apart.
     pub fn name(&self) -> Option<&'static str> {
-        opcode::name(self.bytes[0], self.bytes[1] & 0x1f)
+        opcode::name_of(self.as_slice())
     }
 
     /// TEST UNIT READY.
@@ -133,6 +133,15 @@ impl Cdb {
     /// REPORT LUNS, addressable logical units (SELECT REPORT 00h).
     pub fn report_luns(allocation: u32) -> Cdb {
         Cdb::of(opcode::REPORT_LUNS, 12).with(6, allocation.to_be_bytes())
+    }
+
+    /// REPORT TARGET PORT GROUPS; `extended`: with the extended header, which
+    /// older LUs refuse.
+    pub fn report_target_port_groups(extended: bool, allocation: u32) -> Cdb {
+        let format = u8::from(extended) << 5;
+        Cdb::of(opcode::MAINTENANCE_IN, 12)
+            .with(1, [format | opcode::SA_REPORT_TARGET_PORT_GROUPS])
+            .with(6, allocation.to_be_bytes())
     }
 
     /// READ(10) where LBA and length fit it, else READ(16).

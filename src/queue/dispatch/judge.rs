@@ -183,7 +183,7 @@ pub(super) fn outcome_of(completion: &Completion) -> Outcome {
 
 /// Errno of the host bytes with which the kernel passes on the LU's word
 /// (`scsi_result_to_blk_status`); the others speak of the transport.
-fn host_errno(host: HostByte) -> Option<i32> {
+pub(super) fn host_errno(host: HostByte) -> Option<i32> {
     match host {
         HostByte::TARGET_FAILURE => Some(libc::EREMOTEIO),
         HostByte::NEXUS_FAILURE => Some(libc::EBADE),

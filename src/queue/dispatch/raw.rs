@@ -3,13 +3,13 @@
 //! (law 3), and a unit attention is heard once (`scsi::attention`).
 
 use super::Dispatcher;
-use super::judge::outcome_of;
+use super::judge::{host_errno, outcome_of};
 use super::parts::PartIndex;
 use crate::io::{Completion, Outcome, Time, total_len};
 use crate::mpath::classify::{self, Disposition, Executed, Next};
 use crate::mpath::snapshot::PathId;
 use crate::scsi::attention::Hearing;
-use crate::scsi::sense::{Key, Sense, SenseCode};
+use crate::scsi::sense::{Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 
 /// Most unit attentions that one path tells a command in a row, of which the
@@ -124,6 +124,10 @@ impl Dispatcher {
             Completion::Scsi { status: Status::GOOD, host: HostByte::OK, sense, residual } => {
                 good(sense, residual)
             }
+            // The kernel saw the sense and kept it to itself.
+            Completion::Scsi { host, ref sense, .. } if sense.code().is_none() => {
+                host_errno(host).map_or_else(|| outcome_of(completion), Outcome::Host)
+            }
             _ => outcome_of(completion),
         }
     }
@@ -131,6 +135,6 @@ impl Dispatcher {
 
 /// CHECK CONDITION 0B/00/06: I/O process terminated.
 pub(super) fn ambiguous() -> Outcome {
-    let sense = Sense::fixed(SenseCode::new(Key::AbortedCommand, 0x00, 0x06));
+    let sense = Sense::fixed(SenseCode::IO_PROCESS_TERMINATED);
     Outcome::Lu { status: Status::CHECK_CONDITION, sense, residual: 0 }
 }

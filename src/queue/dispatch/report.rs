@@ -46,9 +46,6 @@ const TROUBLE: &[Key] = &[
     Key::VolumeOverflow,
 ];
 
-/// A thin LU has no space left.
-const NO_SPACE: SenseCode = SenseCode::new(Key::DataProtect, 0x27, 0x07);
-
 impl Dispatcher {
     /// Tells of a request that did not simply end well, where an
     /// administrator would want to hear of it.
@@ -74,7 +71,9 @@ fn is_worth_telling(error: &GuestError) -> bool {
         (Op::Cdb { .. }, Outcome::Good | Outcome::Stopped) => false,
         (Op::Cdb { .. }, Outcome::Lu { status: Status::CHECK_CONDITION, sense, .. }) => {
             // Sense that is not there is trouble, too.
-            sense.code().is_none_or(|code| TROUBLE.contains(&code.key) || code == NO_SPACE)
+            sense.code().is_none_or(|code| {
+                TROUBLE.contains(&code.key) || code == SenseCode::SPACE_ALLOCATION_FAILED
+            })
         }
         (Op::Cdb { .. }, Outcome::Lu { .. }) => false,
         _ => true,
