@@ -332,7 +332,8 @@ impl Queues {
     /// Forgets a map: what waits in it ends with
     /// [`Outcome::NoPath`](crate::io::Outcome::NoPath), what is on a path when
     /// it comes back. Each thread answers [`FromQueue::MapGone`] when its last
-    /// request has ended and its ports are closed.
+    /// request has ended and its ports are closed; the caller keeps the paths'
+    /// handles until then, so that no queue thread is the one to close a file.
     pub fn remove_map(&self, map: MapSlot) {
         self.published().remove(&map);
         self.post_all(|| Mail::RemoveMap(map));
@@ -447,3 +448,6 @@ impl RingHost for Queues {
         done
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,7 +139,7 @@ impl<F: Front> Worker<F> {
             self.functions.begin(now, &self.mailbox, &self.peers, resets);
             let more = self.take_from_rings(now);
             self.carry_out_orders(now);
-            self.maps.pump(now, &mut self.uring, &self.outbox);
+            self.maps.pump(now, &mut self.uring);
             self.tell_driver();
             self.finish();
             self.tell_ends();
