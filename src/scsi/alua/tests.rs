@@ -41,6 +41,17 @@ fn the_cdb_is_that_of_the_standard() {
 }
 
 #[test]
+fn only_the_extended_format_has_a_transition_time() {
+    let mut data = report_one_group(true, 1, 1);
+    data[5] = 60;
+    assert_eq!(transition_seconds(&data), Some(60));
+    for reserved in [0x20, 0x30, 0x50, 0x70] {
+        data[4] = reserved;
+        assert_eq!(transition_seconds(&data), None, "{reserved:02x}");
+    }
+}
+
+#[test]
 fn groups_cut_by_the_allocation_length_are_left_out() {
     let groups: Vec<_> = [1, 2].map(|id| parse(&report_one_group(false, id, id))[0].clone()).into();
     let data = encode(None, &groups);
