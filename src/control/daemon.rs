@@ -209,13 +209,16 @@ impl Daemon {
         while let Some(message) = self.inlet.next() {
             let now = self.clock.now();
             match message {
-                FromQueue::Report(Report::Path(report)) => self.map.handle(now, Event::Io(report)),
-                FromQueue::Report(Report::Guest(error)) => {
+                FromQueue::Report(_, Report::Path(report)) => {
+                    self.map.handle(now, Event::Io(report));
+                }
+                FromQueue::Report(_, Report::Guest(error)) => {
                     let path = error.path.and_then(|id| self.map.path_name(id));
                     let notice = events::of_guest_error(&error, path);
                     self.tell_some(notice);
                 }
-                FromQueue::Detached(path) => self.map.detached(path),
+                FromQueue::Detached(_, path) => self.map.detached(path),
+                FromQueue::MapGone(_) | FromQueue::Denied(_) => {}
                 FromQueue::RingBroken { ring, reason } => {
                     self.tell_some(events::of_ring("RING_BROKEN", ring, &reason));
                 }

@@ -13,7 +13,7 @@ use super::events::{self, Notice};
 use super::mailbox::Post;
 use super::status::{GroupStatus, MapStatus, PathStatus};
 use crate::host::{DeviceState, device_state};
-use crate::io::{Blocks, Geometry, Limits, Time};
+use crate::io::{Blocks, Geometry, Limits, MapSlot, Time};
 use crate::mpath::checker::CheckerKind;
 use crate::mpath::effect::{Effect, Effects};
 use crate::mpath::event::Event;
@@ -55,6 +55,9 @@ struct OpenPath {
     /// Queue threads that still use it, once it has left the map.
     users: usize,
 }
+
+/// The only map.
+pub(super) const SLOT: MapSlot = MapSlot(0);
 
 /// One map.
 #[derive(Debug)]
@@ -135,9 +138,9 @@ impl Map {
         let limits = shrunk(self.limits, *handle.limits());
         if limits != self.limits {
             self.limits = limits;
-            self.queues.set_limits(limits);
+            self.queues.set_limits(SLOT, limits);
         }
-        self.queues.attach(id, handle);
+        self.queues.attach(SLOT, id, handle);
         let open = Some((Arc::clone(handle), checking));
         self.paths.insert(id, OpenPath { name, open, users: self.queues.threads() });
         self.carry_out(fx);
@@ -211,7 +214,7 @@ impl Map {
 
     /// Whether every queue thread works by a table at least this new.
     pub(super) fn acknowledged(&self, generation: u64) -> bool {
-        self.queues.acknowledged() >= generation
+        self.queues.acknowledged(SLOT) >= generation
     }
 
     /// Name of a path that is, or was until a moment ago, in the map.
@@ -240,10 +243,10 @@ impl Map {
     fn carry_out(&mut self, fx: Effects) {
         for effect in fx {
             match effect {
-                Effect::Publish(table) => self.queues.publish(&table),
+                Effect::Publish(table) => self.queues.publish(SLOT, &table),
                 Effect::Check { path, check } => self.with_checking(path, |c| c.check(check)),
                 Effect::Prove { path, proof } => self.with_checking(path, |c| c.prove(proof)),
-                Effect::Retire(path) => self.queues.detach(path),
+                Effect::Retire(path) => self.queues.detach(SLOT, path),
                 Effect::Notify(change) => self.news.push(events::of_change(&change)),
             }
         }
@@ -321,7 +324,7 @@ impl Map {
         let undef = || "[undef]".to_owned();
         let handle = self.paths.get(&path.id).and_then(|p| p.open.as_ref()).map(|(h, _)| h);
         let say = |f: &dyn Fn(&PathHandle) -> String| handle.map(|h| f(h)).unwrap_or_default();
-        let (ios, bytes) = self.queues.issued(path.id);
+        let (ios, bytes) = self.queues.issued(SLOT, path.id);
         let (next_check, interval) = path.next_check();
         PathStatus {
             dev: path.name.clone(),

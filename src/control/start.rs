@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::daemon::{Clock, Daemon};
 use super::mailbox::{Mail, Mailbox};
-use super::map::{JoinError, Map, Parts, smallest};
+use super::map::{self, JoinError, Map, Parts, smallest};
 use super::qmp::Server;
 use super::settings::{Listen, Settings};
 use super::topology;
@@ -20,7 +20,7 @@ use crate::mpath::snapshot::{PathTable, Queueing};
 use crate::mpath::{MapError, Multipath};
 use crate::passthrough_scsi::PathHandle;
 use crate::queue::dispatch;
-use crate::queue::{Inlet, Queues};
+use crate::queue::{DeviceSettings, Inlet, Queues};
 use crate::sys::inherit;
 use crate::sys::signal::{self, SignalFd};
 use crate::vhost_blk::{BlkDevice, BlkError, BlkSettings};
@@ -243,15 +243,19 @@ fn start_queues(
         queueing: Queueing::Hold,
         selector: settings.policy.selector,
     });
+    let device_settings = DeviceSettings { rings, max_requests: share.min(MAX_REQUESTS) };
     let core = dispatch::Settings {
         limits: lu.limits,
         block_size: lu.engine.identity().block_size,
         command_timeout: settings.open.command_timeout,
         suspect_after: settings.suspect_after,
-        max_requests: share.min(MAX_REQUESTS),
+        max_requests: device_settings.max_requests,
         rings,
     };
-    Queues::start(threads, core, &table, || device.front()).map_err(system("start queue threads"))
+    let started = Queues::start(threads, device_settings, || device.front());
+    let (queues, inlet) = started.map_err(system("start queue threads"))?;
+    queues.add_map(map::SLOT, core, &table, None);
+    Ok((queues, inlet))
 }
 
 fn introduce(handle: &PathHandle) {

@@ -26,9 +26,9 @@ const MAX_EPOCHS: usize = 64;
 const MAX_TELLERS: usize = 256;
 
 /// Events that concern a path's way to the LU, not the LU: asymmetric access
-/// state changed, implicit transition failed, I_T nexus loss, reported LUNs
+/// state transition, asymmetric access state changed, implicit transition failed, I_T nexus loss, reported LUNs
 /// changed (our target's inventory is our own).
-const OURS: &[(u8, u8)] = &[(0x2a, 0x06), (0x2a, 0x07), (0x29, 0x07), (0x3f, 0x0e)];
+const OURS: &[(u8, u8)] = &[(0x04, 0x0a), (0x2a, 0x06), (0x2a, 0x07), (0x29, 0x07), (0x3f, 0x0e)];
 
 /// What is to become of a unit attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
