@@ -24,6 +24,7 @@ mod qmp;
 mod rate;
 mod requests;
 pub mod settings;
+mod sim_fault;
 mod start;
 pub mod status;
 pub mod topology;

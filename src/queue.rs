@@ -28,6 +28,8 @@ use crate::mpath::snapshot::{MAX_PATHS, PathId, PathTable};
 use crate::passthrough_scsi::PathHandle;
 use crate::scsi::attention::Attentions;
 use crate::sys::eventfd::EventFd;
+pub use worker::Resetting;
+
 use dispatch::{Report, Settings};
 use mailbox::{LastOne, Mail, Mailbox, NewMap};
 
@@ -95,6 +97,9 @@ pub enum FromQueue {
     MapGone(MapSlot),
     /// The export's policy refused a command.
     Denied(Denied),
+    /// The guest resets an LU; it is answered once this is dropped. Only where
+    /// [`DeviceSettings::tell_resets`] is set.
+    Resetting(MapSlot, Resetting),
     /// A ring made no sense and was stopped.
     RingBroken {
         /// Queue index.
@@ -221,6 +226,9 @@ pub struct DeviceSettings {
     /// Most requests one thread has at once, over all maps; more wait in
     /// their rings.
     pub max_requests: usize,
+    /// The guest's resets of LUs are told ([`FromQueue::Resetting`]), and not
+    /// answered before whoever reads that agrees.
+    pub tell_resets: bool,
 }
 
 /// One queue thread from outside.
@@ -324,7 +332,8 @@ impl Queues {
     /// Forgets a map: what waits in it ends with
     /// [`Outcome::NoPath`](crate::io::Outcome::NoPath), what is on a path when
     /// it comes back. Each thread answers [`FromQueue::MapGone`] when its last
-    /// request has ended and its ports are closed.
+    /// request has ended and its ports are closed; the caller keeps the paths'
+    /// handles until then, so that no queue thread is the one to close a file.
     pub fn remove_map(&self, map: MapSlot) {
         self.published().remove(&map);
         self.post_all(|| Mail::RemoveMap(map));
@@ -439,3 +448,6 @@ impl RingHost for Queues {
         done
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,3 +219,6 @@ impl fmt::Debug for ScsiDevice {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! One path's reserved thread: checks and proofs of identity.
+//! One path's reserved thread: checks, proofs of identity, resets of the LU.
 //!
 //! What a check sends and what the answer means is `mpath::checker`'s; this
 //! carries it out, and waits as long as the kernel makes it wait. It is never
@@ -28,6 +28,7 @@ use crate::scsi::sense::Sense;
 enum Job {
     Check(u32),
     Prove(u32),
+    ResetLu,
 }
 
 /// The owner's end; dropping it closes the path.
@@ -64,6 +65,11 @@ impl Checking {
     pub(super) fn prove(&self, number: u32) {
         let _ = self.jobs.send(Job::Prove(number));
     }
+
+    /// Resets the LU in the array; answered by [`Mail::LuReset`].
+    pub(super) fn reset_lu(&self) {
+        let _ = self.jobs.send(Job::ResetLu);
+    }
 }
 
 struct Thread {
@@ -85,6 +91,7 @@ impl Thread {
                     let identity = self.handle.identify(self.timeout, &|sense| self.hear(sense));
                     Mail::Proven { path, proof, identity }
                 }
+                Job::ResetLu => Mail::LuReset { path, result: self.handle.reset_lu(self.timeout) },
             });
         }
         let Thread { handle, post, .. } = self;

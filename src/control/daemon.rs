@@ -206,6 +206,11 @@ impl Daemon {
                 Mail::Proven { path, proof, identity } => {
                     self.maps.handle(now, map, Event::Proven { path, proof, identity });
                 }
+                Mail::LuReset { path, result } => {
+                    let map_there = self.maps.get_mut(map);
+                    let notices = map_there.map(|m| m.lu_reset(path, &result)).unwrap_or_default();
+                    notices.into_iter().for_each(|notice| self.tell_some(Some(map), notice));
+                }
                 Mail::Closed(path) => self.maps.closed(map, path),
                 Mail::Opened { ticket, result } => self.opened(map, ticket, result),
                 Mail::LunOpened { ticket, result } => self.lun_opened(ticket, result),
@@ -232,6 +237,12 @@ impl Daemon {
                 FromQueue::Detached(map, path) => {
                     if let Some(map) = self.maps.get_mut(map) {
                         map.detached(path);
+                    }
+                }
+                FromQueue::Resetting(slot, function) => {
+                    let map = self.maps.get_mut(slot);
+                    if let Some(notice) = map.and_then(|map| map.reset_lu(function)) {
+                        self.tell_some(Some(slot), notice);
                     }
                 }
                 FromQueue::MapGone(map) => self.maps.gone(map),

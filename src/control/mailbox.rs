@@ -21,6 +21,8 @@ pub(super) enum Mail {
     Checked { path: PathId, check: u32, verdict: Verdict },
     /// A proof of identity ended.
     Proven { path: PathId, proof: u32, identity: Result<Identity, String> },
+    /// The LU was reset by this path, or not.
+    LuReset { path: PathId, result: io::Result<()> },
     /// A removed path's file is closed.
     Closed(PathId),
     /// A path to be added was opened, or not.

@@ -6,6 +6,7 @@
 
 mod display;
 mod limits;
+mod reset;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,9 +18,9 @@ use super::events::{self, Notice};
 use super::lun::Address;
 use super::mailbox::Post;
 use crate::host::Options;
-use crate::io::{Geometry, Limits, MapSlot, Time};
+use crate::io::{DeviceEvent, Geometry, Happened, Limits, MapSlot, Time};
 use crate::mpath::checker::CheckerKind;
-use crate::mpath::effect::{Effect, Effects};
+use crate::mpath::effect::{Change, Effect, Effects};
 use crate::mpath::event::Event;
 use crate::mpath::snapshot::PathId;
 use crate::mpath::{MapError, Multipath, NewPath};
@@ -27,10 +28,12 @@ use crate::passthrough_scsi::PathHandle;
 use crate::queue::Queues;
 use crate::scsi::attention::Attentions;
 use crate::scsi::command::CommandPolicy;
+use crate::scsi::sense::SenseCode;
 use crate::vhost_scsi::{NoPathAnswer, Unit};
 
 use limits::shrunk;
 pub(super) use limits::smallest;
+use reset::Resets;
 
 /// Why a path could not join.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +106,9 @@ pub(super) struct Map {
     news: Vec<Notice>,
     /// What a [`Unit`] says has changed.
     changed: bool,
+    /// What the guest is to be told of the LU.
+    happened: Vec<Happened>,
+    resets: Resets,
     /// It is being removed: so many queue threads still have it.
     leaving: Option<usize>,
 }
@@ -141,6 +147,8 @@ impl Map {
             post,
             news: Vec::new(),
             changed: true,
+            happened: Vec::new(),
+            resets: Resets::default(),
             leaving: None,
         }
     }
@@ -167,6 +175,16 @@ impl Map {
     /// How a further path of it is opened.
     pub(super) fn options(&self, all: Options) -> Options {
         Options { read_only: self.read_only, ..all }
+    }
+
+    /// What the guest is to be told, by the address it knows; once.
+    pub(super) fn take_happened(&mut self) -> Vec<DeviceEvent> {
+        let happened = std::mem::take(&mut self.happened);
+        let Some(lun) = self.lun.as_ref().filter(|_| self.leaving.is_none()) else {
+            return Vec::new();
+        };
+        let Address { target, lun } = lun.address;
+        happened.into_iter().map(|what| DeviceEvent { target, lun, what }).collect()
     }
 
     /// Whether the guest sees one LU where there are several paths.
@@ -319,6 +337,7 @@ impl Map {
         if self.leaving.is_none() {
             self.leaving = Some(self.queues.threads());
             self.changed = true;
+            self.drop_resets();
             self.queues.remove_map(self.slot);
         }
     }
@@ -386,7 +405,11 @@ impl Map {
                 Effect::Check { path, check } => self.with_checking(path, |c| c.check(check)),
                 Effect::Prove { path, proof } => self.with_checking(path, |c| c.prove(proof)),
                 Effect::Retire(path) => self.queues.detach(self.slot, path),
-                Effect::Notify(change) => self.news.push(events::of_change(&change)),
+                Effect::Notify(change) => {
+                    self.happened.extend(seen_by_the_guest(&change));
+                    self.changed |= matches!(change, Change::Resized { .. });
+                    self.news.push(events::of_change(&change));
+                }
             }
         }
     }
@@ -395,5 +418,18 @@ impl Map {
         if let Some((_, checking)) = self.paths.get(&path).and_then(|p| p.open.as_ref()) {
             tell(checking);
         }
+    }
+}
+
+/// What a change of the LU is to the guest (virtio 1.3 5.6.6.3).
+fn seen_by_the_guest(change: &Change) -> Option<Happened> {
+    match change {
+        Change::Resized { .. } => {
+            let SenseCode { asc, ascq, .. } = SenseCode::CAPACITY_CHANGED;
+            Some(Happened::Changed { asc, ascq })
+        }
+        Change::LunGone => Some(Happened::Removed),
+        Change::LunBack => Some(Happened::Added),
+        _ => None,
     }
 }

@@ -269,7 +269,8 @@ impl Maps {
         if changed {
             shown.device.set_units(self.maps.values().filter_map(Map::unit).collect());
         }
-        for event in self.happened.drain(..) {
+        let of_maps = self.maps.values_mut().flat_map(Map::take_happened);
+        for event in self.happened.drain(..).chain(of_maps) {
             self.common.queues.tell(event);
         }
     }

@@ -14,7 +14,7 @@ use super::mailbox::{Mail, Mailbox};
 use super::maps::{Common, LunError, Maps, Shown};
 use super::opening::{Lu, OpenLuError, open_lu};
 use super::qmp::Server;
-use super::settings::{self, Expose, Listen, LuSettings, Settings};
+use super::settings::{self, Expose, Listen, LuReset, LuSettings, Settings};
 use super::topology;
 use crate::queue::{DeviceSettings, Inlet, Queues};
 use crate::sys::inherit;
@@ -270,14 +270,18 @@ fn start_queues(settings: &Settings, front: &Front) -> Result<(Queues, Inlet), S
     let threads = queues.min((cores - 1).max(1));
     let share = queues.div_ceil(threads) * usize::from(settings.queue_size);
     let max_requests = share.min(MAX_REQUESTS);
+    let tell_resets = match &settings.device {
+        settings::Device::Blk { .. } => false,
+        settings::Device::Scsi(scsi) => scsi.lu_reset == LuReset::Array,
+    };
     let started = match front {
         Front::Blk(device) => {
-            let device_settings = DeviceSettings { rings: queues, max_requests };
+            let device_settings = DeviceSettings { rings: queues, max_requests, tell_resets };
             Queues::start(threads, device_settings, || device.front())
         }
         Front::Scsi(device) => {
             // Control and event rings come before the request queues.
-            let device_settings = DeviceSettings { rings: queues + 2, max_requests };
+            let device_settings = DeviceSettings { rings: queues + 2, max_requests, tell_resets };
             Queues::start(threads, device_settings, || device.front())
         }
     };

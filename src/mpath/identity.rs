@@ -139,6 +139,11 @@ impl Multipath {
             return;
         }
         let to = found.capacity;
+        if self.agreed(to, Some(id)) {
+            self.adopt(now, to, fx);
+            return self.reinstate(now, id, fx);
+        }
+        let Some(path) = self.path_mut(id) else { return };
         let cause = Cause::IdentityMismatch { expected, found };
         if path.last_cause.as_ref() == Some(&cause) && !path.is_usable() {
             path.state = PathState::Doubt; // told already
@@ -157,15 +162,23 @@ impl Multipath {
         }
     }
 
-    /// Takes over a smaller capacity once nobody in use says otherwise, and
-    /// nobody is just being asked.
+    /// Takes over a smaller capacity when the last path that spoke against it
+    /// has failed or left.
     pub(super) fn agree_on_capacity(&mut self, now: Time, fx: &mut Effects) {
         let Some(to) = self.all().find_map(|p| p.shrunk_to) else { return };
-        let agreed = self.all().filter_map(|p| p.shrunk_to).all(|other| other == to);
-        let open = |p: &Path| p.is_usable() || (p.state == PathState::Doubt && p.proof.is_some());
-        if agreed && !self.all().any(open) {
+        if self.agreed(to, None) {
             self.adopt(now, to, fx);
         }
+    }
+
+    /// Whether no path but `besides` is in use, or just being asked, and all
+    /// that wait have proven the LU with `to` blocks.
+    fn agreed(&self, to: Blocks, besides: Option<PathId>) -> bool {
+        self.all().filter(|p| Some(p.id) != besides).all(|p| match p.state {
+            PathState::Active => false,
+            PathState::Doubt => p.shrunk_to == Some(to),
+            PathState::Suspect | PathState::Failed => true,
+        })
     }
 
     fn adopt(&mut self, now: Time, to: Blocks, fx: &mut Effects) {
@@ -173,11 +186,8 @@ impl Multipath {
         fx.push(Effect::Notify(Change::Resized { from, to }));
         let ids: Vec<PathId> = self.all().map(|p| p.id).collect();
         for id in ids {
-            let Some(path) = self.path_mut(id) else { continue };
-            if path.shrunk_to == Some(to) {
-                path.shrunk_to = None;
-                self.reinstate(now, id, fx);
-            } else if path.capacity != to || path.proof.is_some() {
+            let asks = |p: &Path| p.proof.is_some() || p.shrunk_to.is_some();
+            if self.path(id).is_some_and(|p| p.capacity != to || asks(p)) {
                 self.resized(now, id, fx);
             }
         }

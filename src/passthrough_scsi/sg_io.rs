@@ -106,7 +106,7 @@ impl Work for ScsiWork {
 
 /// Whether the path could not carry a CDB for its length. `long_and_at_once`:
 /// it is longer than what all carry, and came back at once.
-fn is_too_long(completion: &Completion, long_and_at_once: bool) -> bool {
+pub(super) fn is_too_long(completion: &Completion, long_and_at_once: bool) -> bool {
     match *completion {
         // Never said of anything but the CDB's length.
         Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::EMSGSIZE } => true,

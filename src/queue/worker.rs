@@ -34,6 +34,7 @@ use manage::{Functions, Orders};
 use maps::Maps;
 
 pub(super) use manage::Order;
+pub use manage::Resetting;
 
 /// Chains taken from one ring per round, so that rings share the thread.
 const QUANTUM: usize = 64;
@@ -66,6 +67,8 @@ pub(super) struct Worker<F: Front> {
     /// room yet. They go before anything in the rings.
     parked: VecDeque<Box<Request>>,
     functions: Functions,
+    /// See [`DeviceSettings::tell_resets`].
+    tell_resets: bool,
     orders: Orders,
     events: Events,
     start: Instant,
@@ -96,7 +99,7 @@ impl<F: Front> Worker<F> {
     /// io_uring stays with the thread that made it.
     pub(super) fn new(parts: Parts<F>) -> io::Result<Worker<F>> {
         let Parts { front, mailbox, peers, outbox, settings, start } = parts;
-        let DeviceSettings { rings, max_requests } = settings;
+        let DeviceSettings { rings, max_requests, tell_resets } = settings;
         let max_requests = max_requests.clamp(1, 1 << 16);
         let mut uring = Uring::new(URING_ENTRIES)?;
         let inbox = Arc::new(Inbox::new()?);
@@ -114,6 +117,7 @@ impl<F: Front> Worker<F> {
             pool: Vec::with_capacity(max_requests),
             parked: VecDeque::new(),
             functions: Functions::new(),
+            tell_resets,
             orders: Orders::new(),
             events: Events::default(),
             start,
@@ -131,10 +135,11 @@ impl<F: Front> Worker<F> {
         loop {
             let now = self.now();
             self.read_mail(now);
-            self.functions.begin(now, &self.mailbox, &self.peers);
+            let resets = self.tell_resets.then_some(&self.outbox);
+            self.functions.begin(now, &self.mailbox, &self.peers, resets);
             let more = self.take_from_rings(now);
             self.carry_out_orders(now);
-            self.maps.pump(now, &mut self.uring, &self.outbox);
+            self.maps.pump(now, &mut self.uring);
             self.tell_driver();
             self.finish();
             self.tell_ends();

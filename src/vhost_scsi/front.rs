@@ -256,3 +256,6 @@ fn ending_of_errno(errno: i32) -> Ending {
         _ => Ending::response(Response::Failure),
     }
 }
+
+#[cfg(test)]
+mod tests;

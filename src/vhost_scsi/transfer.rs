@@ -243,3 +243,6 @@ fn security(cdb: &Cdb, direction: Direction, inc_512: bool) -> Transfer {
         (Direction::Out, true) => Transfer::Out(512 * field.get(cdb)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -94,3 +94,36 @@ fn the_help_has_every_group_of_commands() {
         assert!(help.contains(&format!("\n{}: {}", group.name(), group.help())), "{group}");
     }
 }
+
+/// One table decides, and help, manual and operator's page are told from it.
+#[test]
+fn the_documents_have_every_group_of_commands_as_the_table_says() {
+    let operations = include_str!("../../../docs/operations.md");
+    let manual = include_str!("../../../docs/vhost-mpath.8");
+    let rows = operations.lines().skip_while(|line| !line.starts_with("| group |")).skip(2);
+    let rows: Vec<&str> = rows.take_while(|line| line.starts_with('|')).collect();
+    let table = |group: Group| {
+        let word = if group.denied_by_default() { "denied" } else { "allowed" };
+        format!("| `{}` | {} | {word} |", group.name(), group.help())
+    };
+    assert_eq!(rows, Group::all().map(table).collect::<Vec<_>>());
+    for group in Group::all() {
+        let denied = if group.denied_by_default() { "; denied by default" } else { "" };
+        let item = format!(".It Cm {}\n{}{denied}.\n", group.name(), group.help());
+        assert!(manual.contains(&item), "the man page lacks:\n{item}");
+    }
+}
+
+#[test]
+fn the_descriptors_say_what_the_program_says() {
+    for (file, device) in [
+        (include_str!("../../../qemu/50-vhost-mpath.json"), "blk"),
+        (include_str!("../../../qemu/50-vhost-mpath-scsi.json"), "scsi"),
+    ] {
+        let file: serde_json::Value = serde_json::from_str(file).unwrap();
+        let said = capabilities(["--device", device].iter());
+        let said: serde_json::Value = serde_json::from_str(said).unwrap();
+        assert_eq!(file["type"], said["type"]);
+        assert_eq!(file["tags"][0], format!("device={device}"));
+    }
+}

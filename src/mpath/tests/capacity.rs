@@ -81,8 +81,11 @@ fn a_shrink_counts_once_every_path_in_use_has_proven_it() {
     rig.proven("b", Ok(sized(500)));
     assert_eq!(resizes(&rig.took_changes()), [(1000, 500)]);
     assert_eq!(rig.map.identity(), &sized(500));
+    assert_eq!(rig.groups(), [["b"]], "the last to say so need not stop");
+    rig.proven("a", Ok(sized(500)));
     assert_eq!(rig.groups(), [["a", "b"]]);
-    assert!(rig.path("a").epoch == 2 && rig.path("b").epoch == 2);
+    assert!(rig.path("a").epoch == 2 && rig.path("b").epoch == 1);
+    assert!(!rig.changes.iter().any(|c| matches!(c, Change::NoPath { .. })));
     assert_eq!(rig.failures_told(), 0);
 }
 
@@ -129,7 +132,9 @@ fn a_shrink_waits_for_no_path_that_fails_or_leaves() {
             rig.fail("b");
         }
         assert_eq!(resizes(&rig.changes), [(1000, 500)]);
-        assert_eq!(rig.groups(), [["a"]]);
+        assert_eq!(rig.table().queueing, Queueing::Hold);
+        rig.proven("a", Ok(sized(500)));
+        assert_eq!(rig.groups(), [["a"]], "as every path that returns, after a proof");
     }
 }
 
@@ -149,6 +154,7 @@ fn paths_that_do_not_agree_leave_the_queueing_policy_in_force() {
     assert_eq!(rig.table().queueing, Queueing::Hold, "a decision is under way");
     rig.proven("a", Ok(sized(400)));
     assert_eq!(resizes(&rig.changes), [(1000, 400)]);
+    rig.proven("b", Ok(sized(400)));
     assert_eq!(rig.groups(), [["a", "b"]]);
 }
 

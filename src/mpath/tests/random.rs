@@ -17,6 +17,9 @@ struct Truth {
     mapped: bool,
     /// The array has told that the path leads elsewhere; it tells it once.
     doubt_untold: bool,
+    /// A check or a proof has met that, and no proof has settled it: the
+    /// transport stops the guest's next command (`PathPort::issue`).
+    met: bool,
     resize_untold: bool,
     /// Since when the engine knows it needs a proof (a step's number).
     needs_proof: u64,
@@ -44,6 +47,7 @@ impl World {
             alive: true,
             mapped: true,
             doubt_untold: false,
+            met: false,
             resize_untold: false,
             needs_proof: 0,
             proven: 0,
@@ -141,14 +145,16 @@ impl World {
             return;
         }
         assert!(
-            !truth.remapped || truth.doubt_untold || !truth.alive || !truth.mapped,
+            !truth.remapped || truth.doubt_untold || truth.met || !truth.alive || !truth.mapped,
             "a guest's command on {} went to another LU, which the array had told of",
             NAMES[i]
         );
-        if !truth.alive || !truth.mapped {
+        if !truth.met && (!truth.alive || !truth.mapped) {
             self.met(i, judged(PathVerdict::Fail));
-        } else if truth.doubt_untold {
-            self.paths[i].doubt_untold = false;
+        } else if truth.met || truth.doubt_untold {
+            // (The transport tells each thread once; one that is told in vain
+            // reports again.)
+            self.paths[i].doubt_untold &= truth.met;
             self.step += 1;
             self.paths[i].needs_proof = self.step;
             self.met(i, judged(PathVerdict::Doubt));
@@ -171,8 +177,7 @@ impl World {
                 let resized = std::mem::take(&mut truth.resize_untold);
                 match std::mem::take(&mut truth.doubt_untold) {
                     true => {
-                        self.step += 1;
-                        truth.needs_proof = self.step;
+                        truth.met = true;
                         Verdict::Up { doubt: true }
                     }
                     false if resized => Verdict::Resized,
@@ -193,8 +198,10 @@ impl World {
         let proof = *proof;
         match read.take() {
             None => {
-                if answer.is_ok() {
-                    (truth.doubt_untold, truth.resize_untold) = (false, false);
+                if let Ok(found) = &answer {
+                    truth.met |= std::mem::take(&mut truth.doubt_untold);
+                    truth.met &= found.wwid != lu().wwid;
+                    truth.resize_untold = false;
                 }
                 *read = Some((step, answer));
             }

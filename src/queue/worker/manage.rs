@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::io::{Management, MapSlot, Request, Time};
+use crate::io::{Action, Management, MapSlot, Reach, Request, Time};
 use crate::queue::dispatch::Ticket;
 use crate::queue::mailbox::{Mail, Mailbox};
+use crate::queue::{FromQueue, Outbox};
 
 /// Task management waits for so long after its ring has started: the rings of
 /// a device start one after the other, and a task left in flight by an earlier
@@ -64,6 +65,27 @@ impl Order {
     }
 }
 
+/// A reset of an LU that is not answered before this is dropped: so the
+/// control thread can have the LU reset in the array, too.
+#[derive(Debug)]
+pub struct Resetting(Option<Order>);
+
+impl Drop for Resetting {
+    fn drop(&mut self) {
+        if let Some(order) = self.0.take() {
+            order.done();
+        }
+    }
+}
+
+/// Whether a function resets an LU (and not merely ends tasks of a target).
+fn lu_reset(management: &Management) -> Option<MapSlot> {
+    match *management {
+        Management { action: Action::End { reset: true }, reach: Reach::Unit(map) } => Some(map),
+        _ => None,
+    }
+}
+
 /// A function that this thread has taken from its ring and will answer.
 #[derive(Debug)]
 struct Taken {
@@ -104,8 +126,15 @@ impl Functions {
         self.taken.push(Taken { number, request, management, begins });
     }
 
-    /// Sends out the orders of those that may begin.
-    pub(super) fn begin(&mut self, now: Time, home: &Arc<Mailbox>, peers: &[Arc<Mailbox>]) {
+    /// Sends out the orders of those that may begin; resets of LUs go to
+    /// `resets` as well, where somebody wants to have a part in them.
+    pub(super) fn begin(
+        &mut self,
+        now: Time,
+        home: &Arc<Mailbox>,
+        peers: &[Arc<Mailbox>],
+        resets: Option<&Outbox>,
+    ) {
         if self.taken.is_empty() {
             return;
         }
@@ -113,8 +142,9 @@ impl Functions {
         let due = self.taken.iter_mut().filter(|t| t.begins.is_some_and(|at| at <= now));
         for function in due.take(MOST_BEGUN.saturating_sub(begun)) {
             function.begins = None;
+            let reset = resets.zip(lu_reset(&function.management));
             let progress = Arc::new(Progress {
-                threads_left: AtomicUsize::new(peers.len()),
+                threads_left: AtomicUsize::new(peers.len() + usize::from(reset.is_some())),
                 found: AtomicBool::new(false),
                 number: function.number,
                 home: Arc::clone(home),
@@ -122,6 +152,10 @@ impl Functions {
             for peer in peers {
                 let (management, progress) = (function.management, Arc::clone(&progress));
                 peer.post(Mail::Manage(Order { management, progress }));
+            }
+            if let Some((outbox, map)) = reset {
+                let order = Order { management: function.management, progress };
+                outbox.send(FromQueue::Resetting(map, Resetting(Some(order))));
             }
         }
     }

@@ -183,16 +183,13 @@ impl Maps {
     }
 
     /// Lets every active map issue what it can.
-    pub(super) fn pump(&mut self, now: Time, uring: &mut Uring, outbox: &Outbox) {
+    pub(super) fn pump(&mut self, now: Time, uring: &mut Uring) {
         for &slot in &self.active {
             let side = self.sides.get_mut(usize::from(slot)).and_then(Option::as_mut);
             let Some(MapSide { core, ports, counters, .. }) = side.map(Box::as_mut) else {
                 continue;
             };
             core.pump(now, &mut ToPaths { uring, ports, counters, slot });
-            for report in core.reports() {
-                outbox.report(MapSlot(slot), report);
-            }
         }
     }
 
@@ -281,7 +278,8 @@ impl Maps {
 
     // --- the end of a round -------------------------------------------------------
 
-    /// Closes what can be closed and forgets about maps that have nothing to do.
+    /// Passes on reports, closes what can be closed, and forgets about maps
+    /// that have nothing to do.
     pub(super) fn settle(&mut self, outbox: &Outbox) {
         let mut at = 0;
         while at < self.active.len() {
@@ -291,6 +289,9 @@ impl Maps {
                 self.active.swap_remove(at);
                 continue;
             };
+            for report in side.core.reports() {
+                outbox.report(MapSlot(slot), report);
+            }
             if side.leaving_ports > 0 {
                 side.let_paths_go(MapSlot(slot), outbox);
             }

@@ -24,6 +24,9 @@ use crate::vhost_scsi::units::{NoPathAnswer, Unit, Units};
 /// go in as many bytes as a command IU has for a CDB, or all 32.
 const VENDOR_CDB_LEN: usize = 16;
 
+/// Operation code of CDBs that state their length (SPC-5 4.2.3).
+const VARIABLE_LENGTH: u8 = 0x7f;
+
 /// A chain with room for the response.
 pub(super) struct Chain<'a> {
     pub(super) readable: &'a [Segment],
@@ -111,11 +114,15 @@ fn split<'a>(
 /// because SG_IO gets its length. Cut by the field, or beyond what a path
 /// carries: 05/24/00.
 fn command_of(raw: &[u8]) -> Result<Cdb, Answer> {
-    let len = command::cdb_len(raw).unwrap_or_else(|| {
-        let rest = raw.get(VENDOR_CDB_LEN..).unwrap_or(&[]);
-        let long = rest.iter().any(|byte| *byte != 0);
-        if long { raw.len() } else { raw.len().min(VENDOR_CDB_LEN) }
-    });
+    let len = match command::cdb_len(raw) {
+        Some(len) => len,
+        None if raw.first() == Some(&VARIABLE_LENGTH) => usize::MAX, // cut before its length
+        None => {
+            let rest = raw.get(VENDOR_CDB_LEN..).unwrap_or(&[]);
+            let long = rest.iter().any(|byte| *byte != 0);
+            if long { raw.len() } else { raw.len().min(VENDOR_CDB_LEN) }
+        }
+    };
     raw.get(..len)
         .and_then(Cdb::from_bytes)
         .ok_or_else(|| Answer::check(SenseCode::INVALID_FIELD_IN_CDB))
@@ -165,7 +172,7 @@ const NACA: u8 = 0x04;
 fn without_naca(cdb: &Cdb) -> Result<(), Answer> {
     let raw = cdb.as_slice();
     let at = match cdb.opcode() {
-        0x7f => 1,
+        VARIABLE_LENGTH => 1,
         _ => command::cdb_len(raw).map_or(0, |len| len.saturating_sub(1)),
     };
     match raw.get(at) {
