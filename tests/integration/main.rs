@@ -13,5 +13,6 @@ mod reconnect;
 mod request_types;
 mod ring_stop;
 mod running_changes;
+mod scsi_one_lu;
 mod scsi_requests;
 mod stock_daemon;

@@ -11,8 +11,8 @@ use crate::harness::cdb;
 use crate::harness::guest;
 use crate::harness::scsi_guest::ScsiGuest;
 use crate::harness::scsi_queue::{
-    Answer, F_CHANGE, F_HOTPLUG, F_INOUT, F_T10_PI, HEADER, NEXUS_RESET, RESPONSE, ScsiQueue, Task,
-    header, lun, response_name,
+    Answer, Event, F_CHANGE, F_HOTPLUG, F_INOUT, F_T10_PI, HEADER, NEXUS_RESET, RESPONSE,
+    ScsiQueue, Task, header, lun, response_name,
 };
 use crate::harness::sim_daemon::{Daemon, Setup};
 use crate::harness::slot_queue::{Payload, UNANSWERED};
@@ -37,6 +37,7 @@ fn start(options: &[&'static str]) -> (Daemon, ScsiGuest) {
 fn mend(daemon: &mut Daemon) {
     daemon.plug_all();
     (0..2).for_each(|path| daemon.reinstate(path));
+    daemon.until_usable(4);
 }
 
 /// The table of how a host's verdict reaches the guest: the LU's word as it
@@ -53,7 +54,6 @@ fn what_the_lu_says_reaches_the_guest_and_what_a_path_does_not() {
         (&[0, 1], sense("4/44/00"), "04/44/00"),
         (&[0, 1], sense("5/24/00"), "05/24/00"),
         (&[0, 1], sense("7/27/00"), "07/27/00"),
-        (&[0, 1], sense("5/25/00"), "05/25/00"),
         (&[0, 1], host(0x10, 0), "TARGET_FAILURE"),
         (&[0, 1], host(0x11, 0), "CONFLICT"),
         (&[0, 1], host(0x12, 0), "07/27/07"),
@@ -61,6 +61,10 @@ fn what_the_lu_says_reaches_the_guest_and_what_a_path_does_not() {
         (&[0], cut(), "GOOD"),
         (&[0], sense("2/04/0b"), "GOOD"),
         (&[0], host(0x0e, 1), "GOOD"),
+        (&[0, 1], json!({"fault": "busy", "count": 2}), "GOOD"),
+        (&[0, 1], json!({"fault": "busy", "count": 0}), "BUSY STATUS"),
+        (&[0, 1], json!({"fault": "task-set-full", "count": 0}), "TASK SET FULL"),
+        (&[0], json!({"fault": "unmap-lun"}), "GOOD"),
         (&[0, 1], host(0x08, 1), "GOOD"),
         (&[0, 1], cut(), "TRANSPORT_FAILURE"),
         (&[0, 1], json!({"fault": "hang"}), "0b/2e/02"),
@@ -76,6 +80,35 @@ fn what_the_lu_says_reaches_the_guest_and_what_a_path_does_not() {
         assert_eq!(other.to_string(), "GOOD", "LUN 1 with {fault} on LUN 0");
         mend(&mut daemon);
     }
+}
+
+/// As from a drive without a medium, by choice.
+#[test]
+fn no_path_may_look_like_no_medium() {
+    let (mut daemon, mut guest) = start(&["--no-path-retry", "fail", "--no-path", "not-ready"]);
+    assert_eq!(read(&mut guest), "GOOD");
+    daemon.cut_all();
+    assert_eq!(read(&mut guest), "02/3a/00");
+    mend(&mut daemon);
+    assert_eq!(read(&mut guest), "GOOD");
+}
+
+/// No path leads to a LU any more: that is the array's word, and told.
+#[test]
+fn a_lun_that_the_array_took_away_is_gone_for_the_guest() {
+    let (mut daemon, mut guest) = start(&["--no-path-retry", "fail"]);
+    guest.events().post_events(4);
+    assert_eq!(read(&mut guest), "GOOD");
+    (0..2).for_each(|path| daemon.fault_of(&format!("sim{path}"), json!({"fault": "unmap-lun"})));
+    for _ in 0..3 {
+        assert_eq!(read(&mut guest), "05/25/00");
+    }
+    let done = guest.events().wait_for(|| "REMOVED".into());
+    assert_eq!(guest.events().event(&done), Event::removed(lun(0, 0)));
+    mend(&mut daemon);
+    let done = guest.events().wait_for(|| "RESCAN".into());
+    assert_eq!(guest.events().event(&done), Event::rescan(lun(0, 0)));
+    assert_eq!(read(&mut guest), "GOOD");
 }
 
 /// LUN fields on the request queues, and on the control queue.

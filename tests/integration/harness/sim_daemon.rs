@@ -262,6 +262,21 @@ impl Daemon {
         self.fault(path, json!({"fault": "sense", "sense": sense, "count": count}));
     }
 
+    /// How many paths of all maps are in use.
+    pub(crate) fn usable(&mut self) -> u64 {
+        let status = self.qmp().execute("query-status", &json!({}));
+        status["usable"].as_u64().expect("a number")
+    }
+
+    /// Waits for so many paths to be in use.
+    pub(crate) fn until_usable(&mut self, count: u64) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.usable() != count {
+            assert!(Instant::now() < until, "{} paths usable, not {count}", self.usable());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Cuts or plugs every path.
     pub(crate) fn cut_all(&mut self) {
         (0..self.setup.paths).for_each(|path| self.cut(path, "before"));
