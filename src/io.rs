@@ -180,6 +180,9 @@ pub enum Outcome {
     },
     /// No path could carry it and the queueing policy has ended.
     NoPath,
+    /// As `NoPath`, where every path that took it lost it by a timeout. It may
+    /// have been executed.
+    TimedOut,
     /// Our own refusal or a host error that is no path's fault; the errno.
     Host(i32),
     /// Ended by a ring stop before any path took it.

@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::io::{Completion, ErrnoFrom, Extent, Geometry, Identity, Limits};
 use crate::scsi::cdb::Cdb;
 use crate::scsi::sense::{Sense, SenseCode};
-use crate::sim::{Fault, Stats};
+use crate::sim::{Fault, NotInjected, Stats};
 use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
 
 mod blk_uring;
@@ -374,7 +374,11 @@ impl PathHandle {
         let _ = timeout;
         match &self.backend {
             Backend::Scsi { node, .. } => node.reset_lu(),
-            Backend::Sim(_) | Backend::Disk { .. } | Backend::Null { .. } => {
+            Backend::Sim(nexus) => {
+                nexus.reset_lu();
+                Ok(())
+            }
+            Backend::Disk { .. } | Backend::Null { .. } => {
                 Err(io::Error::from_raw_os_error(libc::ENOTTY))
             }
         }
@@ -426,14 +430,20 @@ impl PathHandle {
         }
     }
 
-    /// Breaks or mends a simulated path; `false` on any other.
+    /// Breaks or mends a simulated path; whether that was done, see
+    /// [`PathHandle::try_inject`].
     pub fn inject(&self, fault: Fault) -> bool {
+        matches!(self.try_inject(fault), Ok(true))
+    }
+
+    /// Breaks or mends a simulated path; `false` on any other.
+    ///
+    /// # Errors
+    /// What cannot be: a capacity of broken blocks.
+    pub fn try_inject(&self, fault: Fault) -> Result<bool, NotInjected> {
         match &self.backend {
-            Backend::Sim(nexus) => {
-                nexus.inject(fault);
-                true
-            }
-            _ => false,
+            Backend::Sim(nexus) => nexus.inject(fault).map(|()| true),
+            _ => Ok(false),
         }
     }
 

@@ -87,7 +87,7 @@ fn core(selector: SelectorKind) -> Dispatcher {
         max_requests: 64,
         rings: 1,
     };
-    Dispatcher::new(settings, Arc::new(table))
+    Dispatcher::new(settings, Arc::new(table), None)
 }
 
 /// Fills a pooled request as a front does: every kind, whole and split.

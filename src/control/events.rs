@@ -138,7 +138,11 @@ pub(super) fn of_guest_error(error: &GuestError, path: Option<&str>) -> Notice {
     match &error.outcome {
         Outcome::Lu { status, sense, .. } => data.extend(status_as_data(*status, sense)),
         Outcome::Host(code) => drop(data.insert("errno".to_owned(), json!(code))),
-        Outcome::Good | Outcome::NoPath | Outcome::Stopped | Outcome::Aborted { .. } => {}
+        Outcome::Good
+        | Outcome::NoPath
+        | Outcome::TimedOut
+        | Outcome::Stopped
+        | Outcome::Aborted { .. } => {}
     }
     Notice { name: "GUEST_IO_ERROR", level: Level::Error, text, data }
 }
@@ -229,6 +233,7 @@ fn outcome_in_words(outcome: &Outcome) -> String {
             residual: *residual,
         }),
         Outcome::NoPath => "no path is left and queueing has ended".to_owned(),
+        Outcome::TimedOut => "it timed out on every path, and queueing has ended".to_owned(),
         Outcome::Host(code) => std::io::Error::from_raw_os_error(*code).to_string(),
         Outcome::Stopped => "the ring was stopped".to_owned(),
         Outcome::Aborted { reset: false } => "the guest aborted it".to_owned(),

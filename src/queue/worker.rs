@@ -30,7 +30,7 @@ const QUANTUM: usize = 64;
 const URING_ENTRIES: u32 = 256;
 
 /// Who a completion of the io_uring belongs to: the top byte of its user data.
-/// A request core cookie has 56 bits and the tag 0.
+/// A request core cookie has 40 bits, with the tag 0.
 const TAG_SHIFT: u32 = 56;
 const TAG_KICK: u64 = 1;
 const TAG_MAIL: u64 = 2;
@@ -103,7 +103,7 @@ impl<F: Front> Worker<F> {
             counters,
             share,
             rings: (0..settings.rings).map(|_| None).collect(),
-            dispatcher: Dispatcher::new(settings, table),
+            dispatcher: Dispatcher::new(settings, table, None),
             ports: Vec::new(),
             pool: Vec::with_capacity(n),
             start,

@@ -211,7 +211,7 @@ impl World {
             array,
             other: Array::new(other, Box::new(MemoryMedium::new(BLOCKS * BLOCK as u64))),
             map: Multipath::new(identity, policy),
-            core: Dispatcher::new(settings, std::sync::Arc::new(empty)),
+            core: Dispatcher::new(settings, std::sync::Arc::new(empty), None),
             wire: RefCell::new(Wire::new(Random::new(seed ^ 0xa11c_e000))),
             laws: EngineLaws::default(),
             dirty,
