@@ -132,7 +132,7 @@ impl World {
         match outcome {
             Outcome::Good => {}
             Outcome::Stopped => assert!(self.stopping.is_some(), "stopped though nothing stops"),
-            Outcome::NoPath => {
+            Outcome::NoPath | Outcome::TimedOut => {
                 assert_ne!(
                     self.policy.no_path_retry,
                     NoPathRetry::Queue,
