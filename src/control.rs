@@ -21,6 +21,7 @@ mod qmp;
 mod rate;
 mod requests;
 pub mod settings;
+mod sim_fault;
 mod start;
 pub mod status;
 pub mod topology;

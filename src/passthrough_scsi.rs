@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::io::{Completion, ErrnoFrom, Extent, Geometry, Identity, Limits};
 use crate::scsi::cdb::Cdb;
-use crate::sim::{Fault, Stats};
+use crate::sim::{Fault, NotInjected, Stats};
 use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
 
 mod blk_uring;
@@ -347,14 +347,20 @@ impl PathHandle {
         }
     }
 
-    /// Breaks or mends a simulated path; `false` on any other.
+    /// Breaks or mends a simulated path; whether that was done, see
+    /// [`PathHandle::try_inject`].
     pub fn inject(&self, fault: Fault) -> bool {
+        matches!(self.try_inject(fault), Ok(true))
+    }
+
+    /// Breaks or mends a simulated path; `false` on any other.
+    ///
+    /// # Errors
+    /// What cannot be: a capacity of broken blocks.
+    pub fn try_inject(&self, fault: Fault) -> Result<bool, NotInjected> {
         match &self.backend {
-            Backend::Sim(nexus) => {
-                nexus.inject(fault);
-                true
-            }
-            _ => false,
+            Backend::Sim(nexus) => nexus.inject(fault).map(|()| true),
+            _ => Ok(false),
         }
     }
 

@@ -64,7 +64,7 @@ fn every_wrong_value_is_told_with_option_value_and_what_is_accepted() {
         ("--socket-group", "no-such-group", "getent group"),
         ("--serial", "more than twenty characters", "20"),
         ("--alias", "two words", "letters"),
-        ("--path", "sim:x,colour=red", "size, name and bs"),
+        ("--path", "sim:x,colour=red", "size, name, bs, port and tpg"),
         ("--path", "null:lots", "K, M, G"),
         ("--control", "/s", "different sockets"),
     ] {

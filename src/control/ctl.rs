@@ -10,13 +10,17 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::PossibleValuesParser;
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::requests::parse_sense;
+use super::sim_fault::parse_sense;
 use super::status::{DaemonStatus, Maps, PathStatus};
 use super::topology::{self, Colour};
+use crate::host::parse_size;
+use crate::scsi::status::HostByte;
+use crate::sim::AccessState;
 use connection::Connection;
 
 pub use connection::CtlError;
@@ -37,6 +41,8 @@ Examples:
   vhost-mpath ctl --control /run/disk.ctl add path /dev/sdd
   vhost-mpath ctl --control /run/disk.ctl sim sim0 cut status-lost
   vhost-mpath ctl --control /run/disk.ctl sim sim0 sense 03/11/00 1
+  vhost-mpath ctl --control /run/disk.ctl sim sim0 alua standby 2000
+  vhost-mpath ctl --control /run/disk.ctl sim sim0 capacity 2G
   vhost-mpath ctl --control /run/disk.ctl events
 
 Exit code 0; 1 if the daemon cannot be reached or refuses; 2 for a wrong command line.";
@@ -74,7 +80,7 @@ enum Verb {
     /// Take a path out of the map and close it.
     #[command(subcommand, visible_alias = "remove")]
     Del(OnePath),
-    /// Break or mend a simulated path.
+    /// Break or mend a simulated path, or what it leads to.
     Sim {
         /// Name of the path.
         path: String,
@@ -135,7 +141,7 @@ enum Fault {
         #[arg(value_enum, default_value_t = Mode::Before)]
         mode: Mode,
     },
-    /// End every fault.
+    /// End every fault of the path.
     Plug,
     /// Lose every frame: commands end at their timeout.
     Hang,
@@ -153,7 +159,69 @@ enum Fault {
         #[arg(default_value_t = 1)]
         count: u32,
     },
+    /// End with this host byte.
+    HostByte {
+        /// Its number, or its name without DID_, such as no-connect.
+        #[arg(value_parser = checked_host)]
+        host: u8,
+        /// So many commands; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+    /// Answer BUSY.
+    Busy {
+        /// To so many commands; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+    /// Answer TASK SET FULL.
+    TaskSetFull {
+        /// To so many commands; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+    /// Make blocks of the unit bad: 03/11/00 for reads, 03/0c/00 for writes.
+    MediumError {
+        /// The first.
+        lba: u64,
+        /// How many.
+        #[arg(default_value_t = 1)]
+        blocks: u64,
+    },
+    /// Make the unit's bad blocks good again.
+    Mend,
+    /// Change the access state of the path's target port group.
+    Alua {
+        /// The new state.
+        #[arg(value_parser = access_states())]
+        state: String,
+        /// Be in transition for so long before.
+        #[arg(default_value_t = 0)]
+        milliseconds: u32,
+    },
+    /// Mark the path's target port group as preferred.
+    Prefer {
+        /// Or no longer.
+        #[arg(default_value_t = true, action = ArgAction::Set, value_name = "true|false")]
+        preferred: bool,
+    },
+    /// Reset the unit: every command of every path ends, not executed.
+    LuReset,
+    /// Lead the path to another unit, until plugged.
+    Remap,
+    /// Lead the path to no unit, until plugged.
+    UnmapLun,
+    /// Make the unit, and its image, larger or smaller.
+    Capacity {
+        /// Such as 2G, or `grow`: to twice what it is.
+        #[arg(value_parser = checked_capacity)]
+        size: Capacity,
+    },
 }
+
+/// A new capacity in bytes; none: it grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Capacity(Option<u64>);
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
@@ -178,6 +246,31 @@ impl Mode {
 fn checked_sense(text: &str) -> Result<String, String> {
     let words = "give key, ASC and ASCQ in hexadecimal, such as 02/04/0b";
     parse_sense(text).map(|_| text.to_owned()).ok_or_else(|| words.to_owned())
+}
+
+/// `no-connect`, `DID_NO_CONNECT`, `1` or `0x1`.
+fn checked_host(text: &str) -> Result<u8, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u8::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let name = text.to_ascii_uppercase().replace('-', "_");
+    let named = || {
+        let is_it = |known: &str| known == name || known.strip_prefix("DID_") == Some(&name);
+        HostByte::NAMES.iter().find(|(_, known)| is_it(known)).map(|(host, _)| host.0)
+    };
+    number.or_else(named).ok_or_else(|| "give a number or a name such as no-connect".to_owned())
+}
+
+fn access_states() -> PossibleValuesParser {
+    PossibleValuesParser::new(AccessState::NAMES.map(|(_, name)| name))
+}
+
+fn checked_capacity(text: &str) -> Result<Capacity, String> {
+    if text == "grow" {
+        return Ok(Capacity(None));
+    }
+    parse_size(text).map(|bytes| Capacity(Some(bytes))).map_err(|error| error.to_string())
 }
 
 /// Runs one verb.
@@ -244,17 +337,35 @@ fn reinstate(daemon: &mut Connection, json: bool, path: &str) -> Result<(), CtlE
 }
 
 fn fault_arguments(path: &str, fault: &Fault) -> Value {
-    match fault {
-        Fault::Cut { mode } => json!({ "path": path, "fault": "cut", "mode": mode.name() }),
-        Fault::Plug => json!({ "path": path, "fault": "plug" }),
-        Fault::Hang => json!({ "path": path, "fault": "hang" }),
-        Fault::Delay { milliseconds } => {
-            json!({ "path": path, "fault": "delay", "milliseconds": milliseconds })
+    let mut arguments = match fault {
+        Fault::Cut { mode } => json!({ "fault": "cut", "mode": mode.name() }),
+        Fault::Plug => json!({ "fault": "plug" }),
+        Fault::Hang => json!({ "fault": "hang" }),
+        Fault::Delay { milliseconds } => json!({ "fault": "delay", "milliseconds": milliseconds }),
+        Fault::Sense { code, count } => json!({ "fault": "sense", "sense": code, "count": count }),
+        Fault::HostByte { host, count } => {
+            json!({ "fault": "host-byte", "host": host, "count": count })
         }
-        Fault::Sense { code, count } => {
-            json!({ "path": path, "fault": "sense", "sense": code, "count": count })
+        Fault::Busy { count } => json!({ "fault": "busy", "count": count }),
+        Fault::TaskSetFull { count } => json!({ "fault": "task-set-full", "count": count }),
+        Fault::MediumError { lba, blocks } => {
+            json!({ "fault": "medium-error", "lba": lba, "blocks": blocks })
         }
-    }
+        Fault::Mend => json!({ "fault": "mend" }),
+        Fault::Alua { state, milliseconds } => {
+            json!({ "fault": "alua", "state": state, "milliseconds": milliseconds })
+        }
+        Fault::Prefer { preferred } => json!({ "fault": "prefer", "preferred": preferred }),
+        Fault::LuReset => json!({ "fault": "lu-reset" }),
+        Fault::Remap => json!({ "fault": "remap" }),
+        Fault::UnmapLun => json!({ "fault": "unmap-lun" }),
+        Fault::Capacity { size: Capacity(None) } => json!({ "fault": "capacity" }),
+        Fault::Capacity { size: Capacity(Some(bytes)) } => {
+            json!({ "fault": "capacity", "bytes": bytes })
+        }
+    };
+    arguments["path"] = json!(path);
+    arguments
 }
 
 fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(), CtlError> {
@@ -350,5 +461,40 @@ mod tests {
         );
         let cut = Fault::Cut { mode: Mode::StatusLost };
         assert_eq!(fault_arguments("sim0", &cut)["mode"], "status-lost");
+        let grow = Fault::Capacity { size: checked_capacity("grow").unwrap() };
+        assert_eq!(fault_arguments("sim0", &grow), json!({ "path": "sim0", "fault": "capacity" }));
+    }
+
+    #[test]
+    fn faults_are_read_as_they_are_documented() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(subcommand)]
+            fault: Fault,
+        }
+        let given = |words: &str| {
+            let line = <Line as clap::Parser>::try_parse_from(
+                std::iter::once("sim").chain(words.split_whitespace()),
+            );
+            line.map(|line| fault_arguments("p", &line.fault)).map_err(|e| e.to_string())
+        };
+        for (words, wanted) in [
+            ("host-byte no-connect", json!({ "fault": "host-byte", "host": 1, "count": 1 })),
+            ("host-byte 0x0e 0", json!({ "fault": "host-byte", "host": 14, "count": 0 })),
+            ("busy 3", json!({ "fault": "busy", "count": 3 })),
+            ("task-set-full", json!({ "fault": "task-set-full", "count": 1 })),
+            ("medium-error 7 2", json!({ "fault": "medium-error", "lba": 7, "blocks": 2 })),
+            ("alua standby 50", json!({ "fault": "alua", "state": "standby", "milliseconds": 50 })),
+            ("prefer", json!({ "fault": "prefer", "preferred": true })),
+            ("prefer false", json!({ "fault": "prefer", "preferred": false })),
+            ("capacity 1M", json!({ "fault": "capacity", "bytes": 1 << 20 })),
+        ] {
+            let mut wanted = wanted;
+            wanted["path"] = json!("p");
+            assert_eq!(given(words), Ok(wanted));
+        }
+        assert!(given("alua up").unwrap_err().contains("active-non-optimized"));
+        assert!(given("host-byte maybe").unwrap_err().contains("no-connect"));
+        assert!(given("capacity much").unwrap_err().contains("is no size"));
     }
 }

@@ -15,15 +15,14 @@ use serde_json::{Value, json};
 use super::daemon::Daemon;
 use super::mailbox::Mail;
 use super::qmp::{self, Answer, ClientId, QmpError, Request};
+use super::sim_fault::SimFault;
 use super::status::{DaemonStatus, Maps};
 use crate::host::{OpenError, PathSpec, open_path};
 use crate::io::Time;
 use crate::mpath::MapError;
 use crate::mpath::snapshot::PathId;
 use crate::passthrough_scsi::PathHandle;
-use crate::scsi::sense::{Key, SenseCode};
-use crate::scsi::status::HostByte;
-use crate::sim::{CutMode, Fault};
+use crate::sim::NotInjected;
 
 /// Queue threads acknowledge within microseconds, unless something is broken.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
@@ -95,37 +94,6 @@ struct OnePath {
 #[serde(deny_unknown_fields)]
 struct Add {
     spec: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SimFault {
-    path: String,
-    fault: FaultName,
-    mode: Option<CutName>,
-    milliseconds: Option<u32>,
-    sense: Option<String>,
-    host: Option<u8>,
-    count: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum FaultName {
-    Cut,
-    Plug,
-    Hang,
-    Delay,
-    Sense,
-    HostByte,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum CutName {
-    Before,
-    StatusLost,
-    Half,
 }
 
 impl From<MapError> for QmpError {
@@ -337,9 +305,10 @@ impl Daemon {
 
     fn sim_fault(&mut self, given: Value) -> Done {
         let given: SimFault = arguments(given)?;
-        let fault = fault(&given)?;
+        let fault = given.fault()?;
         let path = self.map.open_path(&given.path)?;
-        if !path.inject(fault) {
+        let refused = |error: NotInjected| QmpError::generic(error.to_string());
+        if !path.try_inject(fault).map_err(refused)? {
             let desc =
                 format!("path {} is not simulated; only sim: paths can be broken", given.path);
             return Err(QmpError::generic(desc));
@@ -355,111 +324,9 @@ impl Daemon {
     }
 }
 
-/// The fault asked for; what does not belong to it is refused.
-fn fault(given: &SimFault) -> Result<Fault, QmpError> {
-    use FaultName::{Cut, Delay, Hang, HostByte as Host, Plug, Sense};
-    let taken: &[&str] = match given.fault {
-        Cut => &["mode"],
-        Plug | Hang => &[],
-        Delay => &["milliseconds"],
-        Sense => &["sense", "count"],
-        Host => &["host", "count"],
-    };
-    let there = [
-        ("mode", given.mode.is_some()),
-        ("milliseconds", given.milliseconds.is_some()),
-        ("sense", given.sense.is_some()),
-        ("host", given.host.is_some()),
-        ("count", given.count.is_some()),
-    ];
-    if let Some((name, _)) = there.iter().find(|(name, there)| *there && !taken.contains(name)) {
-        return Err(QmpError::generic(format!("argument '{name}' does not belong to this fault")));
-    }
-    let missing = |name: &str| QmpError::generic(format!("argument '{name}' is missing"));
-    Ok(match given.fault {
-        Cut => Fault::Cut(match given.mode.unwrap_or(CutName::Before) {
-            CutName::Before => CutMode::Before,
-            CutName::StatusLost => CutMode::StatusLost,
-            CutName::Half => CutMode::Half,
-        }),
-        Plug => Fault::Plug,
-        Hang => Fault::Hang,
-        Delay => {
-            let milliseconds = given.milliseconds.ok_or_else(|| missing("milliseconds"))?;
-            Fault::Delay(Duration::from_millis(milliseconds.into()))
-        }
-        Sense => {
-            let text = given.sense.as_deref().ok_or_else(|| missing("sense"))?;
-            let code = parse_sense(text).ok_or_else(|| {
-                QmpError::generic(format!(
-                    "'{text}' is no sense code; write K/ASC/ASCQ in hexadecimal, such as 02/04/0b"
-                ))
-            })?;
-            Fault::Sense { code, count: given.count.unwrap_or(1) }
-        }
-        Host => {
-            let host = HostByte(given.host.ok_or_else(|| missing("host"))?);
-            Fault::HostByte { host, count: given.count.unwrap_or(1) }
-        }
-    })
-}
-
-/// `K/ASC/ASCQ` in hexadecimal.
-pub(super) fn parse_sense(text: &str) -> Option<SenseCode> {
-    let mut parts = text.split('/').map(|part| u8::from_str_radix(part, 16).ok());
-    let mut next = || parts.next().flatten();
-    let (key, asc, ascq) = (next()?, next()?, next()?);
-    (parts.next().is_none() && key < 16).then(|| SenseCode::new(Key::from_bits(key), asc, ascq))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parse(arguments: Value) -> Result<Fault, String> {
-        let given = serde_json::from_value(arguments).map_err(|e| e.to_string())?;
-        fault(&given).map_err(|e| format!("{e:?}"))
-    }
-
-    #[test]
-    fn every_fault_has_its_arguments() {
-        let code = SenseCode::new(Key::NotReady, 0x04, 0x0b);
-        for (arguments, expected) in [
-            (json!({"path": "p", "fault": "cut"}), Fault::Cut(CutMode::Before)),
-            (json!({"path": "p", "fault": "cut", "mode": "half"}), Fault::Cut(CutMode::Half)),
-            (json!({"path": "p", "fault": "plug"}), Fault::Plug),
-            (json!({"path": "p", "fault": "hang"}), Fault::Hang),
-            (
-                json!({"path": "p", "fault": "delay", "milliseconds": 5}),
-                Fault::Delay(Duration::from_millis(5)),
-            ),
-            (
-                json!({"path": "p", "fault": "sense", "sense": "2/4/b", "count": 3}),
-                Fault::Sense { code, count: 3 },
-            ),
-            (
-                json!({"path": "p", "fault": "host-byte", "host": 1}),
-                Fault::HostByte { host: HostByte::NO_CONNECT, count: 1 },
-            ),
-        ] {
-            assert_eq!(parse(arguments), Ok(expected));
-        }
-    }
-
-    #[test]
-    fn faults_with_wrong_arguments_are_refused_in_words() {
-        for (arguments, word) in [
-            (json!({"path": "p", "fault": "smoke"}), "smoke"),
-            (json!({"path": "p", "fault": "hang", "mode": "half"}), "'mode' does not belong"),
-            (json!({"path": "p", "fault": "delay"}), "'milliseconds' is missing"),
-            (json!({"path": "p", "fault": "sense", "sense": "2/4"}), "K/ASC/ASCQ"),
-            (json!({"path": "p", "fault": "sense", "sense": "10/4/0"}), "K/ASC/ASCQ"),
-            (json!({"fault": "cut"}), "path"),
-        ] {
-            let error = parse(arguments).unwrap_err();
-            assert!(error.contains(word), "{error}");
-        }
-    }
 
     #[test]
     fn the_command_table_is_sorted_and_has_no_doubles() {

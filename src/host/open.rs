@@ -18,6 +18,7 @@ use crate::passthrough_scsi::{
     About, DiskNode, HELPERS, Nature, Opened, PathHandle, PathKind, QueueLimits, ScsiNode,
     Transport, WwidSource,
 };
+use crate::sim::Plugged;
 use crate::sys::buffer::AlignedBuffer;
 use crate::sys::file::{self, DirectAlignment, Mode, Range};
 use crate::sys::scsi_generic::Interface;
@@ -109,7 +110,8 @@ pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, 
             reason: "drops writes and reads zeroes".to_owned(),
             opened: Opened::Null(*bytes),
         },
-        Target::Sim { image, size, block_size } => {
+        Target::Sim { image, size, block_size, port, group } => {
+            let at = Plugged { port: *port, group: *group, ..Plugged::default() };
             let array = image::open(image, *size, *block_size, options.read_only)?;
             let failed = |source| io_error(image, "adding a simulated path", source);
             Found {
@@ -118,7 +120,7 @@ pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, 
                 dev_t: None,
                 transport: Transport::Sim,
                 reason: "simulated array".to_owned(),
-                opened: Opened::Sim(array.add_path(lease.as_str()).map_err(failed)?),
+                opened: Opened::Sim(array.add_path_at(lease.as_str(), at).map_err(failed)?),
             }
         }
         Target::Node(path) => open_node(path, options)?,

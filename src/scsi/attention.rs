@@ -4,8 +4,10 @@
 //! per path; the guest, which sees one nexus, hears of it once. An *epoch* per
 //! additional sense code says who has told: the first path opens it and its
 //! word goes to the guest; a path that has not told yet in that epoch repeats
-//! what the guest knows; one that has tells of a new event. Not here: what a
-//! unit attention means for a path (that is `mpath::classify`).
+//! what the guest knows; one that has tells of a new event. So does one that
+//! had nothing to tell when the epoch began: it has joined, or lost what it had
+//! to tell with its nexus, and was proven since ([`Attentions::drained`]). Not
+//! here: what a unit attention means for a path (that is `mpath::classify`).
 //!
 //! Shared by the queue threads, the control thread and the checking threads.
 //! In the good path it costs one load ([`Attentions::is_pending`]); the lock
@@ -52,12 +54,26 @@ pub struct Attentions {
 struct State {
     pending: VecDeque<Sense>,
     epochs: VecDeque<Epoch>,
+    /// Epochs that have begun.
+    begun: u64,
 }
 
 #[derive(Debug)]
 struct Epoch {
     code: (u8, u8),
+    /// Which of all epochs it is.
+    number: u64,
+    /// Paths that have told, or had nothing to tell when it had begun.
     told_by: VecDeque<u64>,
+}
+
+impl Epoch {
+    fn told_by(&mut self, path: u64) {
+        if self.told_by.len() == MAX_TELLERS {
+            self.told_by.pop_front();
+        }
+        self.told_by.push_back(path);
+    }
 }
 
 impl Attentions {
@@ -79,6 +95,24 @@ impl Attentions {
         let mut state = self.lock();
         if self.hear(&mut state, path, sense) == Hearing::News {
             self.queue(&mut state, *sense);
+        }
+    }
+
+    /// The moment before a command that meets every unit attention; for
+    /// [`Attentions::drained`].
+    pub fn moment(&self) -> u64 {
+        self.lock().begun
+    }
+
+    /// A command that was sent by `path` after `moment`, and would have met a
+    /// unit attention, met none: the path had nothing left to tell of what had
+    /// happened before. To be said of every path that joins or is proven.
+    pub fn drained(&self, path: u64, moment: u64) {
+        let mut state = self.lock();
+        for epoch in state.epochs.iter_mut().filter(|e| e.number <= moment) {
+            if !epoch.told_by.contains(&path) {
+                epoch.told_by(path);
+            }
         }
     }
 
@@ -117,16 +151,18 @@ impl Attentions {
             let news = epoch.told_by.contains(&path);
             if news {
                 epoch.told_by.clear();
-            } else if epoch.told_by.len() == MAX_TELLERS {
-                epoch.told_by.pop_front();
+                state.begun += 1;
+                epoch.number = state.begun;
             }
-            epoch.told_by.push_back(path);
+            epoch.told_by(path);
             return if news { Hearing::News } else { Hearing::Known };
         }
         if state.epochs.len() == MAX_EPOCHS {
             state.epochs.pop_front();
         }
-        state.epochs.push_back(Epoch { code, told_by: VecDeque::from([path]) });
+        state.begun += 1;
+        let (number, told_by) = (state.begun, VecDeque::from([path]));
+        state.epochs.push_back(Epoch { code, number, told_by });
         Hearing::News
     }
 
@@ -171,6 +207,25 @@ mod tests {
         assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::Known);
         assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::News);
         assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::Known);
+    }
+
+    #[test]
+    fn a_path_that_had_nothing_left_to_tell_tells_of_another_event() {
+        let attentions = Attentions::new(true);
+        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        // Another path joins, the first one leaves, and something happens.
+        attentions.drained(2, attentions.moment());
+        assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::News);
+    }
+
+    #[test]
+    fn a_path_that_was_proven_before_an_event_may_still_have_to_tell_of_it() {
+        let attentions = Attentions::new(true);
+        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        let moment = attentions.moment();
+        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        attentions.drained(2, moment);
+        assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::Known);
     }
 
     #[test]
