@@ -375,7 +375,7 @@ impl PathHandle {
         match &self.backend {
             Backend::Scsi { node, .. } => node.reset_lu(),
             Backend::Sim(nexus) => {
-                nexus.inject(Fault::LuReset);
+                nexus.reset_lu();
                 Ok(())
             }
             Backend::Disk { .. } | Backend::Null { .. } => {

@@ -8,7 +8,8 @@
 //!
 //! A unit attention that a check or a proof meets is told to the map's
 //! [`Attentions`] before anything else is sent: the LU tells it once per path,
-//! and it is the guest's to hear.
+//! and it is the guest's to hear. What met none is told, too: the path had
+//! nothing left to tell then.
 
 use std::io;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use super::mailbox::{Mail, Post};
+use crate::io::Completion;
 use crate::mpath::checker::{Checker, CheckerKind, Probe, Step, Verdict};
 use crate::mpath::snapshot::PathId;
 use crate::passthrough_scsi::{PathHandle, unit_attention};
@@ -84,11 +86,21 @@ struct Thread {
 impl Thread {
     fn run(self, jobs: &Receiver<Job>) {
         let path = self.path;
+        if self.attentions.is_some() {
+            // It joins with nothing left to tell of what has been. (If it does
+            // not answer, the engine's first check says so.)
+            self.verdict();
+        }
         while let Ok(job) = jobs.recv() {
             self.post.send(match job {
                 Job::Check(check) => Mail::Checked { path, check, verdict: self.verdict() },
                 Job::Prove(proof) => {
+                    let before = self.moment();
                     let identity = self.handle.identify(self.timeout, &|sense| self.hear(sense));
+                    if identity.is_ok() {
+                        // READ CAPACITY has met no unit attention in the end.
+                        self.drained(before);
+                    }
                     Mail::Proven { path, proof, identity }
                 }
                 Job::ResetLu => Mail::LuReset { path, result: self.handle.reset_lu(self.timeout) },
@@ -103,6 +115,7 @@ impl Thread {
         let mut checker = Checker::new(self.kind);
         let mut step = checker.begin();
         loop {
+            let before = self.moment();
             let completion = match step {
                 Step::Done(verdict) => return verdict,
                 Step::Issue(Probe::TestUnitReady) => {
@@ -112,6 +125,8 @@ impl Thread {
             };
             if let Some(sense) = unit_attention(&completion) {
                 self.hear(sense);
+            } else if completion == Completion::Good {
+                self.drained(before);
             }
             step = checker.on_completion(&completion);
         }
@@ -120,6 +135,17 @@ impl Thread {
     fn hear(&self, sense: &Sense) {
         if let Some(attentions) = &self.attentions {
             attentions.overheard(self.path.key(), sense);
+        }
+    }
+
+    fn moment(&self) -> u64 {
+        self.attentions.as_ref().map_or(0, |attentions| attentions.moment())
+    }
+
+    /// What was sent after `before` met no unit attention.
+    fn drained(&self, before: u64) {
+        if let Some(attentions) = &self.attentions {
+            attentions.drained(self.path.key(), before);
         }
     }
 }

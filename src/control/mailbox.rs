@@ -28,7 +28,7 @@ pub(super) enum Mail {
     /// A path to be added was opened, or not.
     Opened { ticket: u64, result: Result<Arc<PathHandle>, OpenError> },
     /// The paths of an LU to be added were opened, or not.
-    LunOpened { ticket: u64, result: Result<Lu, OpenLuError> },
+    LunOpened { ticket: u64, result: Result<Box<Lu>, OpenLuError> },
     /// Something happened to the front-end's connection.
     Session(SessionEvent),
     /// Rings and queue threads have ended; so many rings could not.

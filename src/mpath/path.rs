@@ -132,6 +132,11 @@ impl Path {
         self.check.is_some() || self.proof.is_some()
     }
 
+    /// Whether a proof of identity is under way.
+    pub fn is_being_proven(&self) -> bool {
+        self.proof.is_some()
+    }
+
     /// dm's word: `active` or `failed`.
     pub fn dm_state(&self) -> &'static str {
         if self.is_usable() { "active" } else { "failed" }

@@ -85,7 +85,7 @@ impl Lu {
             return Err(wrong_field(14, None)); // REPORT TYPE: all LBAs only
         }
         let allocation = call.length_32(10);
-        let most = (allocation.saturating_sub(8) / 16).max(1);
+        let most = (allocation.min(call.room).saturating_sub(8) / 16).max(1);
         let mut data = vec![0; 8];
         let mut lba = first;
         for _ in 0..most {

@@ -94,14 +94,19 @@ impl Daemon {
         }
         let (options, policy, post) = (self.open, self.policy, self.mailbox.sender());
         self.open_aside(addresses, move |ticket| {
-            post.send(Mail::LunOpened { ticket, result: open_lu(&lu, &options, policy) });
+            let result = open_lu(&lu, &options, policy).map(Box::new);
+            post.send(Mail::LunOpened { ticket, result });
         })
     }
 
     /// The paths of an LU to be added were opened, or not.
-    pub(in crate::control) fn lun_opened(&mut self, ticket: u64, result: Result<Lu, OpenLuError>) {
+    pub(in crate::control) fn lun_opened(
+        &mut self,
+        ticket: u64,
+        result: Result<Box<Lu>, OpenLuError>,
+    ) {
         let answer = match result {
-            Ok(lu) => self.show_lu(lu),
+            Ok(lu) => self.show_lu(*lu),
             Err(error) => Err(QmpError::generic(error.to_string())),
         };
         self.tell_changes();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::rig::{Answer, Ask, CONTROL, Image, PATIENCE, Rig, TIMEOUT, open, path_id, until};
 use crate::io::MapSlot;
 use crate::mpath::snapshot::Queueing;
-use crate::queue::Stop;
+use crate::queue::{FromQueue, Stop};
 use crate::sim::Fault;
 
 #[test]
@@ -31,6 +31,26 @@ fn a_reset_ends_the_tasks_of_all_threads_and_is_answered_after_them() {
     let back: Vec<_> = [2, 3].into_iter().flat_map(|ring| rig.back(ring)).map(|b| b.1).collect();
     assert_eq!(back, [Answer::Reset, Answer::Reset]);
     assert_eq!((rig.out(2), rig.out(3)), (1, 0));
+    rig.end();
+}
+
+#[test]
+fn a_reset_that_is_told_is_answered_when_whoever_heard_lets_go() {
+    let mut rig = Rig::telling_resets();
+    rig.add_map(3, Queueing::Hold);
+    rig.send(2, Ask::Read, 3);
+    rig.send(CONTROL, Ask::ResetUnit, 3);
+    let FromQueue::Resetting(map, function) = rig.hear() else { panic!("no reset was told") };
+    assert_eq!(map, MapSlot(3));
+    assert_eq!(rig.answers(2, 1), [Answer::Reset]);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(rig.back(CONTROL).is_empty(), "answered before the array was reset");
+    drop(function);
+    assert_eq!(rig.answers(CONTROL, 1), [Answer::Found]);
+    // Only LUs are reset: a target is the guest's own nexus.
+    rig.send(CONTROL, Ask::ResetTarget, 0);
+    assert_eq!(rig.answers(CONTROL, 1), [Answer::NotFound]);
+    assert!(rig.inlet.next().is_none());
     rig.end();
 }
 

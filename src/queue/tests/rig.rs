@@ -191,8 +191,16 @@ impl Rig {
     }
 
     pub(super) fn with(max_requests: usize, tracked: bool) -> Rig {
+        Rig::of(DeviceSettings { rings: RINGS, max_requests, tell_resets: false }, tracked)
+    }
+
+    /// Resets of LUs are told to whoever reads the inlet.
+    pub(super) fn telling_resets() -> Rig {
+        Rig::of(DeviceSettings { rings: RINGS, max_requests: 256, tell_resets: true }, false)
+    }
+
+    fn of(settings: DeviceSettings, tracked: bool) -> Rig {
         let shared = Arc::new(Shared::default());
-        let settings = DeviceSettings { rings: RINGS, max_requests };
         let front = || TestFront(Arc::clone(&shared), None);
         let (queues, inlet) = Queues::start(2, settings, front).unwrap();
         shared.threads.lock().unwrap().clear();
