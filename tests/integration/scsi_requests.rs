@@ -27,7 +27,7 @@ fn read(guest: &mut ScsiGuest) -> String {
 }
 
 fn start(options: &[&'static str]) -> (Daemon, ScsiGuest) {
-    let options = [&["--command-timeout", "1", "--polling-interval", "1"], options].concat();
+    let options = [&["--command-timeout", "1", "--checker-timeout", "1"], options].concat();
     let daemon = Daemon::start(&Setup::scsi().lun("0:1", "one").with(&options));
     let guest = ScsiGuest::connect(&daemon, 2);
     (daemon, guest)
