@@ -64,7 +64,6 @@ fn what_the_lu_says_reaches_the_guest_and_what_a_path_does_not() {
         (&[0, 1], json!({"fault": "busy", "count": 2}), "GOOD"),
         (&[0, 1], json!({"fault": "busy", "count": 0}), "BUSY STATUS"),
         (&[0, 1], json!({"fault": "task-set-full", "count": 0}), "TASK SET FULL"),
-        (&[0], json!({"fault": "unmap-lun"}), "GOOD"),
         (&[0, 1], host(0x08, 1), "GOOD"),
         (&[0, 1], cut(), "TRANSPORT_FAILURE"),
         (&[0, 1], json!({"fault": "hang"}), "0b/2e/02"),
@@ -80,6 +79,18 @@ fn what_the_lu_says_reaches_the_guest_and_what_a_path_does_not() {
         assert_eq!(other.to_string(), "GOOD", "LUN 1 with {fault} on LUN 0");
         mend(&mut daemon);
     }
+}
+
+/// A path that leads nowhere is a path's trouble; that it leads to the LU again
+/// is an event of the array, which the guest hears.
+#[test]
+fn a_path_without_the_lun_is_no_affair_of_the_guest() {
+    let (mut daemon, mut guest) = start(&["--no-path-retry", "fail"]);
+    daemon.fault_of("sim0", json!({"fault": "unmap-lun"}));
+    (0..3).for_each(|_| assert_eq!(read(&mut guest), "GOOD"));
+    mend(&mut daemon);
+    assert_eq!(guest.attentions(lun(0, 0)), ["06/3f/03"]);
+    assert_eq!(read(&mut guest), "GOOD");
 }
 
 /// As from a drive without a medium, by choice.
