@@ -146,7 +146,7 @@ fn one_function(daemon: &mut Daemon, guest: &mut ScsiGuest, subtype: u32, fault:
 fn functions_end_what_paths_are_slow_with() {
     let (mut daemon, mut guest) = start(&[]);
     for subtype in 0..8 {
-        let fault = json!({"fault": "delay", "milliseconds": 60});
+        let fault = json!({"fault": "delay", "milliseconds": 150});
         one_function(&mut daemon, &mut guest, subtype, &fault);
     }
 }
