@@ -220,7 +220,8 @@ impl ScsiLoad {
                 *self.good.entry(out.opcode).or_default() += 1;
                 return true;
             }
-            (Effect::CompareAndWrite(_), "0b/00/06") => self.unknown += 1,
+            // Ours, and what an array says that aborted it.
+            (Effect::CompareAndWrite(_), "0b/00/06" | "0b/00/00") => self.unknown += 1,
             (_, attention) if attention.starts_with("06/") => self.attentions.push(word),
             _ => self.failed.push(format!("{out:?}: {word}")),
         }
