@@ -192,7 +192,7 @@ mod tests {
         let key = |c: &Command| (c.opcode(), if c.has_action { c.action() } else { 0 });
         assert!(COMMANDS.windows(2).all(|pair| key(&pair[0]) < key(&pair[1])));
         for command in COMMANDS {
-            assert!(opcode_name(command.opcode(), command.action()).is_some());
+            assert!(opcode_name(command.opcode(), u16::from(command.action())).is_some());
             let len = [6, 10, 10, 0, 16, 12, 0, 0][usize::from(command.opcode() >> 5)];
             assert_eq!(command.usage.len(), len, "{:02x}", command.opcode());
         }

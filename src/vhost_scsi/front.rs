@@ -137,7 +137,11 @@ impl Front for ScsiFront {
     }
 
     fn role(&self, ring: u16) -> RingRole {
-        if ring == EVENT_QUEUE { RingRole::Events } else { RingRole::Requests }
+        match ring {
+            CONTROL_QUEUE => RingRole::Control,
+            EVENT_QUEUE => RingRole::Events,
+            _ => RingRole::Requests,
+        }
     }
 
     fn managed(&mut self, request: &mut Request, management: &Management, found: bool) -> u32 {
@@ -239,6 +243,7 @@ fn ending_of(word: u32, outcome: &Outcome) -> (Ending, Option<u32>) {
         // The ring stops: no path had it, and the driver may send it again as
         // soon as the ring runs again.
         Outcome::Stopped => Ending::response(Response::Busy),
+        Outcome::TimedOut => Ending::check(SenseCode::COMMAND_TIMEOUT),
         Outcome::Host(errno) => ending_of_errno(errno),
     };
     (ending, None)
@@ -251,7 +256,6 @@ fn ending_of_errno(errno: i32) -> Ending {
         libc::EBADE => Ending { status: Status::RESERVATION_CONFLICT, ..Ending::GOOD },
         libc::ENOSPC => Ending::check(SenseCode::SPACE_ALLOCATION_FAILED),
         libc::ENODATA => Ending::check(SenseCode::UNRECOVERED_READ_ERROR),
-        libc::ETIMEDOUT => Ending::check(SenseCode::COMMAND_TIMEOUT),
         _ => Ending::response(Response::Failure),
     }
 }

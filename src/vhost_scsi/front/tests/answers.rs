@@ -22,7 +22,8 @@ fn every_outcome_has_its_response() {
     use NoPathAnswer::{NotReady, TransportError};
     let host = Outcome::Host;
     let code = |key, asc, ascq| Some(SenseCode::new(key, asc, ascq));
-    let rows: &[(&str, Outcome, NoPathAnswer, u8, u8, Option<SenseCode>)] = &[
+    type Row = (&'static str, Outcome, NoPathAnswer, u8, u8, Option<SenseCode>);
+    let rows: &[Row] = &[
         ("no path", Outcome::NoPath, TransportError, 6, 0, None),
         ("no path, not ready", Outcome::NoPath, NotReady, 0, 2, code(Key::NotReady, 0x3a, 0)),
         ("aborted", Outcome::Aborted { reset: false }, TransportError, 2, 0, None),
@@ -32,7 +33,7 @@ fn every_outcome_has_its_response() {
         ("EBADE", host(52), NotReady, 0, 0x18, None),
         ("ENOSPC", host(28), NotReady, 0, 2, code(Key::DataProtect, 0x27, 0x07)),
         ("ENODATA", host(61), NotReady, 0, 2, code(Key::MediumError, 0x11, 0)),
-        ("ETIMEDOUT", host(110), NotReady, 0, 2, code(Key::AbortedCommand, 0x2e, 0x02)),
+        ("timed out", Outcome::TimedOut, NotReady, 0, 2, code(Key::AbortedCommand, 0x2e, 0x02)),
         ("EIO", host(5), NotReady, 9, 0, None),
         ("EINVAL", host(22), NotReady, 9, 0, None),
         ("nonsense", host(i32::MIN), NotReady, 9, 0, None),
