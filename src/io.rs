@@ -180,6 +180,9 @@ pub enum Outcome {
     },
     /// No path could carry it and the queueing policy has ended.
     NoPath,
+    /// As `NoPath`, where every path that took it lost it by a timeout. It may
+    /// have been executed.
+    TimedOut,
     /// Our own refusal or a host error that is no path's fault; the errno.
     Host(i32),
     /// Ended by a ring stop before any path took it.
@@ -376,6 +379,9 @@ impl Reach {
 pub enum RingRole {
     /// Requests come by it.
     Requests,
+    /// Task management comes by it. It is taken from even when no more
+    /// requests fit.
+    Control,
     /// The device tells the driver something by it: a chain is taken only
     /// when there is something to tell.
     Events,

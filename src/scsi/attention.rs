@@ -4,8 +4,10 @@
 //! per path; the guest, which sees one nexus, hears of it once. An *epoch* per
 //! additional sense code says who has told: the first path opens it and its
 //! word goes to the guest; a path that has not told yet in that epoch repeats
-//! what the guest knows; one that has tells of a new event. Not here: what a
-//! unit attention means for a path (that is `mpath::classify`).
+//! what the guest knows; one that has tells of a new event. So does one that
+//! had nothing to tell when the epoch began: it has joined, or lost what it had
+//! to tell with its nexus, and was proven since ([`Attentions::drained`]). Not
+//! here: what a unit attention means for a path (that is `mpath::classify`).
 //!
 //! Shared by the queue threads, the control thread and the checking threads.
 //! In the good path it costs one load ([`Attentions::is_pending`]); the lock
@@ -15,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::scsi::sense::{Key, Sense};
+use crate::scsi::sense::{Key, Sense, SenseCode};
 
 /// Most unit attentions waiting for the guest; of more the oldest are lost, as
 /// SAM-5 5.14 allows a target.
@@ -26,9 +28,9 @@ const MAX_EPOCHS: usize = 64;
 const MAX_TELLERS: usize = 256;
 
 /// Events that concern a path's way to the LU, not the LU: asymmetric access
-/// state changed, implicit transition failed, I_T nexus loss, reported LUNs
+/// state transition, asymmetric access state changed, implicit transition failed, I_T nexus loss, reported LUNs
 /// changed (our target's inventory is our own).
-const OURS: &[(u8, u8)] = &[(0x2a, 0x06), (0x2a, 0x07), (0x29, 0x07), (0x3f, 0x0e)];
+const OURS: &[(u8, u8)] = &[(0x04, 0x0a), (0x2a, 0x06), (0x2a, 0x07), (0x29, 0x07), (0x3f, 0x0e)];
 
 /// What is to become of a unit attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +54,26 @@ pub struct Attentions {
 struct State {
     pending: VecDeque<Sense>,
     epochs: VecDeque<Epoch>,
+    /// Epochs that have begun.
+    begun: u64,
 }
 
 #[derive(Debug)]
 struct Epoch {
     code: (u8, u8),
+    /// Which of all epochs it is.
+    number: u64,
+    /// Paths that have told, or had nothing to tell when it had begun.
     told_by: VecDeque<u64>,
+}
+
+impl Epoch {
+    fn told_by(&mut self, path: u64) {
+        if self.told_by.len() == MAX_TELLERS {
+            self.told_by.pop_front();
+        }
+        self.told_by.push_back(path);
+    }
 }
 
 impl Attentions {
@@ -82,6 +98,24 @@ impl Attentions {
         }
     }
 
+    /// The moment before a command that meets every unit attention; for
+    /// [`Attentions::drained`].
+    pub fn moment(&self) -> u64 {
+        self.lock().begun
+    }
+
+    /// A command that was sent by `path` after `moment`, and would have met a
+    /// unit attention, met none: the path had nothing left to tell of what had
+    /// happened before. To be said of every path that joins or is proven.
+    pub fn drained(&self, path: u64, moment: u64) {
+        let mut state = self.lock();
+        for epoch in state.epochs.iter_mut().filter(|e| e.number <= moment) {
+            if !epoch.told_by.contains(&path) {
+                epoch.told_by(path);
+            }
+        }
+    }
+
     /// Something of our own to tell: the LU was reset for this guest, its
     /// inventory has changed.
     pub fn raise(&self, sense: &Sense) {
@@ -102,6 +136,17 @@ impl Attentions {
         sense
     }
 
+    /// What waited with this code need not be carried any more: the guest has
+    /// learnt of it by other means (REPORT LUNS clears 06/3F/0E).
+    pub fn forget(&self, code: SenseCode) {
+        if !self.is_pending() {
+            return;
+        }
+        let mut state = self.lock();
+        state.pending.retain(|sense| sense.code() != Some(code));
+        self.pending.store(!state.pending.is_empty(), Ordering::Release);
+    }
+
     fn hear(&self, state: &mut State, path: u64, sense: &Sense) -> Hearing {
         let Some(code) = sense.code().filter(|c| c.key == Key::UnitAttention) else {
             return Hearing::News;
@@ -117,16 +162,18 @@ impl Attentions {
             let news = epoch.told_by.contains(&path);
             if news {
                 epoch.told_by.clear();
-            } else if epoch.told_by.len() == MAX_TELLERS {
-                epoch.told_by.pop_front();
+                state.begun += 1;
+                epoch.number = state.begun;
             }
-            epoch.told_by.push_back(path);
+            epoch.told_by(path);
             return if news { Hearing::News } else { Hearing::Known };
         }
         if state.epochs.len() == MAX_EPOCHS {
             state.epochs.pop_front();
         }
-        state.epochs.push_back(Epoch { code, told_by: VecDeque::from([path]) });
+        state.begun += 1;
+        let (number, told_by) = (state.begun, VecDeque::from([path]));
+        state.epochs.push_back(Epoch { code, number, told_by });
         Hearing::News
     }
 
@@ -149,8 +196,6 @@ impl Attentions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scsi::sense::SenseCode;
-
     fn ua(asc: u8, ascq: u8) -> Sense {
         Sense::fixed(SenseCode::new(Key::UnitAttention, asc, ascq))
     }
@@ -171,6 +216,25 @@ mod tests {
         assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::Known);
         assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::News);
         assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::Known);
+    }
+
+    #[test]
+    fn a_path_that_had_nothing_left_to_tell_tells_of_another_event() {
+        let attentions = Attentions::new(true);
+        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        // Another path joins, the first one leaves, and something happens.
+        attentions.drained(2, attentions.moment());
+        assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::News);
+    }
+
+    #[test]
+    fn a_path_that_was_proven_before_an_event_may_still_have_to_tell_of_it() {
+        let attentions = Attentions::new(true);
+        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        let moment = attentions.moment();
+        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        attentions.drained(2, moment);
+        assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::Known);
     }
 
     #[test]
@@ -206,5 +270,20 @@ mod tests {
         attentions.raise(&ua(0x3f, 0x0e));
         assert!(attentions.take().is_some());
         assert!(attentions.take().is_none());
+    }
+
+    #[test]
+    fn what_the_guest_learnt_otherwise_is_forgotten_and_nothing_else() {
+        let attentions = Attentions::new(true);
+        let luns_changed = SenseCode::new(Key::UnitAttention, 0x3f, 0x0e);
+        attentions.raise(&ua(0x3f, 0x0e));
+        attentions.raise(&ua(0x29, 0x03));
+        attentions.forget(luns_changed);
+        assert!(attentions.is_pending());
+        assert_eq!(attentions.take(), Some(ua(0x29, 0x03)));
+        attentions.raise(&ua(0x3f, 0x0e));
+        attentions.forget(luns_changed);
+        assert!(!attentions.is_pending());
+        assert_eq!(attentions.take(), None);
     }
 }

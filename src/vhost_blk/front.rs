@@ -226,6 +226,7 @@ fn status_of(op: Option<&Op>, outcome: &Outcome) -> BlkStatus {
         }
         Outcome::Lu { .. }
         | Outcome::NoPath
+        | Outcome::TimedOut
         | Outcome::Host(_)
         | Outcome::Stopped
         | Outcome::Aborted { .. } => BlkStatus::IoErr,

@@ -48,6 +48,7 @@ fn nothing_is_lost_doubled_stale_or_in_two_places() {
         assert!(totals.held > 100, "{totals:?}");
         assert!(totals.hung > 50, "{totals:?}");
         assert!(totals.abandoned > 10, "{totals:?}");
+        assert!(totals.resized > 300, "{totals:?}");
     }
 }
 

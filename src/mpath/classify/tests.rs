@@ -107,7 +107,7 @@ fn a_lost_transfer_may_have_been_executed() {
 fn unknown_sense_of_a_known_key_is_decided_by_the_key() {
     assert_eq!(classify(&check(0x9, 0x1d, 0)).rule, "unknown");
     assert_eq!(classify(&check(0x2, 0x3a, 0)).rule, "not-ready");
-    assert_eq!(classify(&check(0x6, 0x2a, 0x09)).rule, "ua-other");
+    assert_eq!(classify(&check(0x6, 0x2a, 0x01)).rule, "ua-other");
 }
 
 #[test]

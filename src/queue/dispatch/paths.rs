@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::parts::{NONE, PartIndex, Parts, Place};
-use crate::io::{Op, Time};
+use crate::io::Time;
 use crate::mpath::event::IoReport;
 use crate::mpath::selector::Load;
 use crate::mpath::snapshot::{PathId, PathTable, PathView};
@@ -164,7 +164,7 @@ impl Paths {
         self.slots.iter().filter_map(|s| Some(s.unanswered?.1)).min()
     }
 
-    /// A part goes onto a path.
+    /// A part goes onto a path, with the `bytes` it counts for there.
     pub(super) fn put_on(
         &mut self,
         parts: &mut Parts,
@@ -182,10 +182,7 @@ impl Paths {
         if part.passthrough {
             part.next_is_passthrough = false;
         }
-        part.bytes = match part.op {
-            Op::Read(e) | Op::Write { extent: e, .. } => e.blocks.0,
-            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } | Op::Cdb { .. } => 0,
-        };
+        part.same_path = None;
         slot.load.bytes += part.bytes;
         slot.load.commands += 1;
         (part.prev, part.next) = (slot.tail, NONE);

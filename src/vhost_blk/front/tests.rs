@@ -476,6 +476,7 @@ fn outcomes_become_status_bytes() {
         (write, bare(Status::RESERVATION_CONFLICT), IOERR),
         (write, bare(Status::TASK_SET_FULL), IOERR),
         (write, Outcome::NoPath, IOERR),
+        (write, Outcome::TimedOut, IOERR),
         (Op::Unmap, Outcome::NoPath, IOERR),
         (read, Outcome::Host(libc::EINVAL), IOERR),
         (zero, Outcome::Stopped, IOERR),
