@@ -4,8 +4,8 @@
 //! An event of a kind happens only when every path has told of the one before
 //! it, or had nothing to tell of it: SAM-5 keeps one unit attention of a kind
 //! per nexus, which does not say of which event it is. For the same reason a
-//! command that was sent before its path lost the nexus, and comes back after
-//! the path was proven, may tell the guest a second time.
+//! command that was sent before its path was proven, and comes back after that,
+//! may tell the guest a second time.
 
 use super::*;
 use vhost_mpath::scsi::attention::Attentions;
@@ -22,6 +22,8 @@ pub(super) struct Scsi {
     kinds: [Kind; 2],
     /// Commands up to this tag may yet tell of what their path has forgotten.
     lost_until: u64,
+    /// The last command before each path's last proof.
+    proofs: BTreeMap<PathId, u64>,
 }
 
 /// A kind of event, and the last one.
@@ -34,7 +36,7 @@ struct Kind {
     heard: bool,
     /// When a path first told of it (`Attentions::moment`); zero: none ever.
     since: u64,
-    /// A command told of it that was older than its nexus.
+    /// A command told of it that was older than the last proof of its path.
     late: bool,
     /// Paths that have told of it or were proven since.
     clear: BTreeSet<PathId>,
@@ -65,12 +67,13 @@ impl Scsi {
             host_is_busy: false,
             kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03)],
             lost_until: 0,
+            proofs: BTreeMap::new(),
         }
     }
 
     /// A path has told of an event, to whomever.
     pub(super) fn told(&mut self, path: PathId, tag: u64, sense: &Sense) {
-        let late = tag <= self.lost_until;
+        let late = self.proofs.get(&path).is_some_and(|sent| tag <= *sent);
         if let Some(kind) = self.kinds.iter_mut().find(|k| Some(k.code) == sense.code()) {
             kind.untold.remove(&path);
             if !kind.told {
@@ -83,8 +86,10 @@ impl Scsi {
         }
     }
 
-    /// The path was proven by a command sent after `moment`.
-    pub(super) fn proven(&mut self, path: PathId, moment: u64) {
+    /// The path was proven by a command sent after `moment`, and after the
+    /// command `sent`.
+    pub(super) fn proven(&mut self, path: PathId, sent: u64, moment: u64) {
+        self.proofs.insert(path, sent);
         self.attentions.drained(path.key(), moment);
         for kind in self.kinds.iter_mut().filter(|k| k.since <= moment) {
             kind.clear.insert(path);
