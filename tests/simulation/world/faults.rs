@@ -177,8 +177,10 @@ impl World {
         }
         let how = self.random.pick(&[Stop::Finish, Stop::Suspend, Stop::Discard]);
         self.stopping = Some(how);
-        // Bounded even with every path gone or hung: one command timeout.
-        let most = self.now + COMMAND_TIMEOUT + Duration::from_secs(2);
+        // Bounded even with every path gone or hung: one command timeout, or
+        // that of an UNMAP of the guest's own (`scsi::patience`).
+        let timeout = if self.scsi.is_some() { LONG_TIMEOUT } else { COMMAND_TIMEOUT };
+        let most = self.now + timeout + Duration::from_secs(2);
         let patience = [0, 50, 2000, 31_000];
         let deadline = self.now + Duration::from_millis(self.random.pick(&patience));
         self.core.stop_ring(self.now, 0, how);
