@@ -21,8 +21,10 @@ mod units;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use crate::io::{MAX_MAPS, MapSlot};
+use crate::scsi::sense::Sense;
 use crate::virtio::scsi::{
     self, CDB_SIZE_DEFAULT, EVENT_LEN, FIRST_REQUEST_QUEUE, SENSE_SIZE_DEFAULT, ScsiConfig,
 };
@@ -94,6 +96,9 @@ struct Shared {
     acked: AtomicU64,
     sizes: AtomicU32,
     units: Shown,
+    /// By map: whether its LU's last sense data was in descriptor format. What
+    /// we say in its name is in the same; fixed until it has said something.
+    descriptor_sense: Vec<AtomicBool>,
 }
 
 /// `sense_size` and `cdb_size` as the driver last set them.
@@ -137,6 +142,25 @@ impl Shared {
         self.sizes.store(sizes.pack(), Ordering::Release);
     }
 
+    #[inline]
+    fn has_descriptor_sense(&self, map: MapSlot) -> bool {
+        let known = self.descriptor_sense.get(usize::from(map.0));
+        known.is_some_and(|is| is.load(Ordering::Relaxed))
+    }
+
+    /// Response codes 70h and 71h are fixed format, 72h and 73h descriptors
+    /// (SPC-5 4.4.1); anything else says nothing.
+    fn learn_sense_format(&self, map: MapSlot, sense: &Sense) {
+        let format = match sense.as_bytes().first().map(|byte| byte & 0x7f) {
+            Some(0x70 | 0x71) => false,
+            Some(0x72 | 0x73) => true,
+            _ => return,
+        };
+        if let Some(known) = self.descriptor_sense.get(usize::from(map.0)) {
+            known.store(format, Ordering::Relaxed);
+        }
+    }
+
     fn has(&self, feature: u64) -> bool {
         self.acked.load(Ordering::Acquire) & feature != 0
     }
@@ -171,6 +195,7 @@ impl ScsiDevice {
                 acked: AtomicU64::new(0),
                 sizes: AtomicU32::new(Sizes::of_reset().pack()),
                 units: Shown::default(),
+                descriptor_sense: (0..MAX_MAPS).map(|_| AtomicBool::new(false)).collect(),
             }),
             settings: *settings,
         })
@@ -214,9 +239,10 @@ impl ScsiDevice {
 impl fmt::Debug for ScsiDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScsiDevice")
-            .field("shared", &self.shared)
             .field("settings", &self.settings)
-            .finish()
+            .field("sizes", &self.shared.sizes())
+            .field("units", &self.shared.units)
+            .finish_non_exhaustive()
     }
 }
 

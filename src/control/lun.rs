@@ -106,6 +106,9 @@ pub enum LunError {
         /// The other.
         second: Address,
     },
+    /// A name that would be taken for an address.
+    #[error("alias {0} is the address of a LUN; choose another name")]
+    AliasIsAddress(String),
     /// Two maps of one name.
     #[error("alias {0} is given to two LUNs")]
     AliasTwice(String),
@@ -264,6 +267,9 @@ pub fn check_together(lus: &[LuSettings], expose_paths: bool) -> Result<(), LunE
             return Err(LunError::ExposedTwice { target, base: lu.address, lun, first });
         }
         if let Some(alias) = &lu.alias {
+            if alias.parse::<Address>().is_ok() {
+                return Err(LunError::AliasIsAddress(alias.clone()));
+            }
             if names.insert(alias.as_str(), ()).is_some() {
                 return Err(LunError::AliasTwice(alias.clone()));
             }

@@ -331,15 +331,19 @@ impl Map {
 
     // --- its end ----------------------------------------------------------------
 
-    /// Begins to leave: the engine is heard no more, the queue threads end
-    /// what they have and let go.
+    /// Begins to leave: the guest is not shown it any more, and the engine is
+    /// heard no more. [`Map::let_go`] follows once the guest's fronts know.
     pub(super) fn leave(&mut self) {
         if self.leaving.is_none() {
             self.leaving = Some(self.queues.threads());
             self.changed = true;
             self.drop_resets();
-            self.queues.remove_map(self.slot);
         }
+    }
+
+    /// The queue threads end what they have of it and let go.
+    pub(super) fn let_go(&self) {
+        self.queues.remove_map(self.slot);
     }
 
     pub(super) fn is_leaving(&self) -> bool {

@@ -160,6 +160,7 @@ impl Maps {
         let joined = handles.iter().try_for_each(|handle| map.join(now, handle).map(drop));
         if joined.is_err() {
             map.leave();
+            map.let_go();
         }
         self.maps.insert(slot, map);
         joined?;
@@ -249,6 +250,9 @@ impl Maps {
         }
         self.luns_changed(address, Happened::Removed);
         self.show();
+        if let Some(map) = self.maps.get(&slot) {
+            map.let_go();
+        }
         Ok(slot)
     }
 

@@ -150,6 +150,7 @@ pub const TABLE: &[Row] = {
     ("host-nexus-failure",        Host(HostByte::NEXUS_FAILURE),        Keep,  Deliver,          Maybe),
     ("host-alloc-failure",        Host(HostByte::ALLOC_FAILURE),        Keep,  Deliver,          Maybe),
     ("host-medium-error",         Host(HostByte::MEDIUM_ERROR),         Keep,  Deliver,          Maybe),
+    ("host-error",                Host(HostByte::ERROR),                Fail,  Other,            Maybe),
     ("host-other",                AnyHost,                              Fail,  Other,            Maybe),
     // The LU's status.
     ("busy",                      When::Status(Status::BUSY),           Keep,  Later { delay: BUSY_DELAY }, No),
@@ -231,6 +232,10 @@ pub const RAW: &[(&str, Next)] = &[
     ("unknown",        Next::Deliver),
 ];
 
+/// Host bytes a guest can bring about by a CDB that does not go with its
+/// buffers: it must not fail path after path with it. The checker decides.
+const BY_THE_GUEST: &[&str] = &["host-error"];
+
 const GOOD: Disposition = Disposition {
     rule: "good",
     path: PathVerdict::Keep,
@@ -305,7 +310,13 @@ pub fn classify_raw(completion: &Completion) -> Disposition {
             let row = TABLE.iter().find(|row| matches(row.1, completion));
             let decided = row.map_or(UNKNOWN, disposition);
             let own = RAW.iter().find(|(rule, _)| *rule == decided.rule);
-            own.map_or(decided, |&(_, next)| Disposition { next, ..decided })
+            let next = own.map_or(decided.next, |&(_, next)| next);
+            let path = if BY_THE_GUEST.contains(&decided.rule) {
+                PathVerdict::Check
+            } else {
+                decided.path
+            };
+            Disposition { path, next, ..decided }
         }
     }
 }

@@ -477,6 +477,18 @@ fn paths_that_speak_no_scsi_refuse_a_guests_own_command() {
 }
 
 #[test]
+fn a_reset_of_the_lu_is_told_to_every_path() {
+    let image = sim_image(LuConfig::default());
+    let (a, b) = (sim_path(&image, "a"), sim_path(&image, "b"));
+    a.reset_lu(TIMEOUT).unwrap();
+    for path in [&a, &b] {
+        let met = path.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT);
+        let code = unit_attention(&met).and_then(Sense::code);
+        assert_eq!(code, Some(SenseCode::LU_RESET));
+    }
+}
+
+#[test]
 fn what_a_check_meets_stops_the_next_command_of_every_thread_once() {
     let image = sim_image(LuConfig::default());
     let path = sim_path(&image, "a");

@@ -21,7 +21,7 @@ use crate::io::{
     Denied, DeviceEvent, Direction, Front, Management, Op, Outcome, Parsed, Request, RingRole,
     Segment, total_len,
 };
-use crate::scsi::sense::{Sense, SenseCode};
+use crate::scsi::sense::{FieldPointer, Sense, SenseCode, SenseFormat};
 use crate::scsi::status::Status;
 use crate::virtio::scsi::{CONTROL_QUEUE, CommandResponse, EVENT_QUEUE, RESPONSE_LEN, Response};
 
@@ -41,6 +41,10 @@ const MAX_RESPONSE: usize = RESPONSE_LEN + MAX_SENSE_SIZE as usize;
 /// eight bits are the [`Edit`].
 const NOT_READY_WITHOUT_PATH: u32 = 1 << 8;
 
+/// Bit of `FrontState::word`: the LU's sense is in descriptor format, and so
+/// is ours in its name.
+const DESCRIPTOR_SENSE: u32 = 1 << 9;
+
 /// Parses and answers the requests of one queue thread.
 #[derive(Clone, Debug)]
 pub struct ScsiFront {
@@ -54,23 +58,54 @@ pub struct ScsiFront {
 struct Ending {
     response: Response,
     status: Status,
-    sense: Sense,
+    words: Words,
+}
+
+/// Sense data, or what to say by it.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::large_enum_variant)] // lives on the stack for a moment
+enum Words {
+    /// Byte for byte what somebody else has said.
+    Theirs(Sense),
+    /// Ours, in the format the LU uses.
+    Ours(SenseCode, Option<FieldPointer>),
 }
 
 impl Ending {
     const GOOD: Ending =
-        Ending { response: Response::Ok, status: Status::GOOD, sense: Sense::EMPTY };
+        Ending { response: Response::Ok, status: Status::GOOD, words: Words::Theirs(Sense::EMPTY) };
 
     const fn response(response: Response) -> Ending {
         Ending { response, ..Ending::GOOD }
     }
 
-    fn check(code: SenseCode) -> Ending {
-        Ending::sense(Sense::fixed(code))
+    const fn check(code: SenseCode) -> Ending {
+        Ending::ours(code, None)
     }
 
-    fn sense(sense: Sense) -> Ending {
-        Ending { status: Status::CHECK_CONDITION, sense, ..Ending::GOOD }
+    const fn ours(code: SenseCode, field: Option<FieldPointer>) -> Ending {
+        let words = Words::Ours(code, field);
+        Ending { status: Status::CHECK_CONDITION, words, ..Ending::GOOD }
+    }
+
+    /// A unit attention: what a path has told as it is, what was raised by
+    /// ourselves in the LU's format.
+    fn attention(sense: Sense) -> Ending {
+        match sense.code() {
+            Some(code) if sense == Sense::fixed(code) => Ending::check(code),
+            _ => {
+                let words = Words::Theirs(sense);
+                Ending { status: Status::CHECK_CONDITION, words, ..Ending::GOOD }
+            }
+        }
+    }
+
+    /// Key and codes of the sense data.
+    fn code(&self) -> Option<SenseCode> {
+        match self.words {
+            Words::Theirs(sense) => sense.code(),
+            Words::Ours(code, _) => Some(code),
+        }
     }
 }
 
@@ -101,6 +136,9 @@ impl ScsiFront {
     /// ended and how many bytes of the guest's data buffers were transferred.
     fn settle(&mut self, request: &mut Request, outcome: &Outcome) -> (Ending, usize) {
         let (ending, residual) = ending_of(request.front.word, outcome);
+        if let Outcome::Lu { sense, .. } = outcome {
+            self.shared.learn_sense_format(request.map, sense);
+        }
         let Some(residual) = residual else { return (ending, 0) };
         let moved = total_len(&request.data)
             .saturating_sub(usize::try_from(residual).unwrap_or(usize::MAX));
@@ -137,7 +175,11 @@ impl Front for ScsiFront {
     }
 
     fn role(&self, ring: u16) -> RingRole {
-        if ring == EVENT_QUEUE { RingRole::Events } else { RingRole::Requests }
+        match ring {
+            CONTROL_QUEUE => RingRole::Control,
+            EVENT_QUEUE => RingRole::Events,
+            _ => RingRole::Requests,
+        }
     }
 
     fn managed(&mut self, request: &mut Request, management: &Management, found: bool) -> u32 {
@@ -173,7 +215,7 @@ impl ScsiFront {
             Err(Answer::response(Response::Failure))
         } else {
             let chain = command::Chain { readable, writable, reply_len, cdb_size: sizes.cdb };
-            command::read(units, &chain, request, &mut self.denied)
+            command::read(units, &self.shared, &chain, request, &mut self.denied)
         };
         match refusal {
             Ok(()) => Parsed::Submit,
@@ -205,7 +247,12 @@ fn give(writable: &[Segment], reply_len: usize, request: &mut Request, answer: A
 /// used length counts from the start of the buffers (virtio 1.3, 2.7.8.2).
 fn respond(request: &Request, ending: &Ending, moved: usize, written: usize) -> u32 {
     let room = total_len(&request.reply).min(MAX_RESPONSE);
-    let sense = ending.sense.as_bytes();
+    let format = SenseFormat::of(request.front.word & DESCRIPTOR_SENSE != 0);
+    let sense = match ending.words {
+        Words::Theirs(sense) => sense,
+        Words::Ours(code, field) => Sense::build(format, code, field),
+    };
+    let sense = sense.as_bytes();
     let sense = &sense[..sense.len().min(room.saturating_sub(RESPONSE_LEN))];
     let header = CommandResponse {
         sense_len: u32::try_from(sense.len()).unwrap_or(0),
@@ -228,7 +275,8 @@ fn ending_of(word: u32, outcome: &Outcome) -> (Ending, Option<u32>) {
     let ending = match *outcome {
         Outcome::Good => return (Ending::GOOD, Some(0)),
         Outcome::Lu { status, sense, residual } => {
-            return (Ending { response: Response::Ok, status, sense }, Some(residual));
+            let words = Words::Theirs(sense);
+            return (Ending { response: Response::Ok, status, words }, Some(residual));
         }
         Outcome::NoPath if word & NOT_READY_WITHOUT_PATH != 0 => {
             Ending::check(SenseCode::MEDIUM_NOT_PRESENT)
@@ -252,7 +300,6 @@ fn ending_of_errno(errno: i32) -> Ending {
         libc::EBADE => Ending { status: Status::RESERVATION_CONFLICT, ..Ending::GOOD },
         libc::ENOSPC => Ending::check(SenseCode::SPACE_ALLOCATION_FAILED),
         libc::ENODATA => Ending::check(SenseCode::UNRECOVERED_READ_ERROR),
-        libc::ETIMEDOUT => Ending::check(SenseCode::COMMAND_TIMEOUT),
         _ => Ending::response(Response::Failure),
     }
 }

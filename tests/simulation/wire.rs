@@ -53,6 +53,8 @@ pub(crate) struct Proof {
     pub(crate) capacity: Option<Capacity>,
     /// For [`vhost_mpath::scsi::attention::Attentions::drained`].
     pub(crate) moment: u64,
+    /// The last command before it.
+    pub(crate) sent: u64,
 }
 
 /// A guest command on a path.
@@ -95,8 +97,9 @@ pub(crate) struct Wire {
     pub(crate) remapped: BTreeMap<PathId, Remapped>,
     /// The faults are over.
     pub(crate) calm: bool,
-    /// How each raw command ended last, by the address of its first segment.
-    pub(crate) last: HashMap<usize, Completion>,
+    /// What the array has said of each raw command, by the address of its
+    /// first segment.
+    pub(crate) said: HashMap<usize, Vec<Completion>>,
 }
 
 thread_local! {
@@ -117,7 +120,7 @@ impl Wire {
             barred: BTreeMap::new(),
             remapped: BTreeMap::new(),
             calm: false,
-            last: HashMap::new(),
+            said: HashMap::new(),
         }
     }
 
@@ -163,7 +166,7 @@ impl Wire {
             completion
         };
         if matches!(was.op, Op::Cdb { .. }) {
-            self.last.insert(was.address, completion);
+            self.said.entry(was.address).or_default().push(completion);
         }
         let listed = view(table, was.path).map(|v| v.1);
         let verdict = classify(&completion).path;
@@ -309,7 +312,7 @@ impl ToArray<'_> {
 
 fn at_once(wire: &mut Wire, c: &Command<'_>, completion: Completion) -> Issued {
     if let (Op::Cdb { .. }, Some(first)) = (c.op, c.data.first()) {
-        wire.last.insert(first.addr, completion);
+        wire.said.entry(first.addr).or_default().push(completion);
     }
     Issued::Done(completion)
 }

@@ -74,6 +74,7 @@ fn lus_of_one_device_share_nothing() {
         (&["0:1,path=sim:a,,size=1G", "0:2,path=sim:a"], false, "of LUN 0:1 and of LUN 0:2"),
         (&["0:1,path=a,alias=x", "0:2,path=b,alias=x"], false, "alias x is given to two"),
         (&["0:0,path=sim:a,path=sim:a", "1:0,path=sim:b"], true, "target 1 is wanted twice"),
+        (&["0:1,path=a,alias=0:2"], false, "alias 0:2 is the address"),
         (&["255:0,path=sim:a,path=sim:a"], true, "do not fit below target 256"),
     ] {
         let error = check(texts, expose).unwrap_err();

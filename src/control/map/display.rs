@@ -152,7 +152,11 @@ impl Map {
             read_only: self.read_only,
             exposed: if lun.joined { "lu" } else { "path" }.to_owned(),
             state: if self.is_leaving() { "leaving" } else { "serving" }.to_owned(),
-            denied: lun.policy.denied(lun.joined).map(|group| group.name().to_owned()).collect(),
+            denied: lun
+                .policy
+                .denied(self.paths_joined())
+                .map(|group| group.name().to_owned())
+                .collect(),
             attention_pending: lun.attentions.is_pending(),
         })
     }

@@ -9,6 +9,9 @@ use proptest::prelude::*;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
+/// When a proof read, and what.
+type Read = (u64, Result<Identity, String>);
+
 /// What one path is really like.
 #[derive(Clone, Debug)]
 struct Truth {
@@ -27,7 +30,7 @@ struct Truth {
     proven: u64,
     listed: bool,
     /// Proofs under way: number, and what they have read, and when.
-    reading: Vec<(u32, Option<(u64, Result<Identity, String>)>)>,
+    reading: Vec<(u32, Option<Read>)>,
 }
 
 struct World {

@@ -15,10 +15,10 @@ use crate::scsi::sense::{FieldPointer, SenseCode};
 use crate::virtio::scsi::{CommandRequest, REQUEST_LEN, Response};
 
 use super::edit::Edit;
-use super::{Answer, NOT_READY_WITHOUT_PATH, target};
-use crate::vhost_scsi::MAX_CDB_SIZE;
+use super::{Answer, DESCRIPTOR_SENSE, NOT_READY_WITHOUT_PATH, target};
 use crate::vhost_scsi::transfer::{Field, Transfer, transfer};
 use crate::vhost_scsi::units::{NoPathAnswer, Unit, Units};
+use crate::vhost_scsi::{MAX_CDB_SIZE, Shared};
 
 /// CDBs of vendor specific operation codes have no length of their own; they
 /// go in as many bytes as a command IU has for a CDB, or all 32.
@@ -48,6 +48,7 @@ struct Buffers {
 /// Fills the request; `Err` is what to answer instead.
 pub(super) fn read(
     units: &Units,
+    shared: &Shared,
     chain: &Chain<'_>,
     request: &mut Request,
     denied: &mut Option<Denied>,
@@ -82,7 +83,10 @@ pub(super) fn read(
     request.target = unit.target;
     request.task = header.id;
     if unit.no_path == NoPathAnswer::NotReady {
-        request.front.word = NOT_READY_WITHOUT_PATH;
+        request.front.word |= NOT_READY_WITHOUT_PATH;
+    }
+    if shared.has_descriptor_sense(unit.map) {
+        request.front.word |= DESCRIPTOR_SENSE;
     }
     let cdb = for_unit(units, unit, cdb, denied)?;
     shape(unit, cdb, chain, buffers, request)

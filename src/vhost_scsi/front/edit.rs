@@ -137,7 +137,7 @@ pub(super) fn edited(
 /// The LU has no such page.
 fn is_illegal_request(ending: &Ending) -> bool {
     ending.status == Status::CHECK_CONDITION
-        && ending.sense.code().is_some_and(|code| code.key == Key::IllegalRequest)
+        && ending.code().is_some_and(|code| code.key == Key::IllegalRequest)
 }
 
 /// Page 00h. A guest that sees paths sees every page of the LU, but B0h is

@@ -76,7 +76,7 @@ pub(super) fn attention(unit: &Unit, cdb: &Cdb) -> Option<Answer> {
     match cdb.opcode() {
         INQUIRY | REPORT_LUNS => None,
         REQUEST_SENSE => unit.attentions.take().map(|sense| sense_data(cdb, &sense)),
-        _ => unit.attentions.take().map(|sense| Answer::Ending(Ending::sense(sense))),
+        _ => unit.attentions.take().map(|sense| Answer::Ending(Ending::attention(sense))),
     }
 }
 
@@ -141,9 +141,7 @@ fn sense_data(cdb: &Cdb, sense: &Sense) -> Answer {
 fn data_or_sense(answer: Result<Vec<u8>, (SenseCode, FieldPointer)>) -> Answer {
     match answer {
         Ok(data) => Answer::Data(data),
-        Err((code, field)) => {
-            Answer::Ending(Ending::sense(Sense::build(SenseFormat::Fixed, code, Some(field))))
-        }
+        Err((code, field)) => Answer::Ending(Ending::ours(code, Some(field))),
     }
 }
 

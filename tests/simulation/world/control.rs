@@ -52,8 +52,8 @@ impl World {
                 }
                 Effect::Prove { path, proof } => {
                     self.laws.proof_begins(self.moment, path, proof);
-                    let (capacity, moment) = (None, self.attentions_moment());
-                    let proof = Proof { path, proof, step: 0, tries: 5, capacity, moment };
+                    let (capacity, (sent, moment)) = (None, self.moment_before());
+                    let proof = Proof { path, proof, step: 0, tries: 5, capacity, moment, sent };
                     self.probe(path, Purpose::Prove(proof), Cdb::read_capacity_16(32), 32);
                 }
                 Effect::Retire(path) => self.post(Message::Retire(path)),
@@ -145,12 +145,12 @@ impl World {
         let Proof { path, proof, .. } = p;
         let answer = |identity| Message::ToEngine(Event::Proven { path, proof, identity });
         if !good && p.tries > 0 {
-            let (cdb, room, moment) = if p.step == 0 {
-                (Cdb::read_capacity_16(32), 32, self.attentions_moment())
+            let (cdb, room, (sent, moment)) = if p.step == 0 {
+                (Cdb::read_capacity_16(32), 32, self.moment_before())
             } else {
-                (Cdb::inquiry(Some(vpd::IDENTIFICATION), 252), 252, p.moment)
+                (Cdb::inquiry(Some(vpd::IDENTIFICATION), 252), 252, (p.sent, p.moment))
             };
-            let again = Proof { tries: p.tries - 1, moment, ..p };
+            let again = Proof { tries: p.tries - 1, moment, sent, ..p };
             self.probe(path, Purpose::Prove(again), cdb, room);
         } else if !good {
             self.post(answer(Err(format!("{:?}", done.completion))));
@@ -168,13 +168,15 @@ impl World {
             };
             let ours = identity == *self.map.identity();
             if let Some(scsi) = self.scsi.as_mut().filter(|_| ours) {
-                scsi.proven(path, p.moment);
+                scsi.proven(path, p.sent, p.moment);
             }
             self.post(answer(Ok(identity)));
         }
     }
 
-    fn attentions_moment(&self) -> u64 {
-        self.scsi.as_ref().map_or(0, |s| s.attentions.moment())
+    /// The last command sent, and the moment for the unit attentions.
+    fn moment_before(&self) -> (u64, u64) {
+        let moment = self.scsi.as_ref().map_or(0, |s| s.attentions.moment());
+        (self.wire.borrow().next_tag, moment)
     }
 }

@@ -4,8 +4,8 @@
 //! An event of a kind happens only when every path has told of the one before
 //! it, or had nothing to tell of it: SAM-5 keeps one unit attention of a kind
 //! per nexus, which does not say of which event it is. For the same reason a
-//! command that was sent before its path lost the nexus, and comes back after
-//! the path was proven, may tell the guest a second time.
+//! command that was sent before its path was proven, and comes back after that,
+//! may tell the guest a second time.
 
 use super::*;
 use vhost_mpath::scsi::attention::Attentions;
@@ -19,9 +19,11 @@ pub(super) struct Scsi {
     host: NexusId,
     descriptor_sense: bool,
     host_is_busy: bool,
-    kinds: [Kind; 2],
+    kinds: [Kind; 3],
     /// Commands up to this tag may yet tell of what their path has forgotten.
     lost_until: u64,
+    /// The last command before each path's last proof.
+    proofs: BTreeMap<PathId, u64>,
 }
 
 /// A kind of event, and the last one.
@@ -34,7 +36,7 @@ struct Kind {
     heard: bool,
     /// When a path first told of it (`Attentions::moment`); zero: none ever.
     since: u64,
-    /// A command told of it that was older than its nexus.
+    /// A command told of it that was older than the last proof of its path.
     late: bool,
     /// Paths that have told of it or were proven since.
     clear: BTreeSet<PathId>,
@@ -42,6 +44,7 @@ struct Kind {
 
 const MODE_CHANGED: usize = 0;
 const RESET: usize = 1;
+pub(super) const RESIZED: usize = 2;
 
 impl Kind {
     fn new(asc: u8, ascq: u8) -> Kind {
@@ -63,14 +66,15 @@ impl Scsi {
             host,
             descriptor_sense: false,
             host_is_busy: false,
-            kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03)],
+            kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03), Kind::new(0x2a, 0x09)],
             lost_until: 0,
+            proofs: BTreeMap::new(),
         }
     }
 
     /// A path has told of an event, to whomever.
     pub(super) fn told(&mut self, path: PathId, tag: u64, sense: &Sense) {
-        let late = tag <= self.lost_until;
+        let late = self.proofs.get(&path).is_some_and(|sent| tag <= *sent);
         if let Some(kind) = self.kinds.iter_mut().find(|k| Some(k.code) == sense.code()) {
             kind.untold.remove(&path);
             if !kind.told {
@@ -83,8 +87,10 @@ impl Scsi {
         }
     }
 
-    /// The path was proven by a command sent after `moment`.
-    pub(super) fn proven(&mut self, path: PathId, moment: u64) {
+    /// The path was proven by a command sent after `moment`, and after the
+    /// command `sent`.
+    pub(super) fn proven(&mut self, path: PathId, sent: u64, moment: u64) {
+        self.proofs.insert(path, sent);
         self.attentions.drained(path.key(), moment);
         for kind in self.kinds.iter_mut().filter(|k| k.since <= moment) {
             kind.clear.insert(path);
@@ -126,14 +132,8 @@ impl World {
     /// Another host changes the mode parameters, or resets the LU.
     pub(super) fn event(&mut self) {
         let kind = if self.random.one_in(2) { MODE_CHANGED } else { RESET };
+        let quiet = self.may_happen(kind);
         let Some(scsi) = &mut self.scsi else { return };
-        let oldest = self.wire.borrow().tasks.keys().next().copied();
-        let last = &scsi.kinds[kind];
-        let clear = |id: &PathId| last.since == 0 || last.clear.contains(id);
-        let quiet = last.untold.is_empty()
-            && self.nexus_of.keys().all(clear)
-            && !scsi.attentions.is_pending()
-            && oldest.is_none_or(|tag| tag > scsi.lost_until);
         if !quiet || scsi.host_is_busy {
             return;
         }
@@ -145,6 +145,19 @@ impl World {
             self.array.inject(self.now, host, Fault::LuReset);
             self.happened(RESET);
         }
+    }
+
+    /// Whether the last event of a kind is over in all paths. A guest that
+    /// hears of none does not mind.
+    pub(super) fn may_happen(&self, kind: usize) -> bool {
+        let Some(scsi) = &self.scsi else { return true };
+        let oldest = self.wire.borrow().tasks.keys().next().copied();
+        let last = &scsi.kinds[kind];
+        let clear = |id: &PathId| last.since == 0 || last.clear.contains(id);
+        last.untold.is_empty()
+            && self.nexus_of.keys().all(clear)
+            && !scsi.attentions.is_pending()
+            && oldest.is_none_or(|tag| tag > scsi.lost_until)
     }
 
     fn select_mode(&mut self) {
@@ -179,7 +192,7 @@ impl World {
         }
     }
 
-    fn happened(&mut self, kind: usize) {
+    pub(super) fn happened(&mut self, kind: usize) {
         let Some(scsi) = &mut self.scsi else { return };
         if kind == RESET {
             // A reset sets the parameters back, and says so by itself.

@@ -22,7 +22,8 @@ fn every_outcome_has_its_response() {
     use NoPathAnswer::{NotReady, TransportError};
     let host = Outcome::Host;
     let code = |key, asc, ascq| Some(SenseCode::new(key, asc, ascq));
-    let rows: &[(&str, Outcome, NoPathAnswer, u8, u8, Option<SenseCode>)] = &[
+    type Row = (&'static str, Outcome, NoPathAnswer, u8, u8, Option<SenseCode>);
+    let rows: &[Row] = &[
         ("no path", Outcome::NoPath, TransportError, 6, 0, None),
         ("no path, not ready", Outcome::NoPath, NotReady, 0, 2, code(Key::NotReady, 0x3a, 0)),
         ("aborted", Outcome::Aborted { reset: false }, TransportError, 2, 0, None),
@@ -32,7 +33,7 @@ fn every_outcome_has_its_response() {
         ("EBADE", host(52), NotReady, 0, 0x18, None),
         ("ENOSPC", host(28), NotReady, 0, 2, code(Key::DataProtect, 0x27, 0x07)),
         ("ENODATA", host(61), NotReady, 0, 2, code(Key::MediumError, 0x11, 0)),
-        ("ETIMEDOUT", host(110), NotReady, 0, 2, code(Key::AbortedCommand, 0x2e, 0x02)),
+        ("timed out", Outcome::TimedOut, NotReady, 0, 2, code(Key::AbortedCommand, 0x2e, 0x02)),
         ("EIO", host(5), NotReady, 9, 0, None),
         ("EINVAL", host(22), NotReady, 9, 0, None),
         ("nonsense", host(i32::MIN), NotReady, 9, 0, None),
@@ -357,4 +358,41 @@ fn exposed_paths_tell_their_own_unit_attentions() {
     let mut chain = Chain::command(LUN_0, &cdb(6, &[]), 0, 0);
     chain.parse(&mut device.front());
     assert_eq!(chain.response().code(), Some(SenseCode::ACCESS_STATE_CHANGED));
+}
+
+/// SPC-5 4.4.1, D_SENSE: what we say in a LU's name is in the format it uses.
+#[test]
+fn our_sense_is_in_the_format_of_the_lu() {
+    let units = vec![unit(0, 0, 5), unit(0, 1, 6)];
+    let device = device(units.clone());
+    let ours = |lun: u8| {
+        let mut chain = Chain::command([1, 0, 0, lun, 0, 0, 0, 0], &cdb(6, &[(5, 4)]), 0, 0);
+        chain.parse(&mut device.front());
+        chain.response().sense
+    };
+    let says = |sense: Sense| {
+        let mut chain = Chain::command(LUN_0, &cdb(6, &[]), 0, 0);
+        exchange(&device, &mut chain, &[], |_| Outcome::Lu {
+            status: Status::CHECK_CONDITION,
+            sense,
+            residual: 0,
+        });
+    };
+    let not_ready = SenseCode::NOT_READY_TRANSITIONING;
+    assert_eq!(ours(0)[0], 0x70, "until the LU has said something");
+    says(Sense::descriptor(not_ready));
+    let sense = ours(0);
+    assert_eq!(sense[..4], [0x72, 5, 0x24, 0]);
+    assert_eq!(sense[8..15], [2, 6, 0, 0, 0xca, 0, 5], "the field pointer, too");
+    assert_eq!(ours(1)[0], 0x70, "another LU");
+    assert_eq!(ours(9)[0], 0x70, "no LU");
+    units[0].attentions.raise(&attention(0x29, 0x03));
+    assert_eq!(ours(0), Sense::descriptor(SenseCode::LU_RESET).as_bytes(), "raised by ourselves");
+    let exact = Sense::from_bytes(&[0x70, 0, 6, 0, 0, 0, 0, 10, 1, 2, 3, 4, 0x2a, 9, 0, 0, 0, 0]);
+    units[0].attentions.raise(&exact);
+    assert_eq!(ours(0), exact.as_bytes(), "a path's own words");
+    says(Sense::from_bytes(&[0x7f, 1, 2]));
+    assert_eq!(ours(0)[0], 0x72, "nonsense says nothing of the format");
+    says(Sense::fixed(not_ready));
+    assert_eq!(ours(0)[0], 0x70);
 }

@@ -56,7 +56,7 @@ fn everything_allowed() -> ScsiDevice {
     device(units)
 }
 
-fn cut(bytes: Vec<u8>, len: usize) -> Vec<Vec<u8>> {
+fn cut(bytes: &[u8], len: usize) -> Vec<Vec<u8>> {
     bytes.chunks(len).map(<[u8]>::to_vec).collect()
 }
 
@@ -82,6 +82,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
         Just(Outcome::Good),
         Just(Outcome::NoPath),
         Just(Outcome::Stopped),
+        Just(Outcome::TimedOut),
         any::<bool>().prop_map(|reset| Outcome::Aborted { reset }),
         any::<i32>().prop_map(Outcome::Host),
         (any::<u8>(), sense, prop_oneof![0..600_u32, any::<u32>()]).prop_map(
@@ -156,7 +157,7 @@ proptest! {
         }
         let mut readable = [&header(lun, 1)[..], &cdb].concat();
         readable.resize(readable.len() + data_out, DATA_OUT);
-        let (readable, writable) = (cut(readable, pieces.0), cut(vec![UNTOUCHED; room], pieces.1));
+        let (readable, writable) = (cut(&readable, pieces.0), cut(&vec![UNTOUCHED; room], pieces.1));
         serve(&device, 2, &readable, &writable, &outcome, &fill);
     }
 
@@ -185,7 +186,7 @@ proptest! {
             raw.drain(4..8);
         }
         let device = everything_allowed();
-        serve(&device, 0, &cut(raw, 5), &cut(vec![UNTOUCHED; room], 2), &Outcome::Good, &[]);
+        serve(&device, 0, &cut(&raw, 5), &cut(&vec![UNTOUCHED; room], 2), &Outcome::Good, &[]);
     }
 
     /// The LU's bytes are as little trusted as the guest's.
@@ -211,7 +212,7 @@ proptest! {
         for lun in 0..3 {
             let mut readable = [&header([1, 0, 0, lun, 0, 0, 0, 0], 1)[..], &edited[which]].concat();
             readable.resize(51, 0);
-            let writable = cut(vec![UNTOUCHED; REPLY_LEN + room], piece);
+            let writable = cut(&vec![UNTOUCHED; REPLY_LEN + room], piece);
             serve(&everything_allowed(), 2, &[readable], &writable, &outcome, &fill);
         }
     }

@@ -211,11 +211,12 @@ fn events_are_encoded_and_sent_to_drivers_that_took_the_feature() {
 }
 
 #[test]
-fn the_second_ring_is_for_events() {
+fn the_first_rings_are_for_control_and_events() {
     let (device, _) = two_luns();
     let mut front = device.front();
     assert_eq!(front.role(EVENT_QUEUE), RingRole::Events);
-    for ring in [CONTROL_QUEUE, 2, 3, u16::MAX] {
+    assert_eq!(front.role(CONTROL_QUEUE), RingRole::Control);
+    for ring in [2, 3, u16::MAX] {
         assert_eq!(front.role(ring), RingRole::Requests);
     }
     let mut chain = Chain::command(LUN_0, &read_10(1), 0, 512);

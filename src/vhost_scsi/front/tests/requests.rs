@@ -265,7 +265,7 @@ fn what_the_policy_denies_is_an_unknown_command_and_told_once() {
         }
         assert_eq!(chain.response().code(), Some(SenseCode::INVALID_OPCODE));
         let Denied { map, cdb, group } = denied.expect("told");
-        assert_eq!((map, cdb.as_slice()), (MAP, &raw[..]));
+        assert_eq!((map, cdb.as_slice()), (MAP, raw));
         Some(group)
     };
     let (device, _) = with_unit(|_| ());
