@@ -41,7 +41,7 @@ fn schedule(seed: u64, daemon: &mut Daemon, guest: &mut ScsiGuest, load: &mut Sc
         match random.below(20) {
             0..10 => daemon.cut(path, random.pick(&CUT_MODES)),
             10..12 => daemon.delay(path, random.below(6)),
-            12 => daemon.hang(path),
+            12 if load.only_quick => daemon.hang(path),
             13 => daemon.sense(path, "b/00/00", 3),
             _ => {
                 daemon.plug(path);
@@ -71,6 +71,7 @@ fn run_batch(first: u64) -> ScsiLoad {
     shape.manner.event_idx = first % 20 < 10;
     let mut guest = ScsiGuest::with(&daemon.socket(), shape);
     let mut load = ScsiLoad::new(first, SECTORS);
+    load.only_quick = first % 20 == 0;
     for seed in first..first + PER_DAEMON {
         schedule(seed, &mut daemon, &mut guest, &mut load);
     }

@@ -43,6 +43,9 @@ pub(crate) struct ScsiLoad {
     random: Random,
     shadow: Shadow,
     out: HashMap<(usize, u64), Out>,
+    /// No commands that may rightly take minutes, which a path that swallows
+    /// them keeps for so long.
+    pub(crate) only_quick: bool,
     /// Commands answered GOOD, by operation code.
     pub(crate) good: BTreeMap<u8, u64>,
     /// COMPARE AND WRITEs whose fate the guest was not told.
@@ -72,6 +75,7 @@ impl ScsiLoad {
             random: Random::new(seed),
             shadow: Shadow::new(sectors),
             out: HashMap::new(),
+            only_quick: false,
             good: BTreeMap::new(),
             unknown: 0,
             attentions: Vec::new(),
@@ -86,7 +90,7 @@ impl ScsiLoad {
 
     /// A command that may be made now: its CDB, data-out, room for data-in.
     fn compose(&mut self) -> Option<(Out, Vec<u8>, Vec<u8>, u32)> {
-        let dice = self.random.below(100);
+        let dice = self.random.below(if self.only_quick { 82 } else { 100 });
         let most = if dice < 60 { 24 } else { 4 };
         let sectors = 1 + self.random.below(most);
         let sector = self.random.below(self.sectors - sectors);
