@@ -67,6 +67,17 @@ struct Epoch {
     told_by: VecDeque<u64>,
 }
 
+impl State {
+    /// A new epoch of a code that has none.
+    fn begin(&mut self, code: (u8, u8), told_by: VecDeque<u64>) {
+        if self.epochs.len() == MAX_EPOCHS {
+            self.epochs.pop_front();
+        }
+        self.begun += 1;
+        self.epochs.push_back(Epoch { code, number: self.begun, told_by });
+    }
+}
+
 impl Epoch {
     fn told_by(&mut self, path: u64) {
         if self.told_by.len() == MAX_TELLERS {
@@ -114,6 +125,19 @@ impl Attentions {
                 epoch.told_by(path);
             }
         }
+    }
+
+    /// Something is about to happen that the guest hears of by other means:
+    /// what each path has to tell of it first is known.
+    pub fn expect(&self, code: SenseCode) {
+        let mut state = self.lock();
+        state.epochs.retain(|epoch| epoch.code != (code.asc, code.ascq));
+        state.begin((code.asc, code.ascq), VecDeque::new());
+    }
+
+    /// What was expected has not happened.
+    pub fn expect_no_more(&self, code: SenseCode) {
+        self.lock().epochs.retain(|epoch| epoch.code != (code.asc, code.ascq));
     }
 
     /// Something of our own to tell: the LU was reset for this guest, its
@@ -168,12 +192,7 @@ impl Attentions {
             epoch.told_by(path);
             return if news { Hearing::News } else { Hearing::Known };
         }
-        if state.epochs.len() == MAX_EPOCHS {
-            state.epochs.pop_front();
-        }
-        state.begun += 1;
-        let (number, told_by) = (state.begun, VecDeque::from([path]));
-        state.epochs.push_back(Epoch { code, number, told_by });
+        state.begin(code, VecDeque::from([path]));
         Hearing::News
     }
 
@@ -235,6 +254,18 @@ mod tests {
         assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
         attentions.drained(2, moment);
         assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::Known);
+    }
+
+    #[test]
+    fn what_is_expected_is_known_from_every_path_and_no_news_is_lost() {
+        let attentions = Attentions::new(true);
+        attentions.expect(SenseCode::LU_RESET);
+        assert_eq!(attentions.met(1, &ua(0x29, 0x03)), Hearing::Known);
+        assert_eq!(attentions.met(2, &ua(0x29, 0x03)), Hearing::Known);
+        assert_eq!(attentions.met(1, &ua(0x29, 0x03)), Hearing::News);
+        attentions.expect(SenseCode::LU_RESET);
+        attentions.expect_no_more(SenseCode::LU_RESET);
+        assert_eq!(attentions.met(2, &ua(0x29, 0x03)), Hearing::News);
     }
 
     #[test]
