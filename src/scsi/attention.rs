@@ -146,6 +146,20 @@ impl Attentions {
         self.queue(&mut self.lock(), *sense);
     }
 
+    /// We are about to cause an event of which the guest is told otherwise
+    /// ([`Attentions::raise`]): what each path tells of it is known.
+    pub fn expect(&self, code: SenseCode) {
+        let mut state = self.lock();
+        let code = (code.asc, code.ascq);
+        state.epochs.retain(|epoch| epoch.code != code);
+        if state.epochs.len() == MAX_EPOCHS {
+            state.epochs.pop_front();
+        }
+        state.begun += 1;
+        let number = state.begun;
+        state.epochs.push_back(Epoch { code, number, told_by: VecDeque::new() });
+    }
+
     /// Whether the guest's next command has something to carry.
     #[inline]
     pub fn is_pending(&self) -> bool {
@@ -316,5 +330,19 @@ mod tests {
         attentions.forget(luns_changed);
         assert!(!attentions.is_pending());
         assert_eq!(attentions.take(), None);
+    }
+
+    #[test]
+    fn what_we_caused_ourselves_is_known_from_every_path_once() {
+        let attentions = Attentions::new(true);
+        assert_eq!(attentions.met(1, &ua(0x29, 0x03)), Hearing::News);
+        for _ in 0..2 {
+            attentions.expect(SenseCode::LU_RESET);
+            assert_eq!(attentions.met(1, &ua(0x29, 0x03)), Hearing::Known);
+            assert_eq!(attentions.met(2, &ua(0x29, 0x03)), Hearing::Known);
+        }
+        // Somebody else's.
+        assert_eq!(attentions.met(2, &ua(0x29, 0x03)), Hearing::News);
+        assert_eq!(attentions.met(1, &ua(0x29, 0x03)), Hearing::Known);
     }
 }

@@ -44,6 +44,10 @@ impl Map {
             self.resets.waiting.clear();
             return Some(failed("no path is usable"));
         };
+        if let Some(lun) = &self.lun {
+            // The front tells the guest of it.
+            lun.attentions.expect(SenseCode::LU_RESET);
+        }
         self.resets.running = std::mem::take(&mut self.resets.waiting);
         // The front tells the guest; the paths need not.
         if let Some(lun) = &self.lun {
