@@ -127,14 +127,6 @@ impl Attentions {
         }
     }
 
-    /// Something is about to happen that the guest hears of by other means:
-    /// what each path has to tell of it first is known.
-    pub fn expect(&self, code: SenseCode) {
-        let mut state = self.lock();
-        state.epochs.retain(|epoch| epoch.code != (code.asc, code.ascq));
-        state.begin((code.asc, code.ascq), VecDeque::new());
-    }
-
     /// What was expected has not happened.
     pub fn expect_no_more(&self, code: SenseCode) {
         self.lock().epochs.retain(|epoch| epoch.code != (code.asc, code.ascq));
@@ -152,12 +144,7 @@ impl Attentions {
         let mut state = self.lock();
         let code = (code.asc, code.ascq);
         state.epochs.retain(|epoch| epoch.code != code);
-        if state.epochs.len() == MAX_EPOCHS {
-            state.epochs.pop_front();
-        }
-        state.begun += 1;
-        let number = state.begun;
-        state.epochs.push_back(Epoch { code, number, told_by: VecDeque::new() });
+        state.begin(code, VecDeque::new());
     }
 
     /// Whether the guest's next command has something to carry.
