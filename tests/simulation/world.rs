@@ -42,6 +42,8 @@ mod tasks;
 pub(crate) const BLOCK: usize = 512;
 const BLOCKS: u64 = 256;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+/// What an UNMAP or SYNCHRONIZE CACHE of the guest may take.
+const LONG_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 const CRC_ERROR: SenseCode = SenseCode::new(Key::AbortedCommand, 0x47, 0x00);
 const MEDIUM_ERROR: SenseCode = SenseCode::new(Key::MediumError, 0x11, 0x00);
@@ -499,7 +501,7 @@ impl World {
 
     /// Once the faults have ended everything ends, and the paths come back.
     fn come_to_rest(&mut self) {
-        let limit = self.now + COMMAND_TIMEOUT * 3;
+        let limit = self.now + LONG_TIMEOUT * 3;
         while !self.pending.is_empty() {
             assert!(
                 self.now < limit,

@@ -23,11 +23,17 @@ impl Dispatcher {
         epoch: u32,
         completion: &Completion,
     ) {
+        let op = self.parts[index].op;
+        let raw = matches!(op, Op::Cdb { .. });
+        if raw {
+            let request = self.parts[index].request as usize;
+            if let Some(running) = self.running[request].as_mut() {
+                running.request.answered_by = path.key();
+            }
+        }
         if matches!(completion, Completion::Good) {
             return self.part_good(index);
         }
-        let op = self.parts[index].op;
-        let raw = matches!(op, Op::Cdb { .. });
         let completion = &match *completion {
             Completion::Short(done) if !raw => match self.continue_short(index, done) {
                 Progress::Some => return,

@@ -19,7 +19,7 @@ pub(super) struct Scsi {
     host: NexusId,
     descriptor_sense: bool,
     host_is_busy: bool,
-    kinds: [Kind; 2],
+    kinds: [Kind; 3],
     /// Commands up to this tag may yet tell of what their path has forgotten.
     lost_until: u64,
     /// The last command before each path's last proof.
@@ -44,6 +44,7 @@ struct Kind {
 
 const MODE_CHANGED: usize = 0;
 const RESET: usize = 1;
+pub(super) const RESIZED: usize = 2;
 
 impl Kind {
     fn new(asc: u8, ascq: u8) -> Kind {
@@ -65,7 +66,7 @@ impl Scsi {
             host,
             descriptor_sense: false,
             host_is_busy: false,
-            kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03)],
+            kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03), Kind::new(0x2a, 0x09)],
             lost_until: 0,
             proofs: BTreeMap::new(),
         }
@@ -131,14 +132,8 @@ impl World {
     /// Another host changes the mode parameters, or resets the LU.
     pub(super) fn event(&mut self) {
         let kind = if self.random.one_in(2) { MODE_CHANGED } else { RESET };
+        let quiet = self.may_happen(kind);
         let Some(scsi) = &mut self.scsi else { return };
-        let oldest = self.wire.borrow().tasks.keys().next().copied();
-        let last = &scsi.kinds[kind];
-        let clear = |id: &PathId| last.since == 0 || last.clear.contains(id);
-        let quiet = last.untold.is_empty()
-            && self.nexus_of.keys().all(clear)
-            && !scsi.attentions.is_pending()
-            && oldest.is_none_or(|tag| tag > scsi.lost_until);
         if !quiet || scsi.host_is_busy {
             return;
         }
@@ -150,6 +145,19 @@ impl World {
             self.array.inject(self.now, host, Fault::LuReset);
             self.happened(RESET);
         }
+    }
+
+    /// Whether the last event of a kind is over in all paths. A guest that
+    /// hears of none does not mind.
+    pub(super) fn may_happen(&self, kind: usize) -> bool {
+        let Some(scsi) = &self.scsi else { return true };
+        let oldest = self.wire.borrow().tasks.keys().next().copied();
+        let last = &scsi.kinds[kind];
+        let clear = |id: &PathId| last.since == 0 || last.clear.contains(id);
+        last.untold.is_empty()
+            && self.nexus_of.keys().all(clear)
+            && !scsi.attentions.is_pending()
+            && oldest.is_none_or(|tag| tag > scsi.lost_until)
     }
 
     fn select_mode(&mut self) {
@@ -184,7 +192,7 @@ impl World {
         }
     }
 
-    fn happened(&mut self, kind: usize) {
+    pub(super) fn happened(&mut self, kind: usize) {
         let Some(scsi) = &mut self.scsi else { return };
         if kind == RESET {
             // A reset sets the parameters back, and says so by itself.
