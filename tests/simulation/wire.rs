@@ -53,8 +53,6 @@ pub(crate) struct Proof {
     pub(crate) capacity: Option<Capacity>,
     /// For [`vhost_mpath::scsi::attention::Attentions::drained`].
     pub(crate) moment: u64,
-    /// The last command before it.
-    pub(crate) sent: u64,
 }
 
 /// A guest command on a path.

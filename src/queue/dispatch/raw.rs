@@ -63,7 +63,7 @@ impl Dispatcher {
             attentions.overheard(path.key(), sense);
             return None;
         }
-        Some(attentions.met(path.key(), sense))
+        Some(attentions.met(path.key(), self.parts[index].sent, sense))
     }
 
     /// A block operation met a unit attention: it cannot carry it.

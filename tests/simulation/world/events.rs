@@ -3,9 +3,7 @@
 //!
 //! An event of a kind happens only when every path has told of the one before
 //! it, or had nothing to tell of it: SAM-5 keeps one unit attention of a kind
-//! per nexus, which does not say of which event it is. For the same reason a
-//! command that was sent before its path was proven, and comes back after that,
-//! may tell the guest a second time.
+//! per nexus, which does not say of which event it is.
 
 use super::*;
 use vhost_mpath::scsi::attention::Attentions;
@@ -22,8 +20,6 @@ pub(super) struct Scsi {
     kinds: [Kind; 2],
     /// Commands up to this tag may yet tell of what their path has forgotten.
     lost_until: u64,
-    /// The last command before each path's last proof.
-    proofs: BTreeMap<PathId, u64>,
 }
 
 /// A kind of event, and the last one.
@@ -36,8 +32,6 @@ struct Kind {
     heard: bool,
     /// When a path first told of it (`Attentions::moment`); zero: none ever.
     since: u64,
-    /// A command told of it that was older than the last proof of its path.
-    late: bool,
     /// Paths that have told of it or were proven since.
     clear: BTreeSet<PathId>,
 }
@@ -48,8 +42,8 @@ const RESET: usize = 1;
 impl Kind {
     fn new(asc: u8, ascq: u8) -> Kind {
         let code = SenseCode::new(Key::UnitAttention, asc, ascq);
-        let (told, heard, late, since) = (false, false, false, 0);
-        Kind { code, untold: BTreeSet::new(), told, heard, since, late, clear: BTreeSet::new() }
+        let (told, heard, since) = (false, false, 0);
+        Kind { code, untold: BTreeSet::new(), told, heard, since, clear: BTreeSet::new() }
     }
 
     /// The last event has had its effect; another one may come.
@@ -67,29 +61,25 @@ impl Scsi {
             host_is_busy: false,
             kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03)],
             lost_until: 0,
-            proofs: BTreeMap::new(),
         }
     }
 
     /// A path has told of an event, to whomever.
-    pub(super) fn told(&mut self, path: PathId, tag: u64, sense: &Sense) {
-        let late = self.proofs.get(&path).is_some_and(|sent| tag <= *sent);
+    pub(super) fn told(&mut self, path: PathId, sense: &Sense) {
         if let Some(kind) = self.kinds.iter_mut().find(|k| Some(k.code) == sense.code()) {
             kind.untold.remove(&path);
             if !kind.told {
                 kind.told = true;
-                kind.since = self.attentions.moment() + 1;
+                // (The clock ticks: what was proven before is not clear.)
+                kind.since = self.attentions.moment();
                 kind.clear.clear();
             }
-            kind.late |= late;
             kind.clear.insert(path);
         }
     }
 
-    /// The path was proven by a command sent after `moment`, and after the
-    /// command `sent`.
-    pub(super) fn proven(&mut self, path: PathId, sent: u64, moment: u64) {
-        self.proofs.insert(path, sent);
+    /// The path was proven by a command sent after `moment`.
+    pub(super) fn proven(&mut self, path: PathId, moment: u64) {
         self.attentions.drained(path.key(), moment);
         for kind in self.kinds.iter_mut().filter(|k| k.since <= moment) {
             kind.clear.insert(path);
@@ -123,7 +113,7 @@ impl World {
         let kind = scsi.kinds.iter_mut().find(|k| k.code == code);
         let kind = kind.unwrap_or_else(|| panic!("the guest heard {code}"));
         assert!(kind.told, "the guest heard of {code} before any path told of it");
-        assert!(!kind.heard || kind.late, "the guest heard of {code} twice");
+        assert!(!kind.heard, "the guest heard of {code} twice");
         kind.heard = true;
         self.totals.heard += 1;
     }
@@ -195,17 +185,17 @@ impl World {
         let paths = self.nexus_of.keys().filter(|id| !remapped.contains_key(id));
         let kind = &mut scsi.kinds[kind];
         kind.is_over();
-        (kind.told, kind.heard, kind.late) = (false, false, false);
+        (kind.told, kind.heard) = (false, false);
         kind.untold = paths.copied().collect();
         self.totals.events += 1;
     }
 
     /// A check or a proof met a unit attention: the control thread passes on
     /// what no guest's command will.
-    pub(super) fn overhear(&mut self, path: PathId, tag: u64, completion: &Completion) {
+    pub(super) fn overhear(&mut self, path: PathId, completion: &Completion) {
         let Some(scsi) = &mut self.scsi else { return };
         if let Some(sense) = unit_attention(completion) {
-            scsi.told(path, tag, sense);
+            scsi.told(path, sense);
             scsi.attentions.overheard(path.key(), sense);
         }
     }

@@ -21,7 +21,7 @@ impl World {
                 assert!(!used, "slot {} is used again too early", id.slot);
                 self.laws.joins(self.moment, id);
                 if let Some(scsi) = &mut self.scsi {
-                    scsi.proven(id, self.wire.borrow().next_tag, scsi.attentions.moment());
+                    scsi.proven(id, scsi.attentions.moment());
                 }
                 self.nexus_of.insert(id, nexus);
                 self.names.insert(id, name);
