@@ -107,8 +107,14 @@ impl Attentions {
     /// A command that no guest will see the end of met a unit attention: a
     /// check, a proof, a retry. News wait for the guest's next command.
     pub fn overheard(&self, path: u64, sense: &Sense) {
+        self.overheard_since(path, u64::MAX, sense);
+    }
+
+    /// The same of a command sent at `sent`, where the path may have been
+    /// proven while it was out.
+    pub fn overheard_since(&self, path: u64, sent: u64, sense: &Sense) {
         let mut state = self.lock();
-        if self.hear(&mut state, path, u64::MAX, sense) == Hearing::News {
+        if self.hear(&mut state, path, sent, sense) == Hearing::News {
             self.queue(&mut state, *sense);
         }
     }

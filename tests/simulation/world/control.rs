@@ -69,6 +69,9 @@ impl World {
             wire.tasks.insert(tag, purpose);
             tag
         };
+        if let Some(scsi) = &mut self.scsi {
+            scsi.sent.insert(tag, scsi.attentions.now());
+        }
         let timeout = self.policy.checker_timeout;
         let data_out = Vec::new();
         let task = Task { nexus, tag, cdb, data_out, data_in_max, timeout };
@@ -91,7 +94,7 @@ impl World {
                 self.mode_selected(&done.completion, descriptor_sense);
             }
             Purpose::Check { path, check, mut checker } => {
-                self.overhear(path, &done.completion);
+                self.overhear(path, done.tag, &done.completion);
                 match checker.on_completion(&done.completion) {
                     Step::Issue(_) => {
                         let purpose = Purpose::Check { path, check, checker };
@@ -101,7 +104,7 @@ impl World {
                 }
             }
             Purpose::Prove(proof) => {
-                self.overhear(proof.path, &done.completion);
+                self.overhear(proof.path, done.tag, &done.completion);
                 self.proof_step(done, proof);
             }
         }

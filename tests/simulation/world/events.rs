@@ -20,6 +20,8 @@ pub(super) struct Scsi {
     kinds: [Kind; 2],
     /// Commands up to this tag may yet tell of what their path has forgotten.
     lost_until: u64,
+    /// When each check and each command of a proof was sent.
+    pub(super) sent: HashMap<u64, u64>,
 }
 
 /// A kind of event, and the last one.
@@ -61,6 +63,7 @@ impl Scsi {
             host_is_busy: false,
             kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03)],
             lost_until: 0,
+            sent: HashMap::new(),
         }
     }
 
@@ -192,11 +195,12 @@ impl World {
 
     /// A check or a proof met a unit attention: the control thread passes on
     /// what no guest's command will.
-    pub(super) fn overhear(&mut self, path: PathId, completion: &Completion) {
+    pub(super) fn overhear(&mut self, path: PathId, tag: u64, completion: &Completion) {
         let Some(scsi) = &mut self.scsi else { return };
+        let sent = scsi.sent.remove(&tag).expect("sent");
         if let Some(sense) = unit_attention(completion) {
             scsi.told(path, sense);
-            scsi.attentions.overheard(path.key(), sense);
+            scsi.attentions.overheard_since(path.key(), sent, sense);
         }
     }
 }
