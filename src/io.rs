@@ -199,7 +199,8 @@ pub enum Outcome {
 pub struct Command<'a> {
     /// What to do.
     pub op: Op,
-    /// Data segments; their total length equals the extent's bytes.
+    /// Data segments; their total length equals the extent's bytes. Of an
+    /// [`Op::Cdb`] any length, zero as well, whatever the CDB announces.
     pub data: &'a [Segment],
     /// Extents of an [`Op::Unmap`], within the map's limits.
     pub extents: &'a [Extent],
@@ -252,7 +253,9 @@ pub enum Completion {
 /// (law 4: an oversized command is never a path's verdict).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest data transfer of one command, in logical blocks.
+    /// Longest data transfer of one command, in logical blocks. So many bytes
+    /// are also the most that an [`Op::Cdb`] may move, parameter data included:
+    /// the kernel's limit knows no difference.
     pub max_transfer: Blocks,
     /// Most data segments of one command.
     pub max_segments: usize,
@@ -379,6 +382,9 @@ impl Reach {
 pub enum RingRole {
     /// Requests come by it.
     Requests,
+    /// Task management comes by it. It is taken from even when no more
+    /// requests fit.
+    Control,
     /// The device tells the driver something by it: a chain is taken only
     /// when there is something to tell.
     Events,

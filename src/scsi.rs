@@ -19,6 +19,7 @@ pub mod inquiry;
 pub mod luns;
 pub mod mode;
 pub mod opcodes;
+pub mod patience;
 pub mod sense;
 pub mod status;
 pub mod unmap;

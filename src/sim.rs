@@ -21,7 +21,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::io::{Completion, Extent, Time};
-use crate::scsi::sense::SenseCode;
+use crate::scsi::alua::AccessState;
+use crate::scsi::sense::{SenseCode, SenseFormat};
 use crate::scsi::status::HostByte;
 
 mod answer;
@@ -41,7 +42,7 @@ mod task;
 pub use config::LuConfig;
 pub use fault::{CutMode, Fault, Faults, NewCapacity};
 pub use medium::{Medium, MemoryMedium};
-pub use target::{AccessState, PortConflict};
+pub use target::{ACCESS_STATES, PortConflict};
 pub use task::{Done, Stats, Task};
 
 use answer::{Call, Effect, Outcome, Share};
@@ -335,7 +336,7 @@ impl Array {
             self.end(now, &task, completion, Vec::new());
         }
         self.lu(lu).reset();
-        self.raise(Some(lu), attention::LU_RESET, None);
+        self.raise(Some(lu), SenseCode::LU_RESET, None);
     }
 
     /// The faults in force on a path.
@@ -355,7 +356,7 @@ impl Array {
         }
         let state = self.target.state_of(nexus.port);
         if state != AccessState::ActiveOptimized {
-            words.push(state.to_string());
+            words.push(state.name().to_owned());
         }
         if self.target.is_preferred(nexus.port) {
             words.push("preferred".to_owned());
@@ -414,9 +415,9 @@ impl Array {
             }
             Fate::Absent => Ok(report::absent(&self.call(&task, Share::Whole))),
         };
-        let descriptor = fate != Fate::Absent && self.lu(lu).mode.descriptor_sense;
+        let d_sense = fate != Fate::Absent && self.lu(lu).mode.descriptor_sense;
         let (completion, data_in) = match outcome {
-            Ok(outcome) => task.finish(outcome, descriptor),
+            Ok(outcome) => task.finish(outcome, SenseFormat::of(d_sense)),
             Err(completion) => (completion, Vec::new()),
         };
         self.end(due, &task, completion, data_in);
@@ -433,7 +434,7 @@ impl Array {
         match std::mem::take(&mut answer.effect) {
             Effect::None => {}
             Effect::ModeChanged => {
-                self.raise(Some(lu), attention::MODE_CHANGED, Some(task.nexus));
+                self.raise(Some(lu), SenseCode::MODE_PARAMETERS_CHANGED, Some(task.nexus));
             }
             Effect::Groups(states) => {
                 let changed = self.target.explicit(&states);
@@ -456,7 +457,7 @@ impl Array {
     /// Raises 2a/06 on every path but one, if there is something to tell.
     fn tell_access(&mut self, changed: bool, except: Option<NexusId>) {
         if changed {
-            self.raise(None, attention::ACCESS_CHANGED, except);
+            self.raise(None, SenseCode::ACCESS_STATE_CHANGED, except);
         }
     }
 
@@ -476,8 +477,8 @@ impl Array {
         };
         if let Some(nexus) = self.nexuses.get_mut(&id) {
             nexus.lu = Some(other);
-            nexus.attentions.raise(attention::INQUIRY_CHANGED);
-            nexus.attentions.raise(attention::LUNS_CHANGED);
+            nexus.attentions.raise(SenseCode::INQUIRY_DATA_CHANGED);
+            nexus.attentions.raise(SenseCode::REPORTED_LUNS_CHANGED);
         }
     }
 
@@ -494,7 +495,7 @@ impl Array {
             return Ok(());
         }
         of.resize(blocks).map_err(NotInjected::Medium)?;
-        self.raise(Some(lu), attention::CAPACITY_CHANGED, None);
+        self.raise(Some(lu), SenseCode::CAPACITY_CHANGED, None);
         Ok(())
     }
 
@@ -562,10 +563,10 @@ impl Nexus {
     /// after them and says more (SAM-5 5.14.5).
     fn plug(&mut self) {
         self.attentions.clear();
-        self.attentions.raise(attention::NEXUS_LOSS);
+        self.attentions.raise(SenseCode::NEXUS_LOSS);
         if self.lu.replace(self.home) != Some(self.home) {
-            self.attentions.raise(attention::INQUIRY_CHANGED);
-            self.attentions.raise(attention::LUNS_CHANGED);
+            self.attentions.raise(SenseCode::INQUIRY_DATA_CHANGED);
+            self.attentions.raise(SenseCode::REPORTED_LUNS_CHANGED);
         }
     }
 }

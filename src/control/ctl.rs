@@ -16,21 +16,22 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::sim_fault::parse_sense;
-use super::status::{DaemonStatus, Maps, PathStatus};
+use super::status::{DaemonStatus, LunStatus, Maps, PathStatus};
 use super::topology::{self, Colour};
 use crate::host::parse_size;
 use crate::scsi::status::HostByte;
-use crate::sim::AccessState;
+use crate::sim::ACCESS_STATES;
 use connection::Connection;
 
 pub use connection::CtlError;
 
 /// For `vhost-mpath ctl --help`.
 pub const ABOUT: &str = "\
-Looks at a running daemon and changes its paths, in multipathd's words.
+Looks at a running daemon and changes its paths and LUNs, in multipathd's words.
 
 The daemon must have been started with --control SOCKET. Whatever is done is done when the \
-command returns: after `fail path` or `del path` no queue thread uses the path any more.";
+command returns: after `fail path` or `del path` no queue thread uses the path any more. Paths have names of their \
+own in the whole daemon; a map is named by its alias, its WWID or, on a SCSI device, as T:L.";
 
 /// For `vhost-mpath ctl --help`.
 pub const EXAMPLES: &str = "\
@@ -39,6 +40,9 @@ Examples:
   vhost-mpath ctl --control /run/disk.ctl fail path sdb
   vhost-mpath ctl --control /run/disk.ctl reinstate path sdb
   vhost-mpath ctl --control /run/disk.ctl add path /dev/sdd
+  vhost-mpath ctl --control /run/disk.ctl add path /dev/sdd to 0:1
+  vhost-mpath ctl --control /run/disk.ctl add lun 0:2 /dev/sdf /dev/sdg --alias logs
+  vhost-mpath ctl --control /run/disk.ctl del lun 0:2
   vhost-mpath ctl --control /run/disk.ctl sim sim0 cut status-lost
   vhost-mpath ctl --control /run/disk.ctl sim sim0 sense 03/11/00 1
   vhost-mpath ctl --control /run/disk.ctl sim sim0 alua standby 2000
@@ -65,7 +69,7 @@ pub struct Ctl {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show the map.
+    /// Show maps, paths, LUNs.
     #[command(subcommand, visible_alias = "list")]
     Show(Show),
     /// Take a path out of use until it is reinstated.
@@ -74,12 +78,12 @@ enum Verb {
     /// Lift `fail path`; the path is checked, and used again if it is well.
     #[command(subcommand)]
     Reinstate(OnePath),
-    /// Open a further path and take it into the map.
+    /// Open a further path and take it into a map, or add a LUN to a SCSI device.
     #[command(subcommand)]
-    Add(AddPath),
-    /// Take a path out of the map and close it.
+    Add(Add),
+    /// Take a path out of its map, or a LUN from the guest, and close it.
     #[command(subcommand, visible_alias = "remove")]
-    Del(OnePath),
+    Del(Del),
     /// Break or mend a simulated path, or what it leads to.
     Sim {
         /// Name of the path.
@@ -103,6 +107,8 @@ enum Show {
     /// A line per map.
     #[command(visible_alias = "multipaths")]
     Maps,
+    /// A line per LUN of a SCSI device.
+    Luns,
     /// Counts, and what the daemon does.
     Status,
 }
@@ -125,11 +131,66 @@ impl OnePath {
 }
 
 #[derive(Debug, Subcommand)]
-enum AddPath {
+enum Add {
     /// A path as for the daemon's --path.
     Path {
         /// /dev/sdX, a file, sim:FILE, null:SIZE.
         spec: String,
+        /// Which map it joins; needed where there are several.
+        #[arg(requires = "map", value_parser = ["to"])]
+        to: Option<String>,
+        /// Its alias, its WWID, or T:L.
+        map: Option<String>,
+    },
+    /// A LUN; the guest sees it come.
+    Lun(AddLun),
+}
+
+#[derive(Debug, Args)]
+struct AddLun {
+    /// Target and LUN as the guest sees them, T:L.
+    lun: String,
+    /// Its paths, as for the daemon's --path.
+    #[arg(required = true, value_name = "SPEC")]
+    specs: Vec<String>,
+    /// Name of the map [default: the WWID]
+    #[arg(long, value_name = "NAME")]
+    alias: Option<String>,
+    /// Let the guest send this group of commands.
+    #[arg(long, value_name = "GROUP")]
+    allow: Vec<String>,
+    /// Refuse this group of commands.
+    #[arg(long, value_name = "GROUP")]
+    deny: Vec<String>,
+    /// Refuse writes.
+    #[arg(long)]
+    read_only: bool,
+}
+
+impl AddLun {
+    fn arguments(&self) -> Value {
+        let AddLun { lun, specs, alias, allow, deny, read_only } = self;
+        let mut arguments = json!({
+            "lun": lun, "paths": specs, "allow": allow, "deny": deny, "read-only": read_only,
+        });
+        if let Some(alias) = alias {
+            arguments["alias"] = json!(alias);
+        }
+        arguments
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Del {
+    /// A path by its name: sdb, sim0.
+    Path {
+        /// Name of the path.
+        path: String,
+    },
+    /// A LUN; the guest sees it go, and what it still wants of it fails.
+    Lun {
+        /// Target and LUN, T:L.
+        lun: String,
     },
 }
 
@@ -263,7 +324,7 @@ fn checked_host(text: &str) -> Result<u8, String> {
 }
 
 fn access_states() -> PossibleValuesParser {
-    PossibleValuesParser::new(AccessState::NAMES.map(|(_, name)| name))
+    PossibleValuesParser::new(ACCESS_STATES.map(|(_, name)| name))
 }
 
 fn checked_capacity(text: &str) -> Result<Capacity, String> {
@@ -294,20 +355,8 @@ fn run(ctl: &Ctl) -> Result<(), CtlError> {
         Verb::Show(what) => show(&mut daemon, what, json),
         Verb::Fail(path) => change(&mut daemon, json, "path-fail", &json!({ "path": path.name() })),
         Verb::Reinstate(path) => reinstate(&mut daemon, json, path.name()),
-        Verb::Add(AddPath::Path { spec }) => {
-            let added = daemon.ask("path-add", &json!({ "spec": spec }))?;
-            let name = added["path"].as_str().unwrap_or("?");
-            say(json, &added, &format!("ok: path {name} added"))
-        }
-        Verb::Del(path) => {
-            let gone = daemon.ask("path-remove", &json!({ "path": path.name() }))?;
-            let text = if gone["closed"] == false {
-                "ok; its device is closed as soon as its last command has returned"
-            } else {
-                "ok"
-            };
-            say(json, &gone, text)
-        }
+        Verb::Add(what) => add(&mut daemon, json, what),
+        Verb::Del(what) => del(&mut daemon, json, what),
         Verb::Sim { path, fault } => {
             change(&mut daemon, json, "sim-fault", &fault_arguments(path, fault))
         }
@@ -324,6 +373,41 @@ fn change(
 ) -> Result<(), CtlError> {
     let answer = daemon.ask(command, arguments)?;
     say(json, &answer, "ok")
+}
+
+fn add(daemon: &mut Connection, json: bool, what: &Add) -> Result<(), CtlError> {
+    match what {
+        Add::Path { spec, map, .. } => {
+            let mut arguments = json!({ "spec": spec });
+            if let Some(map) = map {
+                arguments["map"] = json!(map);
+            }
+            let added = daemon.ask("path-add", &arguments)?;
+            let name = added["path"].as_str().unwrap_or("?");
+            say(json, &added, &format!("ok: path {name} added"))
+        }
+        Add::Lun(lun) => {
+            let added = daemon.ask("lun-add", &lun.arguments())?;
+            let (address, map) = (added["lun"].as_str(), added["map"].as_str());
+            let text = format!("ok: LUN {} is {}", address.unwrap_or("?"), map.unwrap_or("?"));
+            say(json, &added, &text)
+        }
+    }
+}
+
+fn del(daemon: &mut Connection, json: bool, what: &Del) -> Result<(), CtlError> {
+    let (gone, late) = match what {
+        Del::Path { path } => (
+            daemon.ask("path-remove", &json!({ "path": path }))?,
+            "ok; its device is closed as soon as its last command has returned",
+        ),
+        Del::Lun { lun } => (
+            daemon.ask("lun-remove", &json!({ "lun": lun }))?,
+            "ok, the guest has it no more; its devices are closed as soon as their last commands \
+             have returned",
+        ),
+    };
+    say(json, &gone, if gone["closed"] == false { late } else { "ok" })
 }
 
 fn reinstate(daemon: &mut Connection, json: bool, path: &str) -> Result<(), CtlError> {
@@ -372,6 +456,7 @@ fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(), CtlError
     let command = match what {
         Show::Topology | Show::Maps => "query-maps",
         Show::Paths => "query-paths",
+        Show::Luns => "query-luns",
         Show::Status => "query-status",
     };
     let answer = daemon.ask(command, &json!({}))?;
@@ -386,6 +471,7 @@ fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(), CtlError
         }
         Show::Maps => topology::maps(&understood::<Maps>(daemon, answer)?.maps, colour),
         Show::Paths => topology::paths(&understood::<Vec<PathStatus>>(daemon, answer)?, colour),
+        Show::Luns => topology::luns(&understood::<Vec<LunStatus>>(daemon, answer)?, colour),
         Show::Status => topology::status(&understood::<DaemonStatus>(daemon, answer)?),
     };
     print(&text)

@@ -6,11 +6,13 @@
 use log::Level;
 use serde_json::{Map, Value, json};
 
-use crate::io::{Completion, ErrnoFrom, Extent, Op, Outcome};
+use super::lun::Address;
+use crate::io::{Completion, Denied, ErrnoFrom, Extent, Op, Outcome};
 use crate::mpath::effect::{Cause, Change};
 use crate::mpath::event::IoReason;
 use crate::passthrough_scsi::in_words;
 use crate::queue::dispatch::GuestError;
+use crate::scsi::command::Group;
 use crate::scsi::sense::{self, Sense};
 use crate::scsi::status::{HostByte, Status};
 use crate::vhost_user::{DisconnectReason, SessionEvent};
@@ -103,6 +105,18 @@ pub(super) fn of_change(change: &Change) -> Notice {
             let text = "a path is usable again; held requests go on";
             Notice::new("RECOVERED", Level::Warn, text.to_owned(), json!({}))
         }
+        Change::Resized { from, to } => {
+            let text = format!("the LU has {to} blocks now, it had {from}");
+            Notice::new("MAP_RESIZED", Level::Warn, text, json!({ "from": from.0, "to": to.0 }))
+        }
+        Change::LunGone => {
+            let text = "every path says that its target has no such LU (05/25/00)";
+            Notice::new("LUN_GONE", Level::Error, text.to_owned(), json!({}))
+        }
+        Change::LunBack => {
+            let text = "the LU is there again";
+            Notice::new("LUN_BACK", Level::Warn, text.to_owned(), json!({}))
+        }
     }
 }
 
@@ -143,6 +157,36 @@ pub(super) fn of_ring(name: &'static str, ring: u16, reason: &str) -> Notice {
     };
     let text = format!("ring {ring}: {what}: {reason}");
     Notice::new(name, Level::Error, text, json!({ "ring": ring, "reason": reason }))
+}
+
+/// An LU came at run time.
+pub(super) fn of_lun_added(address: Address) -> Notice {
+    let text = format!("LUN {address} added");
+    Notice::new("LUN_ADDED", Level::Info, text, json!({ "lun": address.to_string() }))
+}
+
+/// An LU went, and everything of it is closed.
+pub(super) fn of_lun_removed(address: Address) -> Notice {
+    let text = format!("LUN {address} removed");
+    Notice::new("LUN_REMOVED", Level::Info, text, json!({ "lun": address.to_string() }))
+}
+
+/// A command the guest is not allowed to send. `joined`: the guest sees one LU
+/// where there are several paths, and no word allows reservations then.
+pub(super) fn of_denied(denied: &Denied, joined: bool) -> Notice {
+    let (name, group) = (denied.cdb.name().unwrap_or("unknown command"), denied.group);
+    let known: Option<Group> = group.parse().ok();
+    let bound = matches!(known, Some(Group::Reserve | Group::PersistentReserveOut)) && joined;
+    let remedy = if bound {
+        "reservations cannot be passed on while several paths are joined".to_owned()
+    } else {
+        format!("--allow {group}, or allow={group} in its --lun, lets it pass")
+    };
+    let cdb: Vec<String> = denied.cdb.as_slice().iter().map(|byte| format!("{byte:02x}")).collect();
+    let cdb = cdb.join(" ");
+    let text = format!("the guest's {name} ({cdb}) was refused: group {group} is denied; {remedy}");
+    let data = json!({ "command": name, "cdb": cdb, "group": group });
+    Notice::new("COMMAND_DENIED", Level::Warn, text, data)
 }
 
 /// News of the front-end's connection.
@@ -323,8 +367,9 @@ fn status_as_data(status: Status, sense: &Sense) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Blocks, Identity};
+    use crate::io::{Blocks, Identity, MapSlot};
     use crate::mpath::classify::PathVerdict;
+    use crate::scsi::cdb::Cdb;
     use crate::scsi::sense::{Key, SenseCode};
 
     fn judged(completion: Completion) -> Cause {
@@ -386,6 +431,30 @@ mod tests {
         assert!(other.contains("WWID 3bb, not 3aa"), "{other}");
         let size = mismatch(identity("3aa", 8), identity("3aa", 9));
         assert!(size.contains("9 blocks of 512 bytes, not 8"), "{size}");
+    }
+
+    #[test]
+    fn a_refused_command_is_told_with_the_word_that_allows_it() {
+        let cdb = |bytes: &[u8]| Cdb::from_bytes(bytes).unwrap();
+        let format = Denied {
+            map: MapSlot(0),
+            cdb: cdb(&[0x04, 0x10, 0, 0, 0, 0]),
+            group: Group::FormatUnit.name(),
+        };
+        let notice = of_denied(&format, true);
+        assert_eq!(
+            notice.text,
+            "the guest's FORMAT UNIT (04 10 00 00 00 00) was refused: group format-unit is \
+             denied; --allow format-unit, or allow=format-unit in its --lun, lets it pass"
+        );
+        assert_eq!(notice.data["group"], "format-unit");
+        let reserve = Denied {
+            cdb: cdb(&[0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0]),
+            group: Group::PersistentReserveOut.name(),
+            ..format
+        };
+        assert!(!of_denied(&reserve, true).text.contains("--allow"));
+        assert!(of_denied(&reserve, false).text.contains("--allow persistent-reserve-out"));
     }
 
     #[test]

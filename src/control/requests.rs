@@ -4,6 +4,8 @@
 //! queue thread, a path to be opened, checked or closed) is answered when it
 //! is done; meanwhile the control thread goes on.
 
+mod luns;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +15,14 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::daemon::Daemon;
+use super::lun::Address;
 use super::mailbox::Mail;
+use super::maps::LunError;
 use super::qmp::{self, Answer, ClientId, QmpError, Request};
 use super::sim_fault::SimFault;
-use super::status::{DaemonStatus, Maps};
+use super::status::{DaemonStatus, MapStatus, Maps};
 use crate::host::{OpenError, PathSpec, open_path};
-use crate::io::Time;
+use crate::io::{MapSlot, Time};
 use crate::mpath::MapError;
 use crate::mpath::snapshot::PathId;
 use crate::passthrough_scsi::PathHandle;
@@ -37,13 +41,23 @@ const MAX_OPENING: usize = 8;
 #[derive(Debug)]
 enum Wait {
     /// Every queue thread works by this table.
-    Acknowledged(u64),
+    Acknowledged(MapSlot, u64),
     /// As above, and the file is closed.
-    Removed { generation: u64, path: PathId },
+    Removed { map: MapSlot, generation: u64, path: PathId },
     /// Check and proof are done.
-    Reinstated(PathId),
-    /// The path is open.
+    Reinstated(MapSlot, PathId),
+    /// The path, or the LU, is open.
     Opening(u64),
+    /// The map has gone.
+    LunRemoved(MapSlot),
+}
+
+/// A path or an LU that is being opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    ticket: u64,
+    /// Where an LU is to appear: nobody else gets the place.
+    addresses: Vec<Address>,
 }
 
 /// A command whose answer is not due yet.
@@ -67,11 +81,14 @@ type Deed = fn(&mut Daemon, Value) -> Done;
 
 /// Name and deed of every command.
 const COMMANDS: &[(&str, Deed)] = &[
+    ("lun-add", Daemon::lun_add),
+    ("lun-remove", Daemon::lun_remove),
     ("path-add", Daemon::path_add),
     ("path-fail", Daemon::path_fail),
     ("path-reinstate", Daemon::path_reinstate),
     ("path-remove", Daemon::path_remove),
     ("query-commands", Daemon::query_commands),
+    ("query-luns", Daemon::query_luns),
     ("query-maps", Daemon::query_maps),
     ("query-paths", Daemon::query_paths),
     ("query-status", Daemon::query_status),
@@ -94,6 +111,14 @@ struct OnePath {
 #[serde(deny_unknown_fields)]
 struct Add {
     spec: String,
+    /// Name or address; without it the only map.
+    map: Option<String>,
+}
+
+impl From<LunError> for QmpError {
+    fn from(error: LunError) -> QmpError {
+        QmpError::generic(error.to_string())
+    }
 }
 
 impl From<MapError> for QmpError {
@@ -166,19 +191,19 @@ impl Daemon {
             ))
         };
         match pending.wait {
-            Wait::Acknowledged(generation) => match self.map.acknowledged(generation) {
+            Wait::Acknowledged(slot, generation) => match self.acknowledged(slot, generation) {
                 true => Some(Ok(json!({}))),
                 false => late.then(deaf),
             },
-            Wait::Removed { generation, path } => {
-                let open = self.map.is_open(path);
-                match self.map.acknowledged(generation) {
+            Wait::Removed { map, generation, path } => {
+                let open = self.maps.get(map).is_some_and(|map| map.is_open(path));
+                match self.acknowledged(map, generation) {
                     true if !open || late => Some(Ok(json!({ "closed": !open }))),
                     _ => late.then(deaf),
                 }
             }
-            Wait::Reinstated(id) => {
-                let Some(path) = self.map.engine.path(id) else {
+            Wait::Reinstated(map, id) => {
+                let Some(path) = self.maps.get(map).and_then(|map| map.engine.path(id)) else {
                     return Some(Err(QmpError::generic("the path has left the map meanwhile")));
                 };
                 let over = path.is_usable() || !path.is_being_checked() || late;
@@ -192,10 +217,17 @@ impl Daemon {
                     }))
                 })
             }
+            Wait::LunRemoved(slot) => self.is_lun_gone(slot, late),
             Wait::Opening(_) => late.then(|| {
                 Err(QmpError::generic("opening the path takes long; it joins if it succeeds"))
             }),
         }
+    }
+
+    /// Whether every queue thread works by this table; a map that has gone has
+    /// no table to wait for.
+    fn acknowledged(&self, map: MapSlot, generation: u64) -> bool {
+        self.maps.get(map).is_none_or(|map| map.is_leaving() || map.acknowledged(generation))
     }
 
     // --- queries ----------------------------------------------------------------
@@ -213,25 +245,30 @@ impl Daemon {
 
     fn query_maps(&mut self, given: Value) -> Done {
         arguments::<Nothing>(given)?;
-        let map = self.map.status(self.clock.now(), self.front_end);
-        Ok(Reply::Now(json!(Maps { major_version: 0, minor_version: 1, maps: vec![map] })))
+        Ok(Reply::Now(json!(Maps { major_version: 0, minor_version: 1, maps: self.all_maps() })))
     }
 
     fn query_paths(&mut self, given: Value) -> Done {
         arguments::<Nothing>(given)?;
-        let map = self.map.status(self.clock.now(), self.front_end);
-        let paths: Vec<_> = map.path_groups.into_iter().flat_map(|group| group.paths).collect();
+        let groups = self.all_maps().into_iter().flat_map(|map| map.path_groups);
+        let paths: Vec<_> = groups.flat_map(|group| group.paths).collect();
         Ok(Reply::Now(json!(paths)))
     }
 
     fn query_status(&mut self, given: Value) -> Done {
         arguments::<Nothing>(given)?;
-        let (checker_states, paths, usable): (BTreeMap<_, _>, _, _) = self.map.counts();
+        let mut checker_states = BTreeMap::new();
+        let (mut paths, mut usable) = (0, 0);
+        let maps = self.maps.in_order();
+        for (states, all, good) in maps.iter().map(|map| map.counts()) {
+            states.into_iter().for_each(|(s, n)| *checker_states.entry(s).or_default() += n);
+            (paths, usable) = (paths + all, usable + good);
+        }
         Ok(Reply::Now(json!(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime: self.clock.now().since(Time(0)).as_secs_f64(),
-            map: self.map.name.clone(),
+            maps: maps.iter().map(|map| map.name.clone()).collect(),
             socket: self.socket.clone(),
             front_end: self.front_end,
             queue_threads: self.queues.threads(),
@@ -242,31 +279,54 @@ impl Daemon {
         })))
     }
 
+    fn all_maps(&self) -> Vec<MapStatus> {
+        let now = self.clock.now();
+        self.maps.in_order().iter().map(|map| map.status(now, self.front_end)).collect()
+    }
+
     // --- paths ------------------------------------------------------------------
 
     fn path_fail(&mut self, given: Value) -> Done {
         let OnePath { path } = arguments(given)?;
-        let generation = self.map.fail_path(self.clock.now(), &path)?;
-        Ok(Reply::Later { wait: Wait::Acknowledged(generation), patience: ACKNOWLEDGE })
+        let (now, map) = (self.clock.now(), self.maps.with_path(&path)?);
+        let (slot, generation) = (map.slot, map.fail_path(now, &path)?);
+        Ok(Reply::Later { wait: Wait::Acknowledged(slot, generation), patience: ACKNOWLEDGE })
     }
 
     fn path_reinstate(&mut self, given: Value) -> Done {
         let OnePath { path } = arguments(given)?;
-        let id = self.map.reinstate_path(self.clock.now(), &path)?;
-        Ok(Reply::Later { wait: Wait::Reinstated(id), patience: REINSTATE })
+        let (now, map) = (self.clock.now(), self.maps.with_path(&path)?);
+        let (slot, id) = (map.slot, map.reinstate_path(now, &path)?);
+        Ok(Reply::Later { wait: Wait::Reinstated(slot, id), patience: REINSTATE })
     }
 
     fn path_remove(&mut self, given: Value) -> Done {
         let OnePath { path } = arguments(given)?;
-        let (path, generation) = self.map.remove_path(self.clock.now(), &path)?;
-        Ok(Reply::Later { wait: Wait::Removed { generation, path }, patience: CLOSE })
+        let (now, map) = (self.clock.now(), self.maps.with_path(&path)?);
+        let slot = map.slot;
+        let (path, generation) = map.remove_path(now, &path)?;
+        Ok(Reply::Later { wait: Wait::Removed { map: slot, generation, path }, patience: CLOSE })
     }
 
     fn path_add(&mut self, given: Value) -> Done {
-        let Add { spec } = arguments(given)?;
+        let Add { spec, map } = arguments(given)?;
         let spec: PathSpec =
             spec.parse().map_err(|e: crate::host::SpecError| QmpError::generic(e.to_string()))?;
-        let opening = self.pending.iter().filter(|p| matches!(p.wait, Wait::Opening(_))).count();
+        let slot = self.maps.named(map.as_deref())?;
+        let options = self.maps.get(slot).map_or(self.open, |map| map.options(self.open));
+        let post = self.mailbox.sender().of(slot);
+        self.open_aside(Vec::new(), move |ticket| {
+            post.send(Mail::Opened { ticket, result: open_path(&spec, &options) });
+        })
+    }
+
+    /// Opens something on a thread of its own, which sends the ticket back.
+    fn open_aside(
+        &mut self,
+        addresses: Vec<Address>,
+        open: impl FnOnce(u64) + Send + 'static,
+    ) -> Done {
+        let opening = self.opening.len();
         if opening >= MAX_OPENING {
             let desc = format!("{opening} paths are being opened already; wait for them");
             return Err(QmpError::generic(desc));
@@ -276,29 +336,42 @@ impl Daemon {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let (options, post) = (self.open, self.mailbox.sender());
-        let open = move || post.send(Mail::Opened { ticket, result: open_path(&spec, &options) });
         std::thread::Builder::new()
             .name("open".to_owned())
-            .spawn(open)
+            .spawn(move || open(ticket))
             .map_err(|error| QmpError::generic(format!("cannot start a thread: {error}")))?;
+        self.opening.push(Opening { ticket, addresses });
         let patience = self.open.command_timeout * 8;
         Ok(Reply::Later { wait: Wait::Opening(ticket), patience })
     }
 
-    /// A path to be added was opened, or not.
-    pub(super) fn opened(&mut self, ticket: u64, result: Result<Arc<PathHandle>, OpenError>) {
-        let joined = result.map_err(|error| error.to_string()).and_then(|handle| {
-            let id = self.map.join(self.clock.now(), &handle).map_err(|e| e.to_string())?;
-            log::debug!("path {} is {id}", handle.name());
-            Ok(handle.name().to_owned())
-        });
-        self.tell_changes();
+    /// Answers whoever waits for something to be opened.
+    fn opening_is_over(&mut self, ticket: u64, answer: Answer) {
+        self.opening.retain(|opening| opening.ticket != ticket);
         let waits = |p: &Pending| matches!(p.wait, Wait::Opening(t) if t == ticket);
         let Some(index) = self.pending.iter().position(waits) else { return };
         let client = self.pending.swap_remove(index).client;
-        let answer = joined.map(|name| json!({ "path": name })).map_err(QmpError::generic);
         self.answer(client, answer);
+    }
+
+    /// A path to be added was opened, or not.
+    pub(super) fn opened(
+        &mut self,
+        map: MapSlot,
+        ticket: u64,
+        result: Result<Arc<PathHandle>, OpenError>,
+    ) {
+        let now = self.clock.now();
+        let joined = result.map_err(|error| error.to_string()).and_then(|handle| {
+            let map = self.maps.get_mut(map).ok_or("the map has gone meanwhile")?;
+            let id = map.join(now, &handle).map_err(|e| e.to_string())?;
+            log::debug!("path {} is {id} of {}", handle.name(), map.name);
+            Ok(handle.name().to_owned())
+        });
+        self.tell_changes();
+        let answer =
+            joined.map(|name| json!({ "path": name })).map_err(|e: String| QmpError::generic(e));
+        self.opening_is_over(ticket, answer);
     }
 
     // --- the rest ---------------------------------------------------------------
@@ -306,7 +379,7 @@ impl Daemon {
     fn sim_fault(&mut self, given: Value) -> Done {
         let given: SimFault = arguments(given)?;
         let fault = given.fault()?;
-        let path = self.map.open_path(&given.path)?;
+        let path = self.maps.with_path(&given.path)?.open_path(&given.path)?;
         let refused = |error: NotInjected| QmpError::generic(error.to_string());
         if !path.try_inject(fault).map_err(refused)? {
             let desc =

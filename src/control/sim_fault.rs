@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::qmp::QmpError;
+use crate::scsi::alua::AccessState;
 use crate::scsi::sense::{Key, SenseCode};
 use crate::scsi::status::HostByte;
-use crate::sim::{AccessState, CutMode, Fault, NewCapacity};
+use crate::sim::{ACCESS_STATES, CutMode, Fault, NewCapacity};
 
 /// As a client gives them.
 #[derive(Deserialize)]
@@ -157,8 +158,9 @@ impl SimFault {
 
     fn access_state(&self) -> Result<AccessState, QmpError> {
         let text = needed("state", self.state.as_deref())?;
-        AccessState::from_name(text).ok_or_else(|| {
-            let names = AccessState::NAMES.map(|(_, name)| name).join(", ");
+        let named = ACCESS_STATES.iter().find(|(_, name)| *name == text);
+        named.map(|(state, _)| *state).ok_or_else(|| {
+            let names = ACCESS_STATES.map(|(_, name)| name).join(", ");
             QmpError::generic(format!("'{text}' is no access state; there are {names}"))
         })
     }

@@ -98,7 +98,7 @@ impl FromStr for PathSpec {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<PathSpec, SpecError> {
-        let mut parts = split(text).into_iter();
+        let mut parts = split_list(text).into_iter();
         let head = parts.next().unwrap_or_default();
         let (kind, known, rest) = match (head.strip_prefix("null:"), head.strip_prefix("sim:")) {
             (Some(rest), _) => ("a null path", "name", rest),
@@ -144,7 +144,7 @@ impl FromStr for PathSpec {
 }
 
 /// Parts between single commas; doubled ones become one.
-fn split(text: &str) -> Vec<String> {
+pub fn split_list(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut chars = text.chars().peekable();
     while let Some(ch) = chars.next() {

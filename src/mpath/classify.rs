@@ -150,6 +150,7 @@ pub const TABLE: &[Row] = {
     ("host-nexus-failure",        Host(HostByte::NEXUS_FAILURE),        Keep,  Deliver,          Maybe),
     ("host-alloc-failure",        Host(HostByte::ALLOC_FAILURE),        Keep,  Deliver,          Maybe),
     ("host-medium-error",         Host(HostByte::MEDIUM_ERROR),         Keep,  Deliver,          Maybe),
+    ("host-error",                Host(HostByte::ERROR),                Fail,  Other,            Maybe),
     ("host-other",                AnyHost,                              Fail,  Other,            Maybe),
     // The LU's status.
     ("busy",                      When::Status(Status::BUSY),           Keep,  Later { delay: BUSY_DELAY }, No),
@@ -208,6 +209,8 @@ pub const TABLE: &[Row] = {
     // sg answers so for a command that was under way when the device went.
     ("ioctl-no-device",           Errno(Ioctl, libc::ENODEV),           Fail,  Other,            Maybe),
     ("ioctl-no-address",          Errno(Ioctl, libc::ENXIO),            Fail,  Other,            No),
+    // Never the ioctl's own: a checker has met what questions the path's identity.
+    ("identity-in-doubt",         Errno(Ioctl, libc::ESTALE),           Doubt, Other,            No),
     ("ioctl-again",               Errno(Ioctl, libc::EAGAIN),           Keep,  Later { delay: BUSY_DELAY }, No),
     ("ioctl-other",               AnyErrno(Ioctl),                      Keep,  Own,              No),
     ("file",                      AnyErrno(File),                       Keep,  Own,              Maybe),
@@ -228,6 +231,10 @@ pub const RAW: &[(&str, Next)] = &[
     ("not-ready",      Next::Other),
     ("unknown",        Next::Deliver),
 ];
+
+/// Host bytes a guest can bring about by a CDB that does not go with its
+/// buffers: it must not fail path after path with it. The checker decides.
+const BY_THE_GUEST: &[&str] = &["host-error"];
 
 const GOOD: Disposition = Disposition {
     rule: "good",
@@ -303,7 +310,13 @@ pub fn classify_raw(completion: &Completion) -> Disposition {
             let row = TABLE.iter().find(|row| matches(row.1, completion));
             let decided = row.map_or(UNKNOWN, disposition);
             let own = RAW.iter().find(|(rule, _)| *rule == decided.rule);
-            own.map_or(decided, |&(_, next)| Disposition { next, ..decided })
+            let next = own.map_or(decided.next, |&(_, next)| next);
+            let path = if BY_THE_GUEST.contains(&decided.rule) {
+                PathVerdict::Check
+            } else {
+                decided.path
+            };
+            Disposition { path, next, ..decided }
         }
     }
 }

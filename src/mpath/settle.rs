@@ -21,8 +21,10 @@ impl Multipath {
     /// Brings everything derived up to date after a step: the group in use,
     /// the queueing policy, check times while no path is left, the table.
     pub(super) fn settle(&mut self, now: Time, fx: &mut Effects) {
+        self.agree_on_capacity(now, fx);
         self.choose_group(fx);
         self.track_no_path(now, fx);
+        self.track_lun(fx);
         self.publish(fx);
     }
 

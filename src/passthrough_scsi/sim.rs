@@ -134,7 +134,7 @@ impl SimNexus {
         timeout: Duration,
         ticket: Ticket,
     ) {
-        let Wire { cdb, direction, parameters } = wire;
+        let Wire { cdb, direction, parameters, .. } = wire;
         let (data_out, data_in_max, segments) = match (direction, parameters) {
             (Direction::None, _) => (Vec::new(), 0, Vec::new()),
             (_, Some(parameters)) => (parameters, 0, Vec::new()),

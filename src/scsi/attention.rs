@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::scsi::sense::{Key, Sense};
+use crate::scsi::sense::{Key, Sense, SenseCode};
 
 /// Most unit attentions waiting for the guest; of more the oldest are lost, as
 /// SAM-5 5.14 allows a target.
@@ -161,6 +161,17 @@ impl Attentions {
         sense
     }
 
+    /// What waited with this code need not be carried any more: the guest has
+    /// learnt of it by other means (REPORT LUNS clears 06/3F/0E).
+    pub fn forget(&self, code: SenseCode) {
+        if !self.is_pending() {
+            return;
+        }
+        let mut state = self.lock();
+        state.pending.retain(|sense| sense.code() != Some(code));
+        self.pending.store(!state.pending.is_empty(), Ordering::Release);
+    }
+
     fn hear(&self, state: &mut State, path: u64, sent: u64, sense: &Sense) -> Hearing {
         let Some(code) = sense.code().filter(|c| c.key == Key::UnitAttention) else {
             return Hearing::News;
@@ -211,7 +222,6 @@ impl Attentions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scsi::sense::SenseCode;
 
     const NOW: u64 = u64::MAX;
 
@@ -300,5 +310,20 @@ mod tests {
         attentions.raise(&ua(0x3f, 0x0e));
         assert!(attentions.take().is_some());
         assert!(attentions.take().is_none());
+    }
+
+    #[test]
+    fn what_the_guest_learnt_otherwise_is_forgotten_and_nothing_else() {
+        let attentions = Attentions::new(true);
+        let luns_changed = SenseCode::new(Key::UnitAttention, 0x3f, 0x0e);
+        attentions.raise(&ua(0x3f, 0x0e));
+        attentions.raise(&ua(0x29, 0x03));
+        attentions.forget(luns_changed);
+        assert!(attentions.is_pending());
+        assert_eq!(attentions.take(), Some(ua(0x29, 0x03)));
+        attentions.raise(&ua(0x3f, 0x0e));
+        attentions.forget(luns_changed);
+        assert!(!attentions.is_pending());
+        assert_eq!(attentions.take(), None);
     }
 }

@@ -110,6 +110,15 @@ impl SenseCode {
     pub const fn new(key: Key, asc: u8, ascq: u8) -> SenseCode {
         SenseCode { key, asc, ascq }
     }
+
+    /// Unit attentions after which this nexus may lead to another LU: a reset
+    /// or nexus loss, changed INQUIRY data, changed LUNs (law 2).
+    pub fn questions_identity(self) -> bool {
+        self.key == Key::UnitAttention
+            && (self.asc == 0x29
+                || self == SenseCode::INQUIRY_DATA_CHANGED
+                || self == SenseCode::REPORTED_LUNS_CHANGED)
+    }
 }
 
 impl fmt::Display for SenseCode {

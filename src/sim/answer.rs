@@ -3,29 +3,13 @@
 //!
 //! Values only; nothing here knows a command.
 
-use super::target::{AccessState, Target};
+use super::target::Target;
 use crate::io::Extent;
-use crate::scsi::sense::{Key, Sense, SenseCode};
+use crate::scsi::alua::AccessState;
+use crate::scsi::sense::{FieldPointer, Key, Sense, SenseCode, SenseFormat};
 
-const fn illegal(asc: u8, ascq: u8) -> SenseCode {
-    SenseCode::new(Key::IllegalRequest, asc, ascq)
-}
-
-pub(super) const NO_SENSE: SenseCode = SenseCode::new(Key::NoSense, 0x00, 0x00);
-pub(super) const INVALID_OPCODE: SenseCode = illegal(0x20, 0x00);
-pub(super) const LBA_OUT_OF_RANGE: SenseCode = illegal(0x21, 0x00);
-pub(super) const INVALID_FIELD: SenseCode = illegal(0x24, 0x00);
-pub(super) const NO_SUCH_LUN: SenseCode = illegal(0x25, 0x00);
-pub(super) const INVALID_PARAMETER: SenseCode = illegal(0x26, 0x00);
-pub(super) const PARAMETER_LENGTH: SenseCode = illegal(0x1a, 0x00);
-pub(super) const SAVING_NOT_SUPPORTED: SenseCode = illegal(0x39, 0x00);
 pub(super) const STOPPED: SenseCode = SenseCode::new(Key::NotReady, 0x04, 0x02);
-pub(super) const WRITE_PROTECTED: SenseCode = SenseCode::new(Key::DataProtect, 0x27, 0x00);
 pub(super) const SOFTWARE_PROTECTED: SenseCode = SenseCode::new(Key::DataProtect, 0x27, 0x02);
-pub(super) const NO_SPACE: SenseCode = SenseCode::new(Key::DataProtect, 0x27, 0x07);
-pub(super) const READ_ERROR: SenseCode = SenseCode::new(Key::MediumError, 0x11, 0x00);
-pub(super) const WRITE_ERROR: SenseCode = SenseCode::new(Key::MediumError, 0x0c, 0x00);
-pub(super) const MISCOMPARE: SenseCode = SenseCode::new(Key::Miscompare, 0x1d, 0x00);
 
 /// How much of a write is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,20 +116,12 @@ impl Answer {
     }
 }
 
-/// A byte, and the highest bit of it, that was found wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Field {
-    in_cdb: bool,
-    byte: u16,
-    bit: Option<u8>,
-}
-
 /// CHECK CONDITION.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) code: SenseCode,
     information: Option<u64>,
-    field: Option<Field>,
+    field: Option<FieldPointer>,
 }
 
 /// Anything but GOOD.
@@ -178,15 +154,14 @@ impl From<Refusal> for Failure {
 
 /// 05/24/00 that points at a byte of the CDB, and at a bit of it.
 pub(super) fn wrong_field(byte: u16, bit: Option<u8>) -> Failure {
-    let field = Some(Field { in_cdb: true, byte, bit });
-    Refusal { field, ..INVALID_FIELD.into() }.into()
+    let field = Some(FieldPointer { bit, ..FieldPointer::cdb(byte) });
+    Refusal { field, ..SenseCode::INVALID_FIELD_IN_CDB.into() }.into()
 }
 
 /// 05/26/00 that points at a byte of the parameter list.
 pub(super) fn wrong_parameter(byte: usize) -> Failure {
-    let byte = u16::try_from(byte).unwrap_or(u16::MAX);
-    let field = Some(Field { in_cdb: false, byte, bit: None });
-    Refusal { field, ..INVALID_PARAMETER.into() }.into()
+    let field = Some(FieldPointer::parameter(u16::try_from(byte).unwrap_or(u16::MAX)));
+    Refusal { field, ..SenseCode::INVALID_FIELD_IN_PARAMETER_LIST.into() }.into()
 }
 
 impl Refusal {
@@ -195,48 +170,25 @@ impl Refusal {
         Refusal { information: Some(information), ..code.into() }
     }
 
-    /// The sense data, in the format the LU is set to (D_SENSE).
-    pub(super) fn sense(&self, descriptor: bool) -> Sense {
-        if descriptor { self.descriptor() } else { self.fixed() }
-    }
-
-    fn fixed(&self) -> Sense {
-        let mut raw = [0; 18];
-        (raw[0], raw[2], raw[7]) = (0x70, self.code.key as u8, 10);
-        (raw[12], raw[13]) = (self.code.asc, self.code.ascq);
-        // Four bytes; what does not fit them is not said.
-        if let Some(information) = self.information.and_then(|i| u32::try_from(i).ok()) {
-            raw[0] |= 0x80;
-            raw[3..7].copy_from_slice(&information.to_be_bytes());
-        }
-        if let Some(field) = self.field {
-            raw[15..18].copy_from_slice(&field.key_specific());
+    /// The sense data, in the format the LU is set to.
+    pub(super) fn sense(&self, format: SenseFormat) -> Sense {
+        let sense = Sense::build(format, self.code, self.field);
+        let Some(information) = self.information else { return sense };
+        let mut raw = sense.as_bytes().to_vec();
+        match format {
+            // Four bytes; what does not fit them is not said.
+            SenseFormat::Fixed => {
+                if let Ok(information) = u32::try_from(information) {
+                    raw[0] |= 0x80; // VALID
+                    raw[3..7].copy_from_slice(&information.to_be_bytes());
+                }
+            }
+            SenseFormat::Descriptor => {
+                raw.extend([0x00, 0x0a, 0x80, 0x00]);
+                raw.extend(information.to_be_bytes());
+                raw[7] += 12; // of at most 252
+            }
         }
         Sense::from_bytes(&raw)
-    }
-
-    fn descriptor(&self) -> Sense {
-        let SenseCode { key, asc, ascq } = self.code;
-        let mut raw = vec![0x72, key as u8, asc, ascq, 0, 0, 0, 0];
-        if let Some(information) = self.information {
-            raw.extend([0x00, 0x0a, 0x80, 0x00]);
-            raw.extend(information.to_be_bytes());
-        }
-        if let Some(field) = self.field {
-            raw.extend([0x02, 0x06, 0x00, 0x00]);
-            raw.extend(field.key_specific());
-            raw.push(0);
-        }
-        raw[7] = u8::try_from(raw.len() - 8).unwrap_or(u8::MAX);
-        Sense::from_bytes(&raw)
-    }
-}
-
-impl Field {
-    /// SENSE-KEY SPECIFIC of ILLEGAL REQUEST (SPC-5 4.4.2.4.2).
-    fn key_specific(self) -> [u8; 3] {
-        let [high, low] = self.byte.to_be_bytes();
-        let bit = self.bit.map_or(0, |bit| 0x08 | bit & 0x07);
-        [0x80 | u8::from(self.in_cdb) << 6 | bit, high, low]
     }
 }

@@ -5,19 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::scsi::sense::{Key, SenseCode};
-
-const fn attention(asc: u8, ascq: u8) -> SenseCode {
-    SenseCode::new(Key::UnitAttention, asc, ascq)
-}
-
-pub(super) const LU_RESET: SenseCode = attention(0x29, 0x03);
-pub(super) const NEXUS_LOSS: SenseCode = attention(0x29, 0x07);
-pub(super) const MODE_CHANGED: SenseCode = attention(0x2a, 0x01);
-pub(super) const ACCESS_CHANGED: SenseCode = attention(0x2a, 0x06);
-pub(super) const CAPACITY_CHANGED: SenseCode = attention(0x2a, 0x09);
-pub(super) const INQUIRY_CHANGED: SenseCode = attention(0x3f, 0x03);
-pub(super) const LUNS_CHANGED: SenseCode = attention(0x3f, 0x0e);
+use crate::scsi::sense::SenseCode;
 
 /// Conditions not yet reported, in the order of reporting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +18,9 @@ impl Attentions {
     /// resets, and mode parameters that it has set back.
     pub(super) fn raise(&mut self, code: SenseCode) {
         if code.asc == 0x29 {
-            self.0.retain(|pending| pending.asc != 0x29 && *pending != MODE_CHANGED);
+            self.0.retain(|pending| {
+                pending.asc != 0x29 && *pending != SenseCode::MODE_PARAMETERS_CHANGED
+            });
             self.0.push_front(code);
         } else if !self.0.contains(&code) {
             self.0.push_back(code);

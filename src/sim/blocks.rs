@@ -1,12 +1,10 @@
 //! Commands that move or compare blocks (SBC-4 5): READ, WRITE, VERIFY, WRITE
 //! AND VERIFY, COMPARE AND WRITE, SYNCHRONIZE CACHE, PRE-FETCH.
 
-use super::answer::{
-    Answer, Call, Failure, INVALID_FIELD, MISCOMPARE, Outcome, READ_ERROR, Refusal, Share,
-    wrong_field,
-};
+use super::answer::{Answer, Call, Failure, Outcome, Refusal, Share, wrong_field};
 use super::lu::{Lu, write_failure};
 use crate::io::Extent;
+use crate::scsi::sense::SenseCode;
 
 /// FUA, in byte 1 of every command that has it.
 const FUA: u8 = 0x08;
@@ -92,7 +90,7 @@ impl Lu {
         self.fetch(at, &mut there)?;
         if let Some(differs) = there.iter().zip(old).position(|(a, b)| a != b) {
             // SBC-4 5.3: where in the data-out buffer.
-            return Err(Refusal::about(MISCOMPARE, differs as u64).into());
+            return Err(Refusal::about(SenseCode::MISCOMPARE, differs as u64).into());
         }
         self.medium.write_at(at, new).map_err(write_failure)?;
         self.settle(call.flag(1, FUA))?;
@@ -138,16 +136,16 @@ impl Lu {
     }
 
     fn fetch(&mut self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
-        self.medium.read_at(offset, into).map_err(|_| READ_ERROR.into())
+        self.medium.read_at(offset, into).map_err(|_| SenseCode::UNRECOVERED_READ_ERROR.into())
     }
 
     /// Compares `extent` with `wanted`, repeated if shorter.
     fn compare(&mut self, extent: Extent, wanted: &[u8]) -> Result<(), Failure> {
         self.readable(extent)?;
         let len = self.offset(extent.blocks.0);
-        let mut there = vec![0; usize::try_from(len).map_err(|_| INVALID_FIELD)?];
+        let mut there = vec![0; usize::try_from(len).map_err(|_| SenseCode::INVALID_FIELD_IN_CDB)?];
         self.fetch(self.offset(extent.lba.0), &mut there)?;
         let same = there.chunks(wanted.len().max(1)).all(|part| part == wanted);
-        if same { Ok(()) } else { Err(MISCOMPARE.into()) }
+        if same { Ok(()) } else { Err(SenseCode::MISCOMPARE.into()) }
     }
 }

@@ -4,10 +4,11 @@
 //! A row says how a command looks and when it is served; what it does is in
 //! the function it names.
 
-use super::answer::{Call, Failure, INVALID_FIELD, INVALID_OPCODE, Outcome, wrong_field};
+use super::answer::{Call, Failure, Outcome, wrong_field};
 use super::config::LuConfig;
 use super::lu::Lu;
 use super::target::Served;
+use crate::scsi::sense::SenseCode;
 
 /// One command.
 #[derive(Clone, Copy)]
@@ -133,7 +134,7 @@ pub(super) fn find(config: &LuConfig, cdb: &[u8]) -> Result<&'static Command, Fa
     let second = cdb.get(1).copied().unwrap_or(0) & 0x1f;
     let mut of_opcode = supported(config).filter(|command| command.opcode() == opcode).peekable();
     if of_opcode.peek().is_none() {
-        return Err(INVALID_OPCODE.into());
+        return Err(SenseCode::INVALID_OPCODE.into());
     }
     let matches = |command: &&Command| !command.has_action || command.action() == second;
     of_opcode.find(matches).ok_or_else(|| wrong_field(1, Some(4)))
@@ -166,7 +167,7 @@ impl Command {
     /// 05/24/00, pointing at the highest bit that is wrong.
     pub(super) fn check(&self, cdb: &[u8]) -> Result<(), Failure> {
         if cdb.len() < self.usage.len() {
-            return Err(INVALID_FIELD.into());
+            return Err(SenseCode::INVALID_FIELD_IN_CDB.into());
         }
         for (at, (byte, usage)) in cdb.iter().zip(self.usage).enumerate().skip(1) {
             let known = usage | if at == 1 { self.ignored } else { 0 };

@@ -6,9 +6,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::attention::{Attentions, LUNS_CHANGED};
+use super::attention::Attentions;
 use super::command::{self, Command};
-use super::target::{AccessState, Served};
+use super::target::Served;
+use crate::scsi::alua::AccessState;
 use crate::scsi::sense::SenseCode;
 use crate::scsi::status::{HostByte, Status};
 
@@ -237,7 +238,7 @@ impl Faults {
         let attention = match arrival.opcode {
             command::INQUIRY => None,
             command::REPORT_LUNS => {
-                attentions.forget(LUNS_CHANGED);
+                attentions.forget(SenseCode::REPORTED_LUNS_CHANGED);
                 None
             }
             command::REQUEST_SENSE => attentions.take().map(Fate::ReportSense),

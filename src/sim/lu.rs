@@ -7,10 +7,7 @@
 use std::io;
 
 use super::Medium;
-use super::answer::{
-    Call, Failure, INVALID_FIELD, LBA_OUT_OF_RANGE, NO_SPACE, Outcome, READ_ERROR, Refusal,
-    SOFTWARE_PROTECTED, STOPPED, WRITE_ERROR, WRITE_PROTECTED,
-};
+use super::answer::{Call, Failure, Outcome, Refusal, SOFTWARE_PROTECTED, STOPPED};
 use super::command;
 use super::config::LuConfig;
 use super::mode::ModePages;
@@ -85,18 +82,18 @@ impl Lu {
 
     /// Refuses an access that meets a bad block; INFORMATION is the first.
     pub(super) fn readable(&self, extent: Extent) -> Result<(), Failure> {
-        self.sound(extent, READ_ERROR)
+        self.sound(extent, SenseCode::UNRECOVERED_READ_ERROR)
     }
 
     /// Refuses writes where they are not allowed or meet a bad block.
     pub(super) fn writable(&self, extent: Extent) -> Result<(), Failure> {
         self.unprotected()?;
-        self.sound(extent, WRITE_ERROR)
+        self.sound(extent, SenseCode::WRITE_ERROR)
     }
 
     pub(super) fn unprotected(&self) -> Result<(), Failure> {
         if self.config.read_only {
-            return Err(WRITE_PROTECTED.into());
+            return Err(SenseCode::WRITE_PROTECTED.into());
         }
         if self.mode.software_write_protect { Err(SOFTWARE_PROTECTED.into()) } else { Ok(()) }
     }
@@ -118,9 +115,10 @@ impl Lu {
         self.in_range(extent)?;
         let limit = u64::from(self.config.max_transfer_blocks);
         if limit != 0 && extent.blocks.0 > limit {
-            return Err(INVALID_FIELD.into());
+            return Err(SenseCode::INVALID_FIELD_IN_CDB.into());
         }
-        usize::try_from(self.offset(extent.blocks.0)).map_err(|_| INVALID_FIELD.into())
+        usize::try_from(self.offset(extent.blocks.0))
+            .map_err(|_| SenseCode::INVALID_FIELD_IN_CDB.into())
     }
 
     pub(super) fn in_range(&self, extent: Extent) -> Result<(), Failure> {
@@ -129,7 +127,7 @@ impl Lu {
         }
         // The first LBA that is not there.
         let lba = extent.lba.0.max(self.config.blocks);
-        Err(Refusal::about(LBA_OUT_OF_RANGE, lba).into())
+        Err(Refusal::about(SenseCode::LBA_OUT_OF_RANGE, lba).into())
     }
 
     pub(super) fn block_len(&self) -> usize {
@@ -145,5 +143,9 @@ impl Lu {
 
 #[allow(clippy::needless_pass_by_value)] // the shape of map_err
 pub(super) fn write_failure(error: io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::StorageFull { NO_SPACE.into() } else { WRITE_ERROR.into() }
+    if error.kind() == io::ErrorKind::StorageFull {
+        SenseCode::SPACE_ALLOCATION_FAILED.into()
+    } else {
+        SenseCode::WRITE_ERROR.into()
+    }
 }

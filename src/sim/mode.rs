@@ -4,14 +4,12 @@
 //! One set for all nexuses. Nothing is saved: a LU reset sets back what was
 //! changed. Changeable are WCE, D_SENSE and SWP.
 
-use super::answer::{
-    Answer, Call, Effect, Failure, Outcome, PARAMETER_LENGTH, SAVING_NOT_SUPPORTED, wrong_field,
-    wrong_parameter,
-};
+use super::answer::{Answer, Call, Effect, Failure, Outcome, wrong_field, wrong_parameter};
 use super::config::LuConfig;
 use super::lu::Lu;
 use crate::io::Blocks;
 use crate::scsi::mode::{self, BlockDescriptor, Caching, Mode};
+use crate::scsi::sense::SenseCode;
 
 /// Informational exceptions control mode page.
 const EXCEPTIONS: u8 = 0x1c;
@@ -145,7 +143,7 @@ impl Lu {
             0 => Values::Current(self.mode),
             1 => Values::Changeable,
             2 => Values::Current(ModePages::of(&self.config)),
-            _ => return Err(SAVING_NOT_SUPPORTED.into()),
+            _ => return Err(SenseCode::SAVING_NOT_SUPPORTED.into()),
         };
         let (page, subpage) = (call.byte(2) & 0x3f, call.byte(3));
         let wanted = |code: u8, sub: u8| {
@@ -204,7 +202,7 @@ impl Lu {
     fn after_block_descriptors(&self, list: &[u8], ten: bool) -> Result<usize, Failure> {
         let (header, length_at) = if ten { (8, 6) } else { (4, 3) };
         if list.len() < header {
-            return Err(PARAMETER_LENGTH.into());
+            return Err(SenseCode::PARAMETER_LIST_LENGTH_ERROR.into());
         }
         let len = if ten {
             usize::from(u16::from_be_bytes([list[6], list[7]]))
@@ -220,7 +218,8 @@ impl Lu {
         if len != 8 {
             return Err(wrong_parameter(length_at));
         }
-        let descriptor = list.get(header..header + 8).ok_or(PARAMETER_LENGTH)?;
+        let descriptor =
+            list.get(header..header + 8).ok_or(SenseCode::PARAMETER_LIST_LENGTH_ERROR)?;
         let field = |at: usize| {
             let bytes =
                 [descriptor[at], descriptor[at + 1], descriptor[at + 2], descriptor[at + 3]];
@@ -246,7 +245,7 @@ fn page_at(list: &[u8], at: usize) -> Result<&[u8], Failure> {
             4 + usize::from(u16::from_be_bytes([*high, *low]))
         }
         [first, len, ..] if first & 0x40 == 0 => 2 + usize::from(*len),
-        _ => return Err(PARAMETER_LENGTH.into()),
+        _ => return Err(SenseCode::PARAMETER_LIST_LENGTH_ERROR.into()),
     };
-    rest.get(..len).ok_or_else(|| PARAMETER_LENGTH.into())
+    rest.get(..len).ok_or_else(|| SenseCode::PARAMETER_LIST_LENGTH_ERROR.into())
 }

@@ -1,12 +1,10 @@
 //! Commands of thin provisioning (SBC-4 4.7): UNMAP, WRITE SAME, GET LBA
 //! STATUS.
 
-use super::answer::{
-    Answer, Call, Failure, INVALID_PARAMETER, LBA_OUT_OF_RANGE, Outcome, PARAMETER_LENGTH,
-    READ_ERROR, Refusal, Share, wrong_field,
-};
+use super::answer::{Answer, Call, Failure, Outcome, Refusal, Share, wrong_field};
 use super::lu::{Lu, write_failure};
 use crate::io::Extent;
+use crate::scsi::sense::SenseCode;
 use crate::scsi::unmap;
 
 /// Bytes written at a time by WRITE SAME of a pattern.
@@ -21,12 +19,12 @@ impl Lu {
         if list.is_empty() {
             return Ok(Answer::taken(0)); // SBC-4 5.32.1: not an error
         }
-        let extents = unmap::parse(list).map_err(|_| PARAMETER_LENGTH)?;
+        let extents = unmap::parse(list).map_err(|_| SenseCode::PARAMETER_LIST_LENGTH_ERROR)?;
         let blocks: u64 = extents.iter().map(|extent| extent.blocks.0).sum();
         if extents.len() as u64 > u64::from(self.config.max_unmap_descriptors)
             || blocks > u64::from(self.config.max_unmap_blocks)
         {
-            return Err(INVALID_PARAMETER.into());
+            return Err(SenseCode::INVALID_FIELD_IN_PARAMETER_LIST.into());
         }
         // All descriptors are checked before the first takes effect.
         extents.iter().try_for_each(|extent| self.in_range(*extent))?;
@@ -81,13 +79,13 @@ impl Lu {
     pub(super) fn get_lba_status(&mut self, call: &Call<'_>) -> Outcome {
         let first = call.u64_at(2);
         if first >= self.config.blocks {
-            return Err(Refusal::about(LBA_OUT_OF_RANGE, first).into());
+            return Err(Refusal::about(SenseCode::LBA_OUT_OF_RANGE, first).into());
         }
         if call.byte(14) != 0 {
             return Err(wrong_field(14, None)); // REPORT TYPE: all LBAs only
         }
         let allocation = call.length_32(10);
-        let most = (allocation.saturating_sub(8) / 16).max(1);
+        let most = (allocation.min(call.room).saturating_sub(8) / 16).max(1);
         let mut data = vec![0; 8];
         let mut lba = first;
         for _ in 0..most {
@@ -112,7 +110,8 @@ impl Lu {
             return Ok((true, u32::try_from(left).unwrap_or(u32::MAX)));
         }
         let (offset, len) = (self.offset(lba), self.offset(left));
-        let (mapped, bytes) = self.medium.mapped(offset, len).map_err(|_| READ_ERROR)?;
+        let (mapped, bytes) =
+            self.medium.mapped(offset, len).map_err(|_| SenseCode::UNRECOVERED_READ_ERROR)?;
         let block = u64::from(self.config.block_size);
         // A block is unmapped only if all of it is.
         let (mapped, blocks) = match bytes / block {

@@ -2,13 +2,13 @@
 //! REPORT LUNS, REQUEST SENSE, TEST UNIT READY, START STOP UNIT (SPC-5 6,
 //! SBC-4 5).
 
-use super::answer::{Answer, Call, Effect, NO_SENSE, NO_SUCH_LUN, Outcome, Refusal, wrong_field};
+use super::answer::{Answer, Call, Effect, Outcome, Refusal, wrong_field};
 use super::command;
 use super::lu::Lu;
 use crate::io::Blocks;
 use crate::scsi::capacity::Capacity;
 use crate::scsi::inquiry::{self, Inquiry};
-use crate::scsi::sense::SenseCode;
+use crate::scsi::sense::{SenseCode, SenseFormat};
 use crate::scsi::vpd::{
     self, Association, BlockCharacteristics, BlockLimits, Designator, DesignatorKind, Provisioning,
 };
@@ -39,20 +39,17 @@ const STANDARD_LEN: usize = 96;
 pub(super) fn absent(call: &Call<'_>) -> Outcome {
     match call.byte(0) {
         command::INQUIRY if !call.flag(1, 0x01) => {
-            let mut data = [0; inquiry::LEN_MIN];
-            // No LU here, and never (SPC-5 6.7.2).
-            (data[0], data[2], data[3], data[4]) = (0x7f, 0x06, 0x12, 31);
-            Ok(Answer::data(data.to_vec(), call.length_16(3)))
+            Ok(Answer::data(inquiry::absent().to_vec(), call.length_16(3)))
         }
         command::REPORT_LUNS => Ok(Answer::data(vec![0; 8], call.length_32(6))),
-        command::REQUEST_SENSE => Ok(sense_data(call, NO_SUCH_LUN)),
-        _ => Err(NO_SUCH_LUN.into()),
+        command::REQUEST_SENSE => Ok(sense_data(call, SenseCode::LUN_NOT_SUPPORTED)),
+        _ => Err(SenseCode::LUN_NOT_SUPPORTED.into()),
     }
 }
 
 /// REQUEST SENSE that finds `code`.
 pub(super) fn sense_data(call: &Call<'_>, code: SenseCode) -> Answer {
-    let sense = Refusal::from(code).sense(call.flag(1, 0x01));
+    let sense = Refusal::from(code).sense(SenseFormat::of(call.flag(1, 0x01)));
     Answer::data(sense.as_bytes().to_vec(), usize::from(call.byte(4)))
 }
 
@@ -64,7 +61,7 @@ impl Lu {
 
     /// REQUEST SENSE with nothing pending.
     pub(super) fn request_sense(&mut self, call: &Call<'_>) -> Outcome {
-        Ok(sense_data(call, NO_SENSE))
+        Ok(sense_data(call, SenseCode::NO_SENSE))
     }
 
     /// START STOP UNIT. The medium cannot be ejected, and there are no power

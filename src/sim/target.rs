@@ -5,82 +5,40 @@
 //! A group has one state for every LU of the array. Knows no LU and no task.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
-use super::answer::{
-    Answer, Call, Effect, Outcome, PARAMETER_LENGTH, wrong_field, wrong_parameter,
-};
+use super::answer::{Answer, Call, Effect, Outcome, wrong_field, wrong_parameter};
 use super::lu::Lu;
 use crate::io::Time;
-use crate::scsi::sense::{Key, SenseCode};
+use crate::scsi::alua::{self, AccessState, TargetPortGroup, supports};
+use crate::scsi::sense::SenseCode;
 
 /// Target port group of a path that says nothing else.
 pub(super) const DEFAULT_GROUP: u16 = 1;
 
-/// Asymmetric access state of a target port group (SPC-5 5.18.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum AccessState {
-    /// Everything is served.
-    #[default]
-    ActiveOptimized,
-    /// Everything is served, slower.
-    ActiveNonOptimized,
-    /// 02/04/0b to all but what describes the LU and manages the groups.
-    Standby,
-    /// 02/04/0c to even more.
-    Unavailable,
-    /// 02/04/12, likewise.
-    Offline,
-    /// 02/04/0a, until the state that is being entered is reached.
-    Transitioning,
-}
+/// Every state a group can be in, and its word in commands (SPC-5 5.18.2).
+pub const ACCESS_STATES: [(AccessState, &str); 6] = [
+    (AccessState::ActiveOptimized, "active-optimized"),
+    (AccessState::ActiveNonOptimized, "active-non-optimized"),
+    (AccessState::Standby, "standby"),
+    (AccessState::Unavailable, "unavailable"),
+    (AccessState::Offline, "offline"),
+    (AccessState::Transitioning, "transitioning"),
+];
 
-impl AccessState {
-    /// Every state and its word in commands and displays.
-    pub const NAMES: [(AccessState, &'static str); 6] = [
-        (AccessState::ActiveOptimized, "active-optimized"),
-        (AccessState::ActiveNonOptimized, "active-non-optimized"),
-        (AccessState::Standby, "standby"),
-        (AccessState::Unavailable, "unavailable"),
-        (AccessState::Offline, "offline"),
-        (AccessState::Transitioning, "transitioning"),
-    ];
+/// What [`ACCESS_STATES`] says to RTPG.
+const SUPPORTED: u8 = supports::ACTIVE_OPTIMIZED
+    | supports::ACTIVE_NON_OPTIMIZED
+    | supports::STANDBY
+    | supports::UNAVAILABLE
+    | supports::OFFLINE
+    | supports::TRANSITIONING;
 
-    /// The state of that name, as in [`AccessState::NAMES`].
-    pub fn from_name(name: &str) -> Option<AccessState> {
-        Self::NAMES.iter().find(|(_, word)| *word == name).map(|(state, _)| *state)
-    }
-
-    /// ASYMMETRIC ACCESS STATE of RTPG.
-    fn code(self) -> u8 {
-        match self {
-            AccessState::ActiveOptimized => 0x0,
-            AccessState::ActiveNonOptimized => 0x1,
-            AccessState::Standby => 0x2,
-            AccessState::Unavailable => 0x3,
-            AccessState::Offline => 0xe,
-            AccessState::Transitioning => 0xf,
-        }
-    }
-
-    /// A state that may be asked for.
-    fn settable(code: u8) -> Option<AccessState> {
-        match code {
-            0x0 => Some(AccessState::ActiveOptimized),
-            0x1 => Some(AccessState::ActiveNonOptimized),
-            0x2 => Some(AccessState::Standby),
-            0x3 => Some(AccessState::Unavailable),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for AccessState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::NAMES.iter().find(|(state, _)| state == self);
-        f.write_str(name.map_or("?", |(_, name)| name))
-    }
+/// A state that SET TARGET PORT GROUPS may ask for.
+fn settable(bits: u8) -> Option<AccessState> {
+    use AccessState::{ActiveNonOptimized, ActiveOptimized, Standby, Unavailable};
+    let state = AccessState::from_bits(bits);
+    [ActiveOptimized, ActiveNonOptimized, Standby, Unavailable].contains(&state).then_some(state)
 }
 
 /// In which access states a command is served.
@@ -99,37 +57,43 @@ pub(super) enum Served {
 impl Served {
     /// What the command is refused with in `state`.
     pub(super) fn refusal(self, state: AccessState) -> Option<SenseCode> {
-        use AccessState::{Offline, Standby, Transitioning, Unavailable};
-        let ascq = match (self, state) {
-            (_, AccessState::ActiveOptimized | AccessState::ActiveNonOptimized)
-            | (Served::Always, _)
-            | (Served::Standby, Standby) => return None,
-            (_, Transitioning) => 0x0a,
-            (Served::Settled, _) => return None,
-            (_, Standby) => 0x0b,
-            (_, Unavailable) => 0x0c,
-            (_, Offline) => 0x12,
-        };
-        Some(SenseCode::new(Key::NotReady, 0x04, ascq))
+        match (self, state) {
+            (Served::Always, _) | (Served::Standby, AccessState::Standby) => None,
+            (_, AccessState::Transitioning) => Some(SenseCode::NOT_READY_TRANSITIONING),
+            (Served::Settled, _) => None,
+            (_, AccessState::Standby) => Some(SenseCode::NOT_READY_STANDBY),
+            (_, AccessState::Unavailable) => Some(SenseCode::NOT_READY_UNAVAILABLE),
+            (_, AccessState::Offline) => Some(SenseCode::NOT_READY_OFFLINE),
+            // The active ones.
+            _ => None,
+        }
     }
 }
 
 /// STATUS CODE of RTPG: why a state was last entered.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(u8)]
 enum Why {
     #[default]
-    None,
-    Explicit,
-    Implicit,
+    None = 0,
+    Explicit = 1,
+    Implicit = 2,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Group {
     state: AccessState,
     preferred: bool,
     why: Why,
     /// The state that follows [`AccessState::Transitioning`], and when.
     next: Option<(Time, AccessState)>,
+}
+
+impl Default for Group {
+    fn default() -> Group {
+        let state = AccessState::ActiveOptimized;
+        Group { state, preferred: false, why: Why::None, next: None }
+    }
 }
 
 /// A port already belongs to another group.
@@ -205,7 +169,8 @@ impl Target {
 
     /// The access state of a port.
     pub(super) fn state_of(&self, port: u16) -> AccessState {
-        self.groups.get(&self.group_of(port)).map_or_else(AccessState::default, |g| g.state)
+        let group = self.groups.get(&self.group_of(port));
+        group.map_or(AccessState::ActiveOptimized, |group| group.state)
     }
 
     pub(super) fn is_preferred(&self, port: u16) -> bool {
@@ -261,39 +226,21 @@ impl Target {
     }
 
     /// RTPG: every group that has ports.
-    fn report(&self, extended: bool, explicit: bool) -> Vec<u8> {
-        let mut data = vec![0; 4];
-        if extended {
-            data.extend([0x10, 0, 0, 0]); // transition time not said
-        }
-        for (id, group) in &self.groups {
-            let ports: Vec<u16> = self
-                .ports
-                .iter()
-                .filter(|(_, port)| port.group == *id)
-                .map(|(id, _)| *id)
-                .collect();
-            if ports.is_empty() {
-                continue;
-            }
-            // T_SUP, O_SUP, U_SUP, S_SUP, AN_SUP, AO_SUP.
-            let supported = 0xcf;
-            let why = match group.why {
-                Why::None => 0,
-                Why::Explicit if explicit => 1,
-                Why::Explicit | Why::Implicit => 2,
-            };
-            data.extend([u8::from(group.preferred) << 7 | group.state.code(), supported]);
-            data.extend(id.to_be_bytes());
-            data.extend([0, why, 0, u8::try_from(ports.len()).unwrap_or(u8::MAX)]);
-            for port in ports.iter().take(usize::from(u8::MAX)) {
-                data.extend([0, 0]);
-                data.extend(port.to_be_bytes());
-            }
-        }
-        let len = u32::try_from(data.len() - 4).unwrap_or(u32::MAX);
-        data[..4].copy_from_slice(&len.to_be_bytes());
-        data
+    fn report(&self, extended: bool) -> Vec<u8> {
+        let ports = |of: u16| {
+            let of_group = self.ports.iter().filter(move |(_, port)| port.group == of);
+            of_group.map(|(id, _)| *id).collect::<Vec<_>>()
+        };
+        let groups = self.groups.iter().map(|(id, group)| TargetPortGroup {
+            id: *id,
+            state: group.state,
+            preferred: group.preferred,
+            supported: SUPPORTED,
+            status_code: group.why as u8,
+            ports: ports(*id),
+        });
+        let groups: Vec<_> = groups.filter(|group| !group.ports.is_empty()).collect();
+        alua::encode(extended.then_some(0), &groups)
     }
 }
 
@@ -313,7 +260,7 @@ impl Lu {
             1 => true,
             _ => return Err(wrong_field(1, Some(7))),
         };
-        let data = call.target.report(extended, self.config.explicit_alua);
+        let data = call.target.report(extended);
         Ok(Answer::data(data, call.length_32(6)))
     }
 
@@ -325,12 +272,12 @@ impl Lu {
             return Ok(Answer::taken(0));
         }
         if len < 4 || len % 4 != 0 {
-            return Err(PARAMETER_LENGTH.into());
+            return Err(SenseCode::PARAMETER_LIST_LENGTH_ERROR.into());
         }
         let mut states = Vec::new();
         for (index, descriptor) in list[4..].chunks_exact(4).enumerate() {
             let at = 4 + 4 * index;
-            let state = AccessState::settable(descriptor[0] & 0x0f);
+            let state = settable(descriptor[0] & 0x0f);
             let group = u16::from_be_bytes([descriptor[2], descriptor[3]]);
             let known = call.target.ports.values().any(|port| port.group == group);
             states.push((group, state.ok_or_else(|| wrong_parameter(at))?));

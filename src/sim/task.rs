@@ -6,7 +6,7 @@ use super::NexusId;
 use super::answer::{Failure, Outcome};
 use crate::io::Completion;
 use crate::scsi::cdb::Cdb;
-use crate::scsi::sense::Sense;
+use crate::scsi::sense::{Sense, SenseFormat};
 use crate::scsi::status::{HostByte, Status};
 
 /// What a task's timeout of zero means: what the kernel's SG_IO takes it for.
@@ -72,8 +72,8 @@ impl Task {
         self.data_in_max.saturating_add(self.data_out.len())
     }
 
-    /// What the initiator sees of the LU's answer; `descriptor` is D_SENSE.
-    pub(super) fn finish(&self, outcome: Outcome, descriptor: bool) -> (Completion, Vec<u8>) {
+    /// What the initiator sees of the LU's answer.
+    pub(super) fn finish(&self, outcome: Outcome, format: SenseFormat) -> (Completion, Vec<u8>) {
         match outcome {
             Ok(answer) => {
                 let mut data_in = answer.data_in;
@@ -86,7 +86,7 @@ impl Task {
                 (scsi(Status::GOOD, HostByte::OK, Sense::EMPTY, residual), data_in)
             }
             Err(Failure::Refused(refusal)) => {
-                let sense = refusal.sense(descriptor);
+                let sense = refusal.sense(format);
                 let status = Status::CHECK_CONDITION;
                 (scsi(status, HostByte::OK, sense, self.offered()), Vec::new())
             }

@@ -7,6 +7,7 @@ mod access;
 mod attentions;
 mod commands;
 mod faults;
+mod hostile;
 mod lu_faults;
 mod modes;
 mod moves;

@@ -6,6 +6,7 @@ mod control;
 mod cuts_under_load;
 mod ending;
 mod harness;
+mod luns;
 mod malformed_chains;
 mod protocol_abuse;
 mod reconnect;

@@ -53,6 +53,7 @@ fn nothing_is_lost_doubled_stale_or_in_two_places() {
         assert!(totals.heard > 500, "{totals:?}");
         assert!(totals.swapped > 5_000, "{totals:?}");
         assert!(totals.ambiguous > 100, "{totals:?}");
+        assert!(totals.resized > 300, "{totals:?}");
     }
 }
 

@@ -24,7 +24,7 @@ use vhost_mpath::scsi::sense::{Key, SenseCode};
 use vhost_mpath::scsi::status::{HostByte, Status};
 use vhost_mpath::scsi::vpd;
 use vhost_mpath::sim::Task;
-use vhost_mpath::sim::{Array, CutMode, Done, Fault, LuConfig, MemoryMedium, NexusId};
+use vhost_mpath::sim::{Array, CutMode, Done, Fault, LuConfig, MemoryMedium, NewCapacity, NexusId};
 
 use crate::durable::{Cached, Dirty};
 use crate::engine_laws::EngineLaws;
@@ -57,6 +57,7 @@ pub(crate) struct Totals {
     pub(crate) held: u64,
     pub(crate) hung: u64,
     pub(crate) abandoned: u64,
+    pub(crate) resized: u64,
     // Of guests that compose their own commands:
     /// Task management functions that end tasks, and tasks they ended.
     pub(crate) functions: u64,
@@ -81,6 +82,7 @@ impl AddAssign for Totals {
         self.held += o.held;
         self.hung += o.hung;
         self.abandoned += o.abandoned;
+        self.resized += o.resized;
         self.functions += o.functions;
         self.aborted += o.aborted;
         self.events += o.events;
@@ -173,6 +175,12 @@ struct World {
     totals: Totals,
     paths_made: u32,
     limits: Limits,
+    /// When the LU changes its size, and to what; a stream of its own, so that
+    /// the rest of a seed's story stays what it is.
+    sizes: Random,
+    /// What the LU has now, and all it has had.
+    blocks: u64,
+    had: BTreeSet<u64>,
     /// The LU was told not to be ready at some time.
     not_ready: bool,
     serial: u64,
@@ -280,6 +288,9 @@ impl World {
             totals: Totals::default(),
             paths_made: 0,
             limits,
+            sizes: Random::new(seed ^ 0x5123_0000),
+            blocks: BLOCKS,
+            had: BTreeSet::from([BLOCKS]),
             not_ready: false,
             serial: 0,
             scsi,
@@ -301,6 +312,9 @@ impl World {
             }
             if self.random.one_in(120) {
                 self.stop_or_restart();
+            }
+            if self.sizes.one_in(150) {
+                self.resize_lu();
             }
             if self.scsi.is_some() {
                 if self.random.one_in(15) {
@@ -502,6 +516,7 @@ impl World {
         let topology = self.map.topology();
         let all = topology.groups.iter().flat_map(|g| &g.paths).count();
         assert_eq!(topology.usable, all, "a path does not come back: {topology:#?}");
+        assert_eq!(self.map.identity().capacity, Blocks(self.blocks), "the map has another size");
         assert!(self.wire.borrow().on_path.is_empty());
         assert!(self.leaving.is_empty(), "removed and never closed: {:?}", self.leaving);
     }

@@ -3,8 +3,9 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::*;
+use crate::scsi::alua::AccessState;
 use crate::scsi::status::HostByte;
-use crate::sim::{AccessState, NewCapacity};
+use crate::sim::NewCapacity;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -124,7 +124,7 @@ impl Dispatcher {
     ) -> bool {
         let part = &self.parts[index];
         let Some(running) = self.running[part.request as usize].as_ref() else { return true };
-        let timeout = self.timeout_for(running.request.tag.ring, now);
+        let timeout = self.patience_for(running.request.tag.ring, &part.op, now);
         let bytes = match part.op {
             Op::Read(e) | Op::Write { extent: e, .. } => {
                 e.blocks.0.saturating_mul(u64::from(self.settings.block_size))

@@ -124,6 +124,8 @@ impl Dispatcher {
             Completion::Scsi { status: Status::GOOD, host: HostByte::OK, sense, residual } => {
                 good(sense, residual)
             }
+            // No path's trouble, if every path says so.
+            Completion::Scsi { host: HostByte::ERROR, .. } => Outcome::Host(libc::EIO),
             // The kernel saw the sense and kept it to itself.
             Completion::Scsi { host, ref sense, .. } if sense.code().is_none() => {
                 host_errno(host).map_or_else(|| outcome_of(completion), Outcome::Host)

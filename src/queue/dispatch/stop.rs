@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::parts::PartIndex;
 use super::{Dispatcher, Failure, Running};
-use crate::io::{Outcome, Time};
+use crate::io::{Op, Outcome, Time};
 use crate::queue::Stop;
+use crate::scsi::patience;
 
 /// How a request fails whose ring stops before any path took it.
 pub(super) const STOPPED: Failure = (Outcome::Stopped, "ring-stopped", None);
@@ -91,6 +92,19 @@ impl Dispatcher {
         let full = self.settings.command_timeout;
         let stopping = self.stops.get(usize::from(ring)).copied().flatten();
         stopping.map_or(full, |s| s.until.since(now).clamp(SHORTEST.min(full), full))
+    }
+
+    /// The same for one command: what may rightly take longer than others is
+    /// given its time, but not once the ring is being stopped.
+    pub(super) fn patience_for(&self, ring: u16, op: &Op, now: Time) -> Duration {
+        let timeout = self.timeout_for(ring, now);
+        let stopping = self.stops.get(usize::from(ring)).is_some_and(Option::is_some);
+        match op {
+            Op::Cdb { cdb, .. } if !stopping => {
+                timeout.max(patience::at_least(cdb, self.settings.block_size))
+            }
+            _ => timeout,
+        }
     }
 
     fn stop_of(&self, request: u32) -> Option<Stopping> {

@@ -11,7 +11,10 @@ impl World {
             {
                 self.laws.doubted(self.moment, *path);
             }
-            Event::Proven { path, proof, identity: Ok(found) } if found == self.map.identity() => {
+            // The capacity is the engine's to judge.
+            Event::Proven { path, proof, identity: Ok(found) }
+                if found.wwid == self.map.identity().wwid =>
+            {
                 self.laws.proof_succeeds(*path, *proof);
             }
             _ => {}
@@ -56,6 +59,10 @@ impl World {
                 Effect::Retire(path) => self.post(Message::Retire(path)),
                 Effect::Notify(Change::PathFailed { .. }) => self.totals.path_failures += 1,
                 Effect::Notify(Change::PathReinstated { .. }) => self.totals.reinstated += 1,
+                Effect::Notify(Change::Resized { to, .. }) => {
+                    assert!(self.had.contains(&to.0), "the LU never had {to} blocks");
+                    self.totals.resized += 1;
+                }
                 Effect::Notify(_) => {}
             }
         }

@@ -10,7 +10,7 @@ impl World {
         assert_eq!(self.other.add_nexus(&name), nexus);
         let new = NewPath {
             name: name.clone(),
-            identity: self.map.identity().clone(),
+            identity: Identity { capacity: Blocks(self.blocks), ..self.map.identity().clone() },
             checker: CheckerKind::Tur,
         };
         let mut fx = Effects::new();
@@ -121,6 +121,17 @@ impl World {
             }
         };
         self.array.inject(self.now, nexus, fault);
+    }
+
+    /// The storage administrator makes the LU larger, or smaller again, never
+    /// to less than the guest uses.
+    pub(super) fn resize_lu(&mut self) {
+        let Some(nexus) = self.nexus_of.values().next() else { return };
+        self.blocks = BLOCKS + 64 * self.sizes.below(4);
+        self.had.insert(self.blocks);
+        let bytes = self.blocks * BLOCK as u64;
+        let fault = Fault::Capacity(NewCapacity::Bytes(bytes));
+        self.array.try_inject(self.now, *nexus, fault).expect("the medium is memory");
     }
 
     /// The storage administrator gives the path's LUN to another LU, or back.

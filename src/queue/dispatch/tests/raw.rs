@@ -314,3 +314,20 @@ fn an_administrator_hears_of_trouble_and_not_of_the_guests_own_work() {
         assert_eq!(!rig.told().is_empty(), told, "{answer:?}");
     }
 }
+
+#[test]
+fn a_cdb_that_does_not_go_with_its_buffers_fails_no_path() {
+    // Two paths, each asked once; neither may be out of use afterwards.
+    let mut rig = Rig::new();
+    rig.submit_read(1);
+    rig.next(host(HostByte::ERROR));
+    rig.next(host(HostByte::ERROR));
+    assert_eq!(rig.outcome(), Outcome::Host(libc::EIO));
+    assert!(
+        rig.path_reports()
+            .iter()
+            .all(|r| !matches!(r.reason, IoReason::Judged { verdict: PathVerdict::Fail, .. }))
+    );
+    rig.submit_read(2);
+    assert_eq!(rig.wire.out.len(), 1);
+}
