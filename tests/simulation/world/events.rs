@@ -17,7 +17,7 @@ pub(super) struct Scsi {
     host: NexusId,
     descriptor_sense: bool,
     host_is_busy: bool,
-    kinds: [Kind; 2],
+    kinds: [Kind; 3],
     /// Commands up to this tag may yet tell of what their path has forgotten.
     lost_until: u64,
     /// When each check and each command of a proof was sent.
@@ -40,6 +40,7 @@ struct Kind {
 
 const MODE_CHANGED: usize = 0;
 const RESET: usize = 1;
+const RESIZED: usize = 2;
 
 impl Kind {
     fn new(asc: u8, ascq: u8) -> Kind {
@@ -61,7 +62,7 @@ impl Scsi {
             host,
             descriptor_sense: false,
             host_is_busy: false,
-            kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03)],
+            kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03), Kind::new(0x2a, 0x09)],
             lost_until: 0,
             sent: HashMap::new(),
         }
@@ -124,17 +125,10 @@ impl World {
     /// Another host changes the mode parameters, or resets the LU.
     pub(super) fn event(&mut self) {
         let kind = if self.random.one_in(2) { MODE_CHANGED } else { RESET };
-        let Some(scsi) = &mut self.scsi else { return };
-        let oldest = self.wire.borrow().tasks.keys().next().copied();
-        let last = &scsi.kinds[kind];
-        let clear = |id: &PathId| last.since == 0 || last.clear.contains(id);
-        let quiet = last.untold.is_empty()
-            && self.nexus_of.keys().all(clear)
-            && !scsi.attentions.is_pending()
-            && oldest.is_none_or(|tag| tag > scsi.lost_until);
-        if !quiet || scsi.host_is_busy {
+        if !self.is_quiet(kind) {
             return;
         }
+        let Some(scsi) = &mut self.scsi else { return };
         scsi.host_is_busy = kind == MODE_CHANGED;
         if kind == MODE_CHANGED {
             self.select_mode();
@@ -143,6 +137,27 @@ impl World {
             self.array.inject(self.now, host, Fault::LuReset);
             self.happened(RESET);
         }
+    }
+
+    /// Whether an event can be told from the last one of its kind.
+    fn is_quiet(&self, kind: usize) -> bool {
+        let Some(scsi) = &self.scsi else { return true };
+        let oldest = self.wire.borrow().tasks.keys().next().copied();
+        let last = &scsi.kinds[kind];
+        let clear = |id: &PathId| last.since == 0 || last.clear.contains(id);
+        last.untold.is_empty()
+            && self.nexus_of.keys().all(clear)
+            && !scsi.attentions.is_pending()
+            && !scsi.host_is_busy
+            && oldest.is_none_or(|tag| tag > scsi.lost_until)
+    }
+
+    pub(super) fn may_be_resized(&self) -> bool {
+        self.is_quiet(RESIZED)
+    }
+
+    pub(super) fn resized(&mut self) {
+        self.happened(RESIZED);
     }
 
     fn select_mode(&mut self) {
