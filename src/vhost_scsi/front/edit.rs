@@ -181,7 +181,7 @@ fn offered_opcodes(unit: &Unit, op: Option<&Op>, data: &[u8]) -> Vec<u8> {
 fn hear(unit: &Unit, path: u64, data: &mut [u8]) {
     let sense = Sense::from_bytes(data);
     let Some(code) = sense.code().filter(|code| code.key == Key::UnitAttention) else { return };
-    if unit.attentions.met(path, &sense) == Hearing::Known {
+    if unit.attentions.met(path, u64::MAX, &sense) == Hearing::Known {
         debug_assert_ne!(code, SenseCode::NO_SENSE);
         let is_fixed = data[0] & 0x7f < 0x72;
         let places: &[usize] = if is_fixed { &[2, 12, 13] } else { &[1, 2, 3] };
