@@ -151,7 +151,8 @@ pub struct FrontState {
     /// Where the guest wants its data.
     pub guest: Vec<Segment>,
     /// Data-in in our memory; its heap address does not change while the
-    /// request is out.
+    /// request is out. The answer to a REQUEST SENSE must come here: the
+    /// request core looks for unit attentions in it.
     pub buffer: Vec<u8>,
 }
 

@@ -23,11 +23,14 @@ impl Dispatcher {
         epoch: u32,
         completion: &Completion,
     ) {
+        let op = self.parts[index].op;
+        let raw = matches!(op, Op::Cdb { .. });
+        if raw {
+            self.hear_data(now, index, path, epoch, completion);
+        }
         if matches!(completion, Completion::Good) {
             return self.part_good(index);
         }
-        let op = self.parts[index].op;
-        let raw = matches!(op, Op::Cdb { .. });
         let completion = &match *completion {
             Completion::Short(done) if !raw => match self.continue_short(index, done) {
                 Progress::Some => return,

@@ -243,7 +243,7 @@ fn allocate(
     request: &mut Request,
 ) -> Result<(), Answer> {
     let room = usize::try_from(len).unwrap_or(usize::MAX);
-    let edit = if len == 0 { None } else { Edit::wanted(unit, &cdb) };
+    let edit = Edit::wanted(unit, &cdb).filter(|edit| len > 0 || edit.is_always_wanted());
     let Some(edit) = edit else {
         slice(chain.writable, chain.reply_len, room, &mut request.data);
         let direction = if len == 0 { Direction::None } else { Direction::In };
@@ -252,8 +252,7 @@ fn allocate(
         return Ok(());
     };
     slice(chain.writable, chain.reply_len, room, &mut request.front.guest);
-    // The whole of what we edit, even where the guest wants its first bytes.
-    let whole = edit.whole().min(field.largest()).min(unit.max_bytes()).max(len);
+    let whole = edit.length(len).min(field.largest()).min(unit.max_bytes());
     let whole_len = usize::try_from(whole).unwrap_or(usize::MAX);
     request.front.word |= edit.word();
     request.front.buffer.clear();
