@@ -96,10 +96,17 @@ fn our_own_errors_are_never_a_paths_verdict() {
 
 #[test]
 fn a_lost_transfer_may_have_been_executed() {
-    for h in [HostByte::TRANSPORT_DISRUPTED, HostByte::TIME_OUT, HostByte::ERROR] {
+    // A transport fails what it has not sent and what was under way by the same
+    // DID_NO_CONNECT, when the port or the whole adapter goes.
+    for h in [
+        HostByte::TRANSPORT_DISRUPTED,
+        HostByte::TIME_OUT,
+        HostByte::ERROR,
+        HostByte::NO_CONNECT,
+    ] {
         assert_eq!(classify(&host(h)).executed, Executed::Maybe);
     }
-    assert_eq!(classify(&host(HostByte::NO_CONNECT)).executed, Executed::No);
+    assert_eq!(classify(&host(HostByte::BAD_TARGET)).executed, Executed::No);
     assert_eq!(classify(&check(0x2, 0x04, 0x0b)).executed, Executed::No);
 }
 
