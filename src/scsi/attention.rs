@@ -6,15 +6,15 @@
 //! word goes to the guest; a path that has not told yet in that epoch repeats
 //! what the guest knows; one that has tells of a new event. So does one that
 //! had nothing to tell when the epoch began: it has joined, or lost what it had
-//! to tell with its nexus, and was proven since ([`Attentions::drained`]). Not
-//! here: what a unit attention means for a path (that is `mpath::classify`).
+//! to tell with its nexus, and was proven since ([`Attentions::drained`]); but
+//! not a command of it that is older than that proof. Not here: what a unit attention means for a path (that is `mpath::classify`).
 //!
 //! Shared by the queue threads, the control thread and the checking threads.
 //! In the good path it costs one load ([`Attentions::is_pending`]); the lock
 //! is taken only when there is a unit attention.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::scsi::sense::{Key, Sense, SenseCode};
@@ -47,6 +47,8 @@ pub struct Attentions {
     /// Paths are joined to one LU; otherwise what a path says is for the guest.
     joined: bool,
     pending: AtomicBool,
+    /// Counts beginnings of epochs and proofs of paths.
+    clock: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -54,54 +56,77 @@ pub struct Attentions {
 struct State {
     pending: VecDeque<Sense>,
     epochs: VecDeque<Epoch>,
-    /// Epochs that have begun.
-    begun: u64,
 }
 
 #[derive(Debug)]
 struct Epoch {
     code: (u8, u8),
-    /// Which of all epochs it is.
-    number: u64,
-    /// Paths that have told, or had nothing to tell when it had begun.
-    told_by: VecDeque<u64>,
+    /// When it began.
+    since: u64,
+    told_by: VecDeque<Teller>,
+}
+
+/// A path that has told in an epoch, or had nothing to tell of it.
+#[derive(Debug)]
+struct Teller {
+    path: u64,
+    /// It had nothing to tell at this time: what was sent before may have
+    /// told of the epoch itself.
+    drained: Option<u64>,
 }
 
 impl Epoch {
-    fn told_by(&mut self, path: u64) {
+    fn told_by(&mut self, path: u64, drained: Option<u64>) {
         if self.told_by.len() == MAX_TELLERS {
             self.told_by.pop_front();
         }
-        self.told_by.push_back(path);
+        self.told_by.push_back(Teller { path, drained });
     }
 }
 
 impl Attentions {
     /// Nothing has happened yet. `joined`: the guest sees one LU, not paths.
     pub fn new(joined: bool) -> Attentions {
-        Attentions { joined, pending: AtomicBool::new(false), state: Mutex::default() }
+        let (pending, clock) = (AtomicBool::new(false), AtomicU64::new(0));
+        Attentions { joined, pending, clock, state: Mutex::default() }
     }
 
-    /// A guest's command met a unit attention by `path` (any number that is
-    /// never used for another path). With [`Hearing::News`] that command
-    /// carries it to the guest.
-    pub fn met(&self, path: u64, sense: &Sense) -> Hearing {
-        self.hear(&mut self.lock(), path, sense)
+    /// The time, for [`Attentions::met`].
+    #[inline]
+    pub fn now(&self) -> u64 {
+        self.clock.load(Ordering::Acquire)
+    }
+
+    /// A guest's command that was sent at `sent` met a unit attention by `path`
+    /// (any number that is never used for another path). With
+    /// [`Hearing::News`] that command carries it to the guest.
+    pub fn met(&self, path: u64, sent: u64, sense: &Sense) -> Hearing {
+        self.hear(&mut self.lock(), path, sent, sense)
     }
 
     /// A command that no guest will see the end of met a unit attention: a
     /// check, a proof, a retry. News wait for the guest's next command.
     pub fn overheard(&self, path: u64, sense: &Sense) {
+        self.overheard_since(path, u64::MAX, sense);
+    }
+
+    /// The same of a command sent at `sent`, where the path may have been
+    /// proven while it was out.
+    pub fn overheard_since(&self, path: u64, sent: u64, sense: &Sense) {
         let mut state = self.lock();
-        if self.hear(&mut state, path, sense) == Hearing::News {
+        if self.hear(&mut state, path, sent, sense) == Hearing::News {
             self.queue(&mut state, *sense);
         }
     }
 
-    /// The moment before a command that meets every unit attention; for
+    /// A command that meets every unit attention is about to be sent; for
     /// [`Attentions::drained`].
     pub fn moment(&self) -> u64 {
-        self.lock().begun
+        self.tick()
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// A command that was sent by `path` after `moment`, and would have met a
@@ -109,9 +134,9 @@ impl Attentions {
     /// happened before. To be said of every path that joins or is proven.
     pub fn drained(&self, path: u64, moment: u64) {
         let mut state = self.lock();
-        for epoch in state.epochs.iter_mut().filter(|e| e.number <= moment) {
-            if !epoch.told_by.contains(&path) {
-                epoch.told_by(path);
+        for epoch in state.epochs.iter_mut().filter(|e| e.since < moment) {
+            if !epoch.told_by.iter().any(|t| t.path == path) {
+                epoch.told_by(path, Some(moment));
             }
         }
     }
@@ -147,7 +172,7 @@ impl Attentions {
         self.pending.store(!state.pending.is_empty(), Ordering::Release);
     }
 
-    fn hear(&self, state: &mut State, path: u64, sense: &Sense) -> Hearing {
+    fn hear(&self, state: &mut State, path: u64, sent: u64, sense: &Sense) -> Hearing {
         let Some(code) = sense.code().filter(|c| c.key == Key::UnitAttention) else {
             return Hearing::News;
         };
@@ -159,21 +184,22 @@ impl Attentions {
             return Hearing::Known;
         }
         if let Some(epoch) = state.epochs.iter_mut().find(|e| e.code == code) {
-            let news = epoch.told_by.contains(&path);
-            if news {
+            let teller = epoch.told_by.iter_mut().find(|t| t.path == path);
+            let news = teller.map(|t| t.drained.is_none_or(|at| at <= sent));
+            if news == Some(true) {
                 epoch.told_by.clear();
-                state.begun += 1;
-                epoch.number = state.begun;
+                epoch.since = self.tick();
             }
-            epoch.told_by(path);
-            return if news { Hearing::News } else { Hearing::Known };
+            if news != Some(false) {
+                epoch.told_by(path, None);
+            }
+            return if news == Some(true) { Hearing::News } else { Hearing::Known };
         }
         if state.epochs.len() == MAX_EPOCHS {
             state.epochs.pop_front();
         }
-        state.begun += 1;
-        let (number, told_by) = (state.begun, VecDeque::from([path]));
-        state.epochs.push_back(Epoch { code, number, told_by });
+        let told_by = VecDeque::from([Teller { path, drained: None }]);
+        state.epochs.push_back(Epoch { code, since: self.tick(), told_by });
         Hearing::News
     }
 
@@ -196,6 +222,9 @@ impl Attentions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: u64 = u64::MAX;
+
     fn ua(asc: u8, ascq: u8) -> Sense {
         Sense::fixed(SenseCode::new(Key::UnitAttention, asc, ascq))
     }
@@ -203,45 +232,56 @@ mod tests {
     #[test]
     fn an_event_told_by_every_path_is_news_once() {
         let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, &ua(0x29, 0x00)), Hearing::News);
-        assert_eq!(attentions.met(2, &ua(0x29, 0x00)), Hearing::Known);
-        assert_eq!(attentions.met(3, &ua(0x29, 0x00)), Hearing::Known);
+        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x00)), Hearing::News);
+        assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x00)), Hearing::Known);
+        assert_eq!(attentions.met(3, NOW, &ua(0x29, 0x00)), Hearing::Known);
         assert!(!attentions.is_pending());
     }
 
     #[test]
     fn a_path_that_tells_again_tells_of_another_event() {
         let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
-        assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::Known);
-        assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::News);
-        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::Known);
+        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
+        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x01)), Hearing::Known);
+        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x01)), Hearing::News);
+        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::Known);
     }
 
     #[test]
     fn a_path_that_had_nothing_left_to_tell_tells_of_another_event() {
         let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
         // Another path joins, the first one leaves, and something happens.
         attentions.drained(2, attentions.moment());
-        assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::News);
+        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x01)), Hearing::News);
     }
 
     #[test]
     fn a_path_that_was_proven_before_an_event_may_still_have_to_tell_of_it() {
         let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
         let moment = attentions.moment();
-        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
+        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
         attentions.drained(2, moment);
-        assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::Known);
+        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x01)), Hearing::Known);
+    }
+
+    #[test]
+    fn a_command_older_than_the_proof_of_its_path_tells_of_no_other_event() {
+        let attentions = Attentions::new(true);
+        assert_eq!(attentions.met(1, 0, &ua(0x2a, 0x01)), Hearing::News);
+        let sent = attentions.now();
+        attentions.drained(2, attentions.moment());
+        assert_eq!(attentions.met(2, sent, &ua(0x2a, 0x01)), Hearing::Known);
+        let sent = attentions.now();
+        assert_eq!(attentions.met(2, sent, &ua(0x2a, 0x01)), Hearing::News);
     }
 
     #[test]
     fn events_of_different_codes_do_not_hide_each_other() {
         let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
-        assert_eq!(attentions.met(2, &ua(0x2a, 0x09)), Hearing::News);
+        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
+        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x09)), Hearing::News);
     }
 
     #[test]
@@ -249,7 +289,7 @@ mod tests {
         let attentions = Attentions::new(true);
         attentions.overheard(1, &ua(0x2a, 0x09));
         assert!(attentions.is_pending());
-        assert_eq!(attentions.met(2, &ua(0x2a, 0x09)), Hearing::Known);
+        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x09)), Hearing::Known);
         assert_eq!(attentions.take(), Some(ua(0x2a, 0x09)));
         assert!(!attentions.is_pending());
         assert_eq!(attentions.take(), None);
@@ -258,8 +298,8 @@ mod tests {
     #[test]
     fn what_concerns_a_path_is_kept_from_the_guest_unless_it_sees_paths() {
         for &(asc, ascq) in OURS {
-            assert_eq!(Attentions::new(true).met(1, &ua(asc, ascq)), Hearing::Known);
-            assert_eq!(Attentions::new(false).met(1, &ua(asc, ascq)), Hearing::News);
+            assert_eq!(Attentions::new(true).met(1, NOW, &ua(asc, ascq)), Hearing::Known);
+            assert_eq!(Attentions::new(false).met(1, NOW, &ua(asc, ascq)), Hearing::News);
         }
     }
 

@@ -137,6 +137,7 @@ impl Dispatcher {
         let command =
             Command { op: part.op, data, extents, passthrough: part.passthrough, timeout };
         let cookie = self.parts.cookie(index);
+        let sent = self.attentions.as_ref().map_or(0, |a| a.now());
         match paths.issue(id, cookie, &command) {
             Err(Rejected) => {
                 self.paths.set_full(id);
@@ -145,6 +146,7 @@ impl Dispatcher {
             Ok(issued) => {
                 self.count_try(index);
                 self.parts[index].bytes = bytes;
+                self.parts[index].sent = sent;
                 self.paths.put_on(&mut self.parts, index, id, epoch, now);
                 if let Issued::Done(completion) = issued {
                     self.complete(now, cookie, &completion);

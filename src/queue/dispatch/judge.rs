@@ -52,7 +52,7 @@ impl Dispatcher {
         if raw {
             return self.judge_raw(now, index, path, verdict, completion);
         }
-        self.overhear(path, completion);
+        self.overhear(index, path, completion);
         if self.is_decided(self.parts[index].request) {
             return self.drop_part(index);
         }

@@ -273,7 +273,7 @@ fn what_request_sense_brings_is_heard_once_and_not_lost() {
     }
     // What another path has told, and what concerns a path only.
     assert_eq!(
-        attentions.met(77, &sense_of(ua((0x2a, 0x02)))),
+        attentions.met(77, u64::MAX, &sense_of(ua((0x2a, 0x02)))),
         crate::scsi::attention::Hearing::News
     );
     for (asc, ascq) in [(0x2a, 0x02), (0x2a, 0x06)] {
