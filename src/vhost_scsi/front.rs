@@ -136,7 +136,7 @@ impl ScsiFront {
     /// ended and how many bytes of the guest's data buffers were transferred.
     fn settle(&mut self, request: &mut Request, outcome: &Outcome) -> (Ending, usize) {
         let (ending, residual) = ending_of(request.front.word, outcome);
-        if let Outcome::Lu { sense, .. } = outcome {
+        if let Words::Theirs(sense) = &ending.words {
             self.shared.learn_sense_format(request.map, sense);
         }
         let Some(residual) = residual else { return (ending, 0) };
@@ -275,7 +275,12 @@ fn ending_of(word: u32, outcome: &Outcome) -> (Ending, Option<u32>) {
     let ending = match *outcome {
         Outcome::Good => return (Ending::GOOD, Some(0)),
         Outcome::Lu { status, sense, residual } => {
-            let words = Words::Theirs(sense);
+            // The request core's word for a result it does not know.
+            let ours = sense == Sense::fixed(SenseCode::IO_PROCESS_TERMINATED);
+            let words = match sense.code() {
+                Some(code) if ours => Words::Ours(code, None),
+                _ => Words::Theirs(sense),
+            };
             return (Ending { response: Response::Ok, status, words }, Some(residual));
         }
         Outcome::NoPath if word & NOT_READY_WITHOUT_PATH != 0 => {
