@@ -206,7 +206,13 @@ fn shape(
         Transfer::None => (Direction::None, 0),
         Transfer::In(len) if len <= in_len => (Direction::In, len),
         Transfer::Out(len) if len <= out_len => (Direction::Out, len),
-        Transfer::In(_) | Transfer::Out(_) => return Err(Answer::response(Response::Overrun)),
+        Transfer::InAtLeast(len) if len <= in_len => (Direction::In, in_len),
+        Transfer::OutAtLeast(len) if len <= out_len => (Direction::Out, out_len),
+        // In the other direction, too: some transports break off the whole
+        // session over data that does not go with the command.
+        Transfer::In(_) | Transfer::Out(_) | Transfer::InAtLeast(_) | Transfer::OutAtLeast(_) => {
+            return Err(Answer::response(Response::Overrun));
+        }
         Transfer::Allocated(field) => {
             let len = field.get(&cdb).min(in_len).min(max);
             return allocate(unit, cdb, field, len, chain, request);

@@ -76,6 +76,24 @@ fn an_allocation_length_is_lowered_to_the_buffer() {
     check(&device, rows);
 }
 
+/// How long blocks with protection information are is the LU's business; which
+/// way they go is not the guest's.
+#[test]
+fn protected_blocks_go_their_way_or_not_at_all() {
+    let overrun = || Expect::Response(Response::Overrun);
+    let read = cdb(10, &[(0, 0x28), (1, 0x20), (8, 2)]);
+    let write = cdb(10, &[(0, 0x2a), (1, 0x20), (8, 2)]);
+    let submit = |raw: &[u8], way, len| Expect::Submit(raw.to_vec(), way, len);
+    let rows = vec![
+        row("read", read.clone(), 0, 1040, submit(&read, Direction::In, 1040)),
+        row("write", write.clone(), 1040, 0, submit(&write, Direction::Out, 1040)),
+        row("read of data-out", read.clone(), 1040, 0, overrun()),
+        row("write of data-in", write, 0, 1040, overrun()),
+        row("less than the blocks alone", read, 0, 1023, overrun()),
+    ];
+    check(&with_unit(|_| ()).0, rows);
+}
+
 /// SG_IO gets the command's own length, whatever field it came in.
 #[test]
 fn bytes_behind_the_cdb_are_not_the_command() {
