@@ -135,7 +135,13 @@ impl ScsiFront {
     /// The LU's answer, or what stands in its place, edited; returns how it
     /// ended and how many bytes of the guest's data buffers were transferred.
     fn settle(&mut self, request: &mut Request, outcome: &Outcome) -> (Ending, usize) {
-        let (ending, residual) = ending_of(request.front.word, outcome);
+        let (ending, residual) = match outcome {
+            // Not by this process; the driver must not simply send it again.
+            Outcome::Stopped | Outcome::NoPath if may_be_done_already(request) => {
+                (Ending::check(SenseCode::IO_PROCESS_TERMINATED), None)
+            }
+            _ => ending_of(request.front.word, outcome),
+        };
         if let Words::Theirs(sense) = &ending.words {
             self.shared.learn_sense_format(request.map, sense);
         }
@@ -266,6 +272,11 @@ fn respond(request: &Request, ending: &Ending, moved: usize, written: usize) -> 
     raw[RESPONSE_LEN..RESPONSE_LEN + sense.len()].copy_from_slice(sense);
     copy_out(&request.reply, 0, &raw[..room]);
     u32::try_from(room + written).unwrap_or(u32::MAX)
+}
+
+/// An earlier owner of the ring had taken it, and it must not be done twice.
+fn may_be_done_already(request: &Request) -> bool {
+    request.replayed && request.op.is_some_and(|op| !op.is_idempotent())
 }
 
 /// The ending, and the residual where the LU answered; without one no data

@@ -88,7 +88,15 @@ pub(super) fn read(
     if shared.has_descriptor_sense(unit.map) {
         request.front.word |= DESCRIPTOR_SENSE;
     }
-    let cdb = for_unit(units, unit, cdb, denied)?;
+    let cdb = command_of(cdb)?;
+    if request.replayed && !command::info(&cdb).idempotent {
+        // It may have been executed already, which nothing we answer tells:
+        // least of all a unit attention, after which a driver sends it again.
+        // The request core ends it unissued (law 3).
+        request.op = Some(Op::Cdb { cdb, direction: Direction::None });
+        return Ok(());
+    }
+    for_unit(units, unit, &cdb, denied)?;
     shape(unit, cdb, chain, buffers, request)
 }
 
@@ -136,28 +144,27 @@ fn command_of(raw: &[u8]) -> Result<Cdb, Answer> {
 fn for_unit(
     units: &Units,
     unit: &Unit,
-    raw: &[u8],
+    cdb: &Cdb,
     denied: &mut Option<Denied>,
-) -> Result<Cdb, Answer> {
-    let cdb = command_of(raw)?;
+) -> Result<(), Answer> {
     if unit.attentions.is_pending() {
-        if let Some(answer) = target::attention(unit, &cdb) {
+        if let Some(answer) = target::attention(unit, cdb) {
             return Err(answer);
         }
     }
-    without_naca(&cdb)?;
+    without_naca(cdb)?;
     let joined = unit.paths_joined();
-    let info = command::info(&cdb);
+    let info = command::info(cdb);
     if let Some(group) = info.group.filter(|group| unit.policy.denies(*group, joined)) {
-        *denied = Some(Denied { map: unit.map, cdb, group: group.name() });
+        *denied = Some(Denied { map: unit.map, cdb: *cdb, group: group.name() });
         return Err(Answer::check(SenseCode::INVALID_OPCODE));
     }
     if unit.read_only && info.access == Access::Write {
         return Err(Answer::check(SenseCode::WRITE_PROTECTED));
     }
-    match target::answer(units, unit, &cdb) {
+    match target::answer(units, unit, cdb) {
         Some(answer) => Err(answer),
-        None => Ok(cdb),
+        None => Ok(()),
     }
 }
 

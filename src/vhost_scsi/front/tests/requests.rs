@@ -343,3 +343,37 @@ fn only_its_own_bytes_of_the_chain_are_the_commands_data() {
         reply.assert_data(&[0x11; 512], "cut");
     }
 }
+
+/// An earlier owner of the ring may have had it executed (law 3): whatever says
+/// that it was not, or that it is to be sent again, would have it done twice.
+#[test]
+fn a_replayed_command_that_must_not_be_repeated_is_left_to_the_request_core() {
+    let (device, one) = with_unit(|u| u.read_only = true);
+    one.attentions.raise(&Sense::fixed(SenseCode::LU_RESET));
+    let compare_and_write = cdb(16, &[(0, 0x89), (13, 1)]);
+    for (raw, out) in [(compare_and_write, 1024), (cdb(10, &[(0, 0x5f), (8, 24)]), 24)] {
+        let mut chain = Chain::command(LUN_0, &raw, out, 0);
+        let mut request = Request { replayed: true, ..Request::default() };
+        request.tag.ring = FIRST_REQUEST_QUEUE;
+        let (readable, writable) = (segments(&mut chain.readable), segments(&mut chain.writable));
+        let mut front = device.front();
+        assert_eq!(front.parse(&readable, &writable, &mut request), Parsed::Submit, "{raw:02x?}");
+        assert!(front.denied().is_none());
+        let Some(Op::Cdb { cdb, .. }) = request.op else { panic!("{request:?}") };
+        assert_eq!(cdb.as_slice(), raw);
+        for outcome in [Outcome::Stopped, Outcome::NoPath] {
+            front.finish(&mut request, &outcome);
+            let reply = chain.response();
+            assert_eq!((reply.header.response, reply.header.status), (0, 2), "{outcome:?}");
+            assert_eq!(reply.code(), Some(SenseCode::IO_PROCESS_TERMINATED), "{outcome:?}");
+        }
+    }
+    // What may be repeated carries the unit attention as any other does.
+    let mut chain = Chain::command(LUN_0, &read_10(1), 0, 512);
+    let mut request = Request { replayed: true, ..Request::default() };
+    request.tag.ring = FIRST_REQUEST_QUEUE;
+    let (readable, writable) = (segments(&mut chain.readable), segments(&mut chain.writable));
+    let parsed = device.front().parse(&readable, &writable, &mut request);
+    assert!(matches!(parsed, Parsed::Answered { .. }));
+    assert_eq!(chain.response().code(), Some(SenseCode::LU_RESET));
+}
