@@ -75,6 +75,16 @@ struct Teller {
     drained: Option<u64>,
 }
 
+impl State {
+    /// A new epoch of a code that has none.
+    fn begin(&mut self, code: (u8, u8), since: u64, told_by: VecDeque<Teller>) {
+        if self.epochs.len() == MAX_EPOCHS {
+            self.epochs.pop_front();
+        }
+        self.epochs.push_back(Epoch { code, since, told_by });
+    }
+}
+
 impl Epoch {
     fn told_by(&mut self, path: u64, drained: Option<u64>) {
         if self.told_by.len() == MAX_TELLERS {
@@ -141,10 +151,24 @@ impl Attentions {
         }
     }
 
+    /// What was expected has not happened.
+    pub fn expect_no_more(&self, code: SenseCode) {
+        self.lock().epochs.retain(|epoch| epoch.code != (code.asc, code.ascq));
+    }
+
     /// Something of our own to tell: the LU was reset for this guest, its
     /// inventory has changed.
     pub fn raise(&self, sense: &Sense) {
         self.queue(&mut self.lock(), *sense);
+    }
+
+    /// We are about to cause an event of which the guest is told otherwise
+    /// ([`Attentions::raise`]): what each path tells of it is known.
+    pub fn expect(&self, code: SenseCode) {
+        let mut state = self.lock();
+        let code = (code.asc, code.ascq);
+        state.epochs.retain(|epoch| epoch.code != code);
+        state.begin(code, self.tick(), VecDeque::new());
     }
 
     /// Whether the guest's next command has something to carry.
@@ -195,11 +219,7 @@ impl Attentions {
             }
             return if news == Some(true) { Hearing::News } else { Hearing::Known };
         }
-        if state.epochs.len() == MAX_EPOCHS {
-            state.epochs.pop_front();
-        }
-        let told_by = VecDeque::from([Teller { path, drained: None }]);
-        state.epochs.push_back(Epoch { code, since: self.tick(), told_by });
+        state.begin(code, self.tick(), VecDeque::from([Teller { path, drained: None }]));
         Hearing::News
     }
 
@@ -278,6 +298,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_expected_is_known_from_every_path_and_no_news_is_lost() {
+        let attentions = Attentions::new(true);
+        attentions.expect(SenseCode::LU_RESET);
+        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::Known);
+        assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::Known);
+        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
+        attentions.expect(SenseCode::LU_RESET);
+        attentions.expect_no_more(SenseCode::LU_RESET);
+        assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News);
+    }
+
+    #[test]
     fn events_of_different_codes_do_not_hide_each_other() {
         let attentions = Attentions::new(true);
         assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
@@ -325,5 +357,19 @@ mod tests {
         attentions.forget(luns_changed);
         assert!(!attentions.is_pending());
         assert_eq!(attentions.take(), None);
+    }
+
+    #[test]
+    fn what_we_caused_ourselves_is_known_from_every_path_once() {
+        let attentions = Attentions::new(true);
+        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
+        for _ in 0..2 {
+            attentions.expect(SenseCode::LU_RESET);
+            assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::Known);
+            assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::Known);
+        }
+        // Somebody else's.
+        assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News);
+        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::Known);
     }
 }
