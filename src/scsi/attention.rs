@@ -219,8 +219,7 @@ impl Attentions {
             }
             return if news == Some(true) { Hearing::News } else { Hearing::Known };
         }
-        let told_by = VecDeque::from([Teller { path, drained: None }]);
-        state.begin(code, self.tick(), told_by);
+        state.begin(code, self.tick(), VecDeque::from([Teller { path, drained: None }]));
         Hearing::News
     }
 
