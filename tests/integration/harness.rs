@@ -3,6 +3,8 @@
 
 #[allow(dead_code)] // some is for the load generator only
 pub(crate) mod blk_queue;
+#[allow(dead_code)] // taken up by the stories that follow
+pub(crate) mod cdb;
 pub(crate) mod daemon;
 pub(crate) mod driver_ring;
 pub(crate) mod front_end;
@@ -13,5 +15,11 @@ pub(crate) mod memory_disk;
 #[allow(dead_code)] // some is for the simulation only
 #[path = "../simulation/random.rs"]
 pub(crate) mod random;
+#[allow(dead_code)] // taken up by the stories that follow
+pub(crate) mod scsi_guest;
+#[allow(dead_code)] // taken up by the stories that follow
+pub(crate) mod scsi_queue;
 pub(crate) mod shadow;
 pub(crate) mod sim_daemon;
+#[allow(dead_code)] // some is for the load generator only
+pub(crate) mod slot_queue;

@@ -25,14 +25,16 @@ use vhost_mpath::vhost_blk::{BlkDevice, BlkSettings};
 use vhost_mpath::virtio::blk::RequestType;
 use vmm_sys_util::tempdir::TempDir;
 
-use harness::blk_queue::{BlkQueue, Manner, PATIENCE, Payload};
+use harness::blk_queue::{BlkQueue, PATIENCE, Payload};
 use harness::guest::Guest;
+use harness::slot_queue::{Manner, SlotQueue};
 
 #[path = "../integration/harness"]
 #[allow(dead_code)] // of what the stories use
 mod harness {
     pub(crate) mod blk_queue;
     pub(crate) mod guest;
+    pub(crate) mod slot_queue;
 }
 
 thread_local! {
@@ -164,7 +166,7 @@ fn start(paths: &[String], maps: u16) -> Running {
         pieces: 1,
         polling: false,
     };
-    let queue = BlkQueue::new(&mut guest, manner);
+    let queue = BlkQueue::from(SlotQueue::new(&mut guest, manner));
     let ring = Ring::new(Arc::clone(guest.memory()), queue.driver.config()).expect("ring");
     let area =
         InflightArea::attach(create(1, SIZE).expect("memfd"), area_size(1, SIZE), 0, 1, SIZE);

@@ -43,7 +43,7 @@ const REPEAT_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     slots: Vec<Slot>,
-    /// A path of the present table carries an `Undecided` mark.
+    /// A path of the present table carries a mark.
     undecided: bool,
 }
 
@@ -80,7 +80,7 @@ impl Paths {
 
     fn look_for_undecided(&mut self) {
         let undecided =
-            |s: &Slot| s.listed.is_some_and(|epoch| s.mark == Some((epoch, Mark::Undecided)));
+            |s: &Slot| s.listed.is_some_and(|epoch| s.mark.is_some_and(|(e, _)| e == epoch));
         self.undecided = self.slots.iter().any(undecided);
     }
 
@@ -122,7 +122,10 @@ impl Paths {
         self.slot(id).map_or(Load { bytes: 0, commands: 0 }, |s| s.load)
     }
 
-    /// A path the table calls usable awaits the engine's decision.
+    /// A path the table calls usable awaits the engine's decision, or has
+    /// failed here, which the table does not know yet. Either way another
+    /// table is to come, and may have a path that this one has not: one that
+    /// was just reinstated.
     pub(super) fn any_undecided(&self) -> bool {
         self.undecided
     }
