@@ -58,6 +58,16 @@ struct State {
     begun: u64,
 }
 
+impl State {
+    fn begin(&mut self, code: (u8, u8), told_by: VecDeque<u64>) {
+        if self.epochs.len() == MAX_EPOCHS {
+            self.epochs.pop_front();
+        }
+        self.begun += 1;
+        self.epochs.push_back(Epoch { code, number: self.begun, told_by });
+    }
+}
+
 #[derive(Debug)]
 struct Epoch {
     code: (u8, u8),
@@ -122,6 +132,20 @@ impl Attentions {
         self.queue(&mut self.lock(), *sense);
     }
 
+    /// The array is made to tell of an event that the guest hears of from us
+    /// ([`Attentions::raise`]), as when a reset of the guest is passed on: what
+    /// each path has to say of it is known.
+    pub fn expect(&self, code: SenseCode) {
+        let mut state = self.lock();
+        state.epochs.retain(|epoch| epoch.code != (code.asc, code.ascq));
+        state.begin((code.asc, code.ascq), VecDeque::new());
+    }
+
+    /// The array was not made to tell after all.
+    pub fn expect_no_more(&self, code: SenseCode) {
+        self.lock().epochs.retain(|epoch| epoch.code != (code.asc, code.ascq));
+    }
+
     /// Whether the guest's next command has something to carry.
     #[inline]
     pub fn is_pending(&self) -> bool {
@@ -151,13 +175,11 @@ impl Attentions {
         let Some(code) = sense.code().filter(|c| c.key == Key::UnitAttention) else {
             return Hearing::News;
         };
-        if !self.joined {
-            return Hearing::News;
-        }
         let code = (code.asc, code.ascq);
-        if OURS.contains(&code) {
+        if self.joined && OURS.contains(&code) {
             return Hearing::Known;
         }
+        // Of paths that are not joined there are only those that were expected.
         if let Some(epoch) = state.epochs.iter_mut().find(|e| e.code == code) {
             let news = epoch.told_by.contains(&path);
             if news {
@@ -168,12 +190,9 @@ impl Attentions {
             epoch.told_by(path);
             return if news { Hearing::News } else { Hearing::Known };
         }
-        if state.epochs.len() == MAX_EPOCHS {
-            state.epochs.pop_front();
+        if self.joined {
+            state.begin(code, VecDeque::from([path]));
         }
-        state.begun += 1;
-        let (number, told_by) = (state.begun, VecDeque::from([path]));
-        state.epochs.push_back(Epoch { code, number, told_by });
         Hearing::News
     }
 
@@ -235,6 +254,28 @@ mod tests {
         assert_eq!(attentions.met(1, &ua(0x2a, 0x01)), Hearing::News);
         attentions.drained(2, moment);
         assert_eq!(attentions.met(2, &ua(0x2a, 0x01)), Hearing::Known);
+    }
+
+    #[test]
+    fn what_the_array_was_made_to_tell_is_known_once_from_every_path() {
+        for joined in [true, false] {
+            let attentions = Attentions::new(joined);
+            assert_eq!(attentions.met(1, &ua(0x29, 0x03)), Hearing::News);
+            let before = attentions.moment();
+            attentions.expect(SenseCode::LU_RESET);
+            // A check that began before says nothing of what comes after.
+            attentions.drained(3, before);
+            for path in [1, 2, 3] {
+                assert_eq!(attentions.met(path, &ua(0x29, 0x03)), Hearing::Known);
+            }
+            assert_eq!(attentions.met(2, &ua(0x29, 0x03)), Hearing::News);
+            attentions.expect(SenseCode::LU_RESET);
+            attentions.drained(2, attentions.moment());
+            assert_eq!(attentions.met(2, &ua(0x29, 0x03)), Hearing::News, "of another reset");
+            attentions.expect(SenseCode::LU_RESET);
+            attentions.expect_no_more(SenseCode::LU_RESET);
+            assert_eq!(attentions.met(1, &ua(0x29, 0x03)), Hearing::News);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::Map;
 use crate::control::events::Notice;
 use crate::mpath::snapshot::PathId;
 use crate::queue::Resetting;
+use crate::scsi::sense::SenseCode;
 
 /// Functions of the guest that wait for a reset.
 #[derive(Debug, Default)]
@@ -44,6 +45,10 @@ impl Map {
             return Some(failed("no path is usable"));
         };
         self.resets.running = std::mem::take(&mut self.resets.waiting);
+        // The guest hears of it with the answer to its function.
+        if let Some(lun) = &self.lun {
+            lun.attentions.expect(SenseCode::LU_RESET);
+        }
         self.with_checking(path.id, super::Checking::reset_lu);
         None
     }
@@ -61,7 +66,12 @@ impl Map {
                 let text = format!("the guest reset the LU; done in the array by path {name}");
                 Notice::new("LU_RESET", Level::Warn, text, json!({ "path": name, "array": true }))
             }
-            Err(error) => failed(&format!("path {name}: {error}")),
+            Err(error) => {
+                if let Some(lun) = &self.lun {
+                    lun.attentions.expect_no_more(SenseCode::LU_RESET);
+                }
+                failed(&format!("path {name}: {error}"))
+            }
         };
         [Some(notice), self.begin_reset()].into_iter().flatten().collect()
     }
