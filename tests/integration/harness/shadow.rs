@@ -90,6 +90,12 @@ impl Shadow {
         at(first)..at(first + sectors)
     }
 
+    /// The version that a sector holds for certain.
+    pub(crate) fn certain(&self, sector: u64) -> Option<u32> {
+        let doubtful = self.doubtful.contains_key(&sector);
+        (!doubtful).then(|| self.versions[Self::range(sector, 1).start])
+    }
+
     /// Takes a range to read; false if a write is out for part of it.
     pub(crate) fn begin_read(&mut self, first: u64, sectors: u64) -> bool {
         let busy = &mut self.busy[Self::range(first, sectors)];
