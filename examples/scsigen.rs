@@ -70,6 +70,12 @@ struct Options {
     /// Bytes of the disk that are used.
     #[arg(long, default_value_t = 16 << 20)]
     span: u64,
+    /// Most pieces that a command's data lies in.
+    #[arg(long, default_value_t = 3)]
+    pieces: u32,
+    /// COMPARE AND WRITE among a hundred commands.
+    #[arg(long, default_value_t = 15)]
+    compare: u64,
     /// Beginnings of answers that are no error, as `06/` or `0b/00/06`.
     #[arg(long, value_delimiter = ',')]
     allow: Vec<String>,
@@ -161,6 +167,8 @@ struct Load {
     random: Random,
     shadow: Shadow,
     sectors: u64,
+    /// COMPARE AND WRITE among a hundred commands.
+    compare: u64,
     out: HashMap<(usize, u64), Out>,
     counts: BTreeMap<String, u64>,
     first: BTreeMap<String, String>,
@@ -169,8 +177,9 @@ struct Load {
 
 impl Load {
     fn submit_one(&mut self, index: usize, queue: &mut ScsiQueue) -> Option<()> {
-        let dice = self.random.below(100);
-        let sectors = if dice < 15 { 1 } else { 1 + self.random.below(16) };
+        let swap = self.random.below(100) < self.compare;
+        let dice = if swap { 0 } else { 15 + self.random.below(85) };
+        let sectors = if swap { 1 } else { 1 + self.random.below(16) };
         let sector = self.random.below(self.sectors - sectors);
         let count = u32::try_from(sectors).expect("few");
         let bytes = usize::try_from(sectors).expect("few") * SECTOR;
@@ -198,8 +207,8 @@ impl Load {
                 (queue.submit(&Task::new(&cdb).writing(&data)), Effect::Write(version))
             }
         };
-        let since = Instant::now();
         let token = token.expect("room was looked for");
+        let since = Instant::now();
         self.out.insert((index, token), Out { sector, sectors, effect, since });
         Some(())
     }
@@ -318,6 +327,7 @@ fn verify(options: &Options, front_end: &mut FrontEnd<ScsiQueue>) -> bool {
         random: Random::new(options.seed),
         shadow: Shadow::new(sectors),
         sectors,
+        compare: options.compare,
         out: HashMap::new(),
         counts: BTreeMap::new(),
         first: BTreeMap::new(),
@@ -344,7 +354,8 @@ fn main() -> ExitCode {
     let depth = usize::from(options.depth);
     let slot_bytes = if options.mode == Mode::Say { 4 << 20 } else { 64 << 10 };
     let depth = if options.mode == Mode::Say { 2 } else { depth };
-    let manner = Manner { depth, slot_bytes, size: 256, ..usual.manner };
+    let pieces = options.pieces;
+    let manner = Manner { depth, slot_bytes, size: 256, pieces, ..usual.manner };
     let queues = options.queues + u16::try_from(FIXED).expect("two");
     let mut front_end: FrontEnd<ScsiQueue> =
         FrontEnd::prepare(&options.socket, Shape { queues, manner, ..usual });
