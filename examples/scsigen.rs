@@ -27,7 +27,7 @@ use harness::shadow::{Mismatch, SECTOR, Shadow, fill};
 use harness::slot_queue::{Done, Manner, PATIENCE};
 
 #[path = "../tests/integration/harness"]
-#[allow(dead_code)] // of what the stories use
+#[allow(dead_code, unused_imports)] // of what the stories use
 mod harness {
     pub(crate) mod blk_queue;
     pub(crate) mod cdb;
