@@ -6,14 +6,13 @@
 //! waiting for kicks (`queue`), and what the chains mean (the fronts).
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::guest::inflight::{InflightError, InflightQueue};
 use crate::guest::memory::Memory;
 use crate::guest::ring::{Chain, ChainError, Ring, RingError};
+use crate::sys::eventfd::CallFd;
 
 /// What a [`VirtQueue`] is made of.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ pub struct VirtQueueParts {
     pub inflight: Option<InflightQueue>,
     /// Kick eventfd: readable when the driver has made chains available.
     pub kick: OwnedFd,
-    /// Call eventfd: the interrupt. None = the driver polls.
+    /// Call eventfd or socket: the interrupt. None = the driver polls.
     pub call: Option<OwnedFd>,
     /// Error eventfd, if the front-end gave one.
     pub err: Option<OwnedFd>,
@@ -40,8 +39,8 @@ pub struct VirtQueue {
     ring: Ring,
     inflight: Option<InflightQueue>,
     kick: OwnedFd,
-    call: Option<File>,
-    err: Option<File>,
+    call: Option<CallFd>,
+    err: Option<CallFd>,
     /// Heads that an earlier owner popped and did not return, oldest first.
     resubmit: VecDeque<u16>,
     /// The last call of [`VirtQueue::take`] handed out such heads.
@@ -71,7 +70,7 @@ impl VirtQueue {
             ring.set_next_avail(ring.used_idx().wrapping_add(count));
         }
         let held = vec![0; usize::from(ring.size()).div_ceil(64)];
-        let (call, err) = (call.map(File::from), err.map(File::from));
+        let (call, err) = (call.map(CallFd::from), err.map(CallFd::from));
         let mut queue =
             VirtQueue { index, ring, inflight, kick, call, err, resubmit, replays: false, held };
         for i in 0..queue.resubmit.len() {
@@ -131,7 +130,7 @@ impl VirtQueue {
     /// Replaces the call eventfd and signals the new one once, since an
     /// interrupt may have gone to the old one after the front-end left it.
     pub fn set_call(&mut self, call: Option<OwnedFd>) {
-        self.call = call.map(File::from);
+        self.call = call.map(CallFd::from);
         self.signal();
     }
 
@@ -257,7 +256,9 @@ impl VirtQueue {
 
     /// Interrupts the driver unconditionally.
     pub fn signal(&self) {
-        write_event(self.call.as_ref());
+        if let Some(call) = &self.call {
+            call.signal();
+        }
     }
 
     /// Asks for kicks again; returns whether there is more to take already.
@@ -274,20 +275,14 @@ impl VirtQueue {
     /// from it; what is in flight may still be completed.
     pub fn fail(&mut self, error: &RingError) {
         log::error!("ring {} is stopped: {error}", self.index);
-        write_event(self.err.as_ref());
+        if let Some(err) = &self.err {
+            err.signal();
+        }
     }
 
     /// Takes the call and error eventfds out of a stopped ring.
     pub fn into_events(self) -> (Option<OwnedFd>, Option<OwnedFd>) {
         (self.call.map(OwnedFd::from), self.err.map(OwnedFd::from))
-    }
-}
-
-/// Adds one to an eventfd. The only possible failure that is no bug is a full
-/// counter of a non-blocking one: then the other side has been told already.
-fn write_event(event: Option<&File>) {
-    if let Some(mut event) = event {
-        let _ = event.write(&1u64.to_ne_bytes());
     }
 }
 

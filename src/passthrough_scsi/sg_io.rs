@@ -17,6 +17,7 @@ use super::pool::{Scratch, Work};
 use super::wire::{self, Wire};
 use crate::io::{Completion, Direction, ErrnoFrom, Segment, total_len};
 use crate::scsi::cdb::Cdb;
+use crate::scsi::command;
 use crate::scsi::sense::{Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 use crate::sys::file::DirectAlignment;
@@ -30,6 +31,7 @@ const CDB_SURE: usize = 16;
 /// having been sent (`scsi_dispatch_cmd`), that is at once; an abort that the
 /// error handler did takes a timeout first.
 const AT_ONCE: Duration = Duration::from_secs(1);
+const PAGE: usize = 4096;
 /// Most segments of one list (`UIO_MAXIOV`).
 const MOST_SEGMENTS: usize = 1024;
 
@@ -126,6 +128,23 @@ fn too_long() -> Completion {
     }
 }
 
+/// Whether a command's data are blocks that it compares, or writes more than
+/// once, and lie other than from a page boundary in one piece. LIO behind a
+/// loopback (7.2 and before) takes the second block of a COMPARE AND WRITE from
+/// where it would be then, whatever is there, and refuses a WRITE SAME whose
+/// block lies in two pieces.
+pub(super) fn is_torn(cdb: &Cdb, data: &[Segment]) -> bool {
+    // WRITE SAME (10), COMPARE AND WRITE, WRITE SAME (16).
+    let takes_blocks = matches!(cdb.opcode(), 0x41 | 0x89 | 0x93)
+        || command::service_action(cdb) == Some(0x0d) && cdb.opcode() == 0x7f; // (32)
+    takes_blocks
+        && match data {
+            [] => false,
+            [one] => one.addr % PAGE != 0,
+            _ => true,
+        }
+}
+
 impl ScsiWork {
     fn carry(&self, scratch: &mut Scratch) -> Completion {
         if let Some(parameters) = &self.wire.parameters {
@@ -136,7 +155,8 @@ impl ScsiWork {
             buffer.bytes_mut()[..len].copy_from_slice(parameters);
             return self.send(&[buffer.segment(len)]);
         }
-        let flat_only = self.node.interface == Interface::V4 && self.segments.len() > 1;
+        let flat_only = self.node.interface == Interface::V4 && self.segments.len() > 1
+            || self.wire.direction == Direction::Out && is_torn(&self.wire.cdb, &self.segments);
         // The kernel maps pages, and answers EINVAL beyond its segments.
         let most = self.node.queue.max_segments;
         let pages = || segment::pages(&self.segments);

@@ -1,5 +1,5 @@
 use super::blk_uring::Direct;
-use super::sg_io::ScsiWork;
+use super::sg_io::{ScsiWork, is_torn};
 use super::*;
 use crate::io::{Command, Direction, Op, Segment};
 use crate::scsi::sense::Key;
@@ -350,6 +350,30 @@ fn scsi_node(path: &str, interface: Interface) -> ScsiNode {
     let queue = QueueLimits { max_transfer_bytes: 65536, max_segments: 2, depth: 4 };
     let file = Arc::new(File::open(path).unwrap());
     ScsiNode { file, claim: None, interface, direct: None, queue, read_only: true }
+}
+
+/// LIO writes other bytes than those it was given, else.
+#[test]
+fn blocks_that_are_compared_or_repeated_go_from_a_page_boundary() {
+    let at = |addr, len| Segment { addr, len };
+    let compare_and_write = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+    let same_32 = [&[0x7f, 0, 0, 0, 0, 0, 0, 24, 0, 0x0d][..], &[0; 22]].concat();
+    let write_32 = [&[0x7f, 0, 0, 0, 0, 0, 0, 24, 0, 0x0b][..], &[0; 22]].concat();
+    let rows: [(&[u8], bool); 6] = [
+        (&compare_and_write, true),
+        (&[0x41, 0, 0, 0, 0, 0, 0, 0, 1, 0], true),
+        (&[0x93, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0], true),
+        (&same_32, true),
+        (&write_32, false),
+        (&[0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0], false),
+    ];
+    for (cdb, minds) in rows {
+        let cdb = Cdb::from_bytes(cdb).unwrap();
+        assert!(!is_torn(&cdb, &[]));
+        assert!(!is_torn(&cdb, &[at(0x3000, 1024)]));
+        assert_eq!(is_torn(&cdb, &[at(0x3e00, 1024)]), minds, "{cdb:?}");
+        assert_eq!(is_torn(&cdb, &[at(0x3000, 512), at(0x5000, 512)]), minds, "{cdb:?}");
+    }
 }
 
 #[test]

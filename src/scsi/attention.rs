@@ -200,13 +200,11 @@ impl Attentions {
         let Some(code) = sense.code().filter(|c| c.key == Key::UnitAttention) else {
             return Hearing::News;
         };
-        if !self.joined {
-            return Hearing::News;
-        }
         let code = (code.asc, code.ascq);
-        if OURS.contains(&code) {
+        if self.joined && OURS.contains(&code) {
             return Hearing::Known;
         }
+        // Of paths that are not joined there are only those that were expected.
         if let Some(epoch) = state.epochs.iter_mut().find(|e| e.code == code) {
             let teller = epoch.told_by.iter_mut().find(|t| t.path == path);
             let news = teller.map(|t| t.drained.is_none_or(|at| at <= sent));
@@ -219,7 +217,10 @@ impl Attentions {
             }
             return if news == Some(true) { Hearing::News } else { Hearing::Known };
         }
-        state.begin(code, self.tick(), VecDeque::from([Teller { path, drained: None }]));
+        if self.joined {
+            let told_by = VecDeque::from([Teller { path, drained: None }]);
+            state.begin(code, self.tick(), told_by);
+        }
         Hearing::News
     }
 
@@ -307,6 +308,28 @@ mod tests {
         attentions.expect(SenseCode::LU_RESET);
         attentions.expect_no_more(SenseCode::LU_RESET);
         assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News);
+    }
+
+    #[test]
+    fn what_the_array_was_made_to_tell_is_known_once_from_every_path() {
+        for joined in [true, false] {
+            let attentions = Attentions::new(joined);
+            assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
+            let before = attentions.moment();
+            attentions.expect(SenseCode::LU_RESET);
+            // A check that began before says nothing of what comes after.
+            attentions.drained(3, before);
+            for path in [1, 2, 3] {
+                assert_eq!(attentions.met(path, NOW, &ua(0x29, 0x03)), Hearing::Known);
+            }
+            assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News);
+            attentions.expect(SenseCode::LU_RESET);
+            attentions.drained(2, attentions.moment());
+            assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News, "of another reset");
+            attentions.expect(SenseCode::LU_RESET);
+            attentions.expect_no_more(SenseCode::LU_RESET);
+            assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
+        }
     }
 
     #[test]

@@ -188,8 +188,11 @@ impl Report {
 /// [`Completion::Scsi`], never [`Completion::Short`].
 ///
 /// How long a CDB may be is the kernel's to say, and it says it late: before
-/// 5.18 any length (the host adapter's limit then shows as `DID_ABORT`), since
-/// then 32 bytes (EINVAL beyond); shorter than 6 is EMSGSIZE.
+/// 5.18 any length, since then 32 bytes (EINVAL beyond; EMSGSIZE of sg beyond
+/// 252). Up to there what is longer than the host adapter takes comes back as
+/// `DID_ABORT`, unsent (17 bytes to one of 16). Shorter than 6 is EMSGSIZE of
+/// sd and sg; bsg takes it, with zeroes for what is missing. Seen on 6.12 and
+/// 7.2.
 ///
 /// # Safety
 /// The segments are mapped for the whole call, writable if `direction` is
@@ -334,11 +337,14 @@ pub fn speaks_v3(fd: BorrowedFd<'_>) -> bool {
 /// nexus (SAM-5 7.6), which ends the tasks of *every* host; the kernel does not
 /// go on to resets of the target or the bus where it fails.
 ///
+/// What the nexuses hear of it is the target's: LIO tells 29/03 on each, the
+/// kernel's scsi_debug 29/00 on this one only.
+///
 /// Waits until the host adapter has done it; nothing bounds that but the
 /// adapter's own timeouts, as the kernel's error handler has it.
 ///
 /// # Errors
-/// The ioctl's: ENOTTY or EINVAL where the node knows no reset (bsg), EACCES
+/// The ioctl's: ENOTTY where the node knows no reset (bsg), EACCES
 /// without CAP_SYS_ADMIN and CAP_SYS_RAWIO, EIO where the adapter failed.
 pub fn reset_device(fd: BorrowedFd<'_>) -> std::io::Result<()> {
     let mut how = SG_SCSI_RESET_DEVICE | SG_SCSI_RESET_NO_ESCALATE;

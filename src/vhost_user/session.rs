@@ -69,7 +69,9 @@ pub enum SessionError {
     #[error("ring {0}: polling without a kick file descriptor is not supported")]
     PollingKick(usize),
     /// A kick, call or error descriptor of another kind.
-    #[error("ring {0}: kick, call and error descriptors must be eventfds")]
+    #[error(
+        "ring {0}: kick and error descriptors must be eventfds, call descriptors eventfds or ends of socket pairs"
+    )]
     NotAnEventfd(usize),
     /// SET_VRING_KICK before SET_VRING_NUM or SET_VRING_ADDR.
     #[error("ring {0} is kicked off before it has a size and addresses")]

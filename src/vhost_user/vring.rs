@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 
 use crate::guest::virtqueue::VirtQueue;
 
@@ -73,4 +74,52 @@ pub(super) fn event(file: Option<File>) -> Result<Option<OwnedFd>, ()> {
         }),
     };
     if is_event { Ok(Some(file.into())) } else { Err(()) }
+}
+
+/// The call descriptor of a message: an eventfd, or an end of a socket pair,
+/// since user-mode Linux (`virtio_uml`) can wait on no eventfd. A socket with a
+/// name at either end is somebody's service, or the front-end's own end of the
+/// connection.
+pub(super) fn call(file: Option<File>) -> Result<Option<OwnedFd>, ()> {
+    let Some(file) = file else { return Ok(None) };
+    if !file.metadata().is_ok_and(|m| m.file_type().is_socket()) {
+        return event(Some(file));
+    }
+    let socket = UnixStream::from(OwnedFd::from(file));
+    // Of another family than AF_UNIX these are errors.
+    let unnamed = |end: std::io::Result<SocketAddr>| end.is_ok_and(|name| name.is_unnamed());
+    let pair = unnamed(socket.local_addr()) && unnamed(socket.peer_addr());
+    if pair { Ok(Some(socket.into())) } else { Err(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::eventfd::EventFd;
+    use std::net::TcpListener;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixListener;
+
+    fn taken(fd: impl Into<OwnedFd>) -> [bool; 2] {
+        let file = File::from(fd.into());
+        [event(Some(file.try_clone().unwrap())).is_ok(), call(Some(file)).is_ok()]
+    }
+
+    #[test]
+    fn calls_go_to_eventfds_and_socket_pairs_and_nothing_else_is_taken() {
+        let path = std::env::temp_dir().join(format!("vhost-mpath-call-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let named = UnixStream::connect(&path).unwrap();
+        let (pair, _other) = UnixStream::pair().unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let event = EventFd::new().unwrap();
+        assert_eq!(taken(event.as_fd().try_clone_to_owned().unwrap()), [true, true]);
+        assert_eq!(taken(pair), [false, true]);
+        assert_eq!(taken(named), [false, false], "somebody listens by this name");
+        assert_eq!(taken(listener.accept().unwrap().0), [false, false]);
+        assert_eq!(taken(TcpListener::bind("127.0.0.1:0").unwrap()), [false, false]);
+        assert_eq!(taken(File::open("/dev/null").unwrap()), [false, false]);
+        assert_eq!(taken(File::open("/").unwrap()), [false, false]);
+        assert!(call(None).is_ok_and(|fd| fd.is_none()));
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::cdb;
 use crate::harness::scsi_guest::ScsiGuest;
-use crate::harness::scsi_queue::{Task, lun};
+use crate::harness::scsi_queue::{LU_RESET, Task, lun};
 use crate::harness::sim_daemon::{Daemon, Setup};
 
 const HERE: [u8; 8] = lun(0, 0);
@@ -101,6 +101,23 @@ fn request_sense_reports_it_as_data_and_once() {
     let quiet = told.iter().filter(|code| **code == (0, 0, 0)).count();
     assert_eq!((news, quiet), (1, 5), "{told:02x?}");
     assert_eq!(heard(&mut daemon, &mut guest), NONE);
+}
+
+/// The array tells every path of the reset it was asked for.
+#[test]
+fn a_reset_of_the_guest_that_the_array_repeats_is_heard_once() {
+    for reach in ["own", "array"] {
+        let multibus = &["--path-grouping-policy", "multibus", "--lu-reset", reach];
+        let mut daemon = Daemon::start(&Setup { paths: 2, ..Setup::scsi() }.with(multibus));
+        let mut guest = ScsiGuest::connect(&daemon, 1);
+        daemon.until_usable(2);
+        for _ in 0..3 {
+            assert_eq!(guest.control().run_tmf(LU_RESET, HERE, 0), "OK");
+            assert_eq!(heard(&mut daemon, &mut guest), ["06/29/03"], "--lu-reset {reach}");
+        }
+        daemon.fault_of("sim0", json!({"fault": "lu-reset"}));
+        assert_eq!(heard(&mut daemon, &mut guest), ["06/29/03"], "another host's");
+    }
 }
 
 /// What a check of ours meets waits for the guest.

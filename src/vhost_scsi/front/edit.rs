@@ -122,7 +122,8 @@ pub(super) fn edited(
         data.clear();
         ending = Ending::GOOD;
     }
-    if ending.status != Status::GOOD && data.is_empty() {
+    // LIO claims a residual of 0 for a command it has refused.
+    if ending.status != Status::GOOD && (data.is_empty() || is_failure(&ending)) {
         request.front.buffer = data;
         return (ending, 0);
     }
@@ -140,6 +141,11 @@ pub(super) fn edited(
     // Back for its capacity.
     request.front.buffer = data;
     (ending, moved)
+}
+
+/// What was transferred, if anything, is no answer.
+fn is_failure(ending: &Ending) -> bool {
+    !matches!(ending.code().map(|code| code.key), Some(Key::NoSense | Key::RecoveredError))
 }
 
 /// The LU has no such page.

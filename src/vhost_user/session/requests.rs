@@ -21,7 +21,7 @@ use crate::guest::inflight::{self, InflightArea};
 use crate::guest::ring::MAX_RING_SIZE;
 use crate::vhost_user::Extras;
 use crate::vhost_user::memory::{self, MAX_SLOTS};
-use crate::vhost_user::vring::{Addresses, event};
+use crate::vhost_user::vring::{Addresses, call, event};
 
 impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
     /// Keeps the reason of a refusal; the crate only wants to know that.
@@ -125,7 +125,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         file: Option<File>,
     ) -> std::result::Result<(), SessionError> {
         let at = self.at(index)?;
-        let call = event(file).map_err(|()| SessionError::NotAnEventfd(at))?;
+        let call = call(file).map_err(|()| SessionError::NotAnEventfd(at))?;
         if self.vrings[at].running {
             self.host.set_call(super::ring_index(at), call);
         } else {

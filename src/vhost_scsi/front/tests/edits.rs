@@ -256,6 +256,23 @@ fn a_single_opcode_that_is_denied_is_not_supported() {
     ask(2, 0xa3, 0x0a).assert_data(&answer, "REPORT TARGET PORT GROUPS");
 }
 
+/// LIO refuses a command and claims to have moved everything.
+#[test]
+fn what_the_lu_refused_has_no_answer_to_edit() {
+    let (device, _) = with_unit(|_| ());
+    let refused = Sense::fixed(SenseCode::INVALID_FIELD_IN_CDB);
+    let recovered = Sense::fixed(SenseCode::new(Key::RecoveredError, 0x18, 0x02));
+    let ask = |sense: Sense| {
+        let raw = cdb(12, &[(0, 0xa3), (1, 0x0c), (2, 1), (3, 0x5f), (9, 64)]);
+        let mut chain = Chain::command(LUN_0, &raw, 0, 64);
+        let check = |residual| Outcome::Lu { status: Status::CHECK_CONDITION, sense, residual };
+        exchange(&device, &mut chain, &[0; 64], |_| check(0)).1
+    };
+    let reply = ask(refused);
+    assert_eq!((reply.header.residual, &reply.data[..4]), (64, &[0xee; 4][..]));
+    assert_eq!(ask(recovered).header.residual, 60);
+}
+
 #[test]
 fn mode_sense_of_a_read_only_disk_says_write_protected() {
     let six = cdb(6, &[(0, 0x1a), (2, 0x3f), (4, 64)]);
