@@ -69,7 +69,7 @@ daemon_peer_disks() {
     case $known in *" $file "*) [ -n "$expose" ] || continue ;; esac
     known+="$file "
     GUEST_PEER+=(-drive "file=$file,if=none,id=peer$n,format=raw,discard=unmap,file.locking=off"
-      -device "scsi-hd,drive=peer$n,bus=scsi0.0,share-rw=on,serial=peer,wwn=0x6001405000000001,$([ -n "$expose" ] && echo "scsi-id=$n,lun=0" || echo "scsi-id=0,lun=$n")")
+      -device "scsi-hd,drive=peer$n,bus=scsi0.0,share-rw=on,serial=peer,wwn=0x5001405000000001,$([ -n "$expose" ] && echo "scsi-id=$n,lun=0" || echo "scsi-id=0,lun=$n")")
     n=$((n + 1))
   done
   DAEMON_PID=

@@ -87,6 +87,8 @@ scsi_tools_pack() (
   mkdir -p "$w/usr/lib"
   ln -s /lib/multipath "$w/usr/lib/multipath"
   scsi_tools_libraries "$root" "$w" "$libs"
+  # The C library opens this one by name when a thread is cancelled, as multipathd's are.
+  cp -L "$(find "$root" -name libgcc_s.so.1 | head -1)" "$libs/"
   printf 'root:x:0:0:root:/:/bin/sh\n' >"$w/etc/passwd"
   printf '%s\n' root:x:0: disk:x:6: tty:x:5: kmem:x:15: input:x:101: sgx:x:102: kvm:x:103: render:x:104: \
     lp:x:7: dialout:x:20: video:x:44: audio:x:29: cdrom:x:24: tape:x:26: >"$w/etc/group"
