@@ -2,7 +2,7 @@
 # need, as a second archive the kernel unpacks after the guest's initramfs. Sourced, never run. Needs lib/say.sh,
 # lib/install.sh, lib/guest.sh. The packages are only unpacked, never installed: nothing changes on this machine,
 # and no root is needed.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # GUEST_ARCHIVES is lib/guest.sh's
 
 SCSI_TOOLS_PACKAGES="sg3-utils sg3-utils-udev libiscsi-bin multipath-tools dmsetup udev"
 SCSI_TOOLS_PROGRAMS="sg_inq sg_vpd sg_readcap sg_luns sg_unmap sg_write_same sg_opcodes sg_reset sg_turs sg_raw sg_modes

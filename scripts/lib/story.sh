@@ -1,21 +1,19 @@
 # What the stories of vhost-user-scsi begin and end with. Sourced, never run. Needs the other libraries.
 # shellcheck shell=bash
 
-# story_begin NAME ARGUMENT…: the options every story has, everything it needs, a directory of its own ($dir) that
-# goes away at the end. Afterwards STORY_OPTIONS are the options it did not know.
+# story_begin NAME ARGUMENT…: the options every story has (one with more defines story_option), everything it needs,
+# a directory of its own ($dir) that goes away at the end.
 story_begin() {
   local name=$1
   shift
-  STORY_KEEP='' STORY_OPTIONS=()
+  STORY_KEEP=''
   while [ $# -gt 0 ]; do
     case $1 in
       --help | -h) usage_of "$0"; exit 0 ;;
       --keep) STORY_KEEP=1; shift ;;
-      *) STORY_OPTIONS+=("$1"); shift ;;
+      *) story_option "$1" || die "unknown option: $1" "See scripts/stories/$name --help."; shift ;;
     esac
   done
-  story_takes_no_more() { [ ${#STORY_OPTIONS[@]} = 0 ] || die "unknown option: ${STORY_OPTIONS[0]}" "See scripts/stories/$name --help."; }
-  declare -F story_option >/dev/null || story_takes_no_more
   require guest build
   [ -n "${VHOST_MPATH:-}" ] || require_rust
   guest_prepare
@@ -26,6 +24,8 @@ story_begin() {
   trap 'exit 130' INT
   trap 'exit 143' TERM
 }
+
+declare -F story_option >/dev/null || story_option() { return 1; }
 
 story_end() {
   local rc=$?
