@@ -72,3 +72,18 @@ conformance_lost() {
     inside && NF > 3 { t = $2; v = $(column + 1); gsub(/ /, "", t); gsub(/ /, "", v)
       if (v == "passed" && t in now && now[t] != "passed") print t ": " now[t] ", " why[t] }' "$1" "$CONFORMANCE"
 }
+
+# conformance_write_lio CONSOLE: the document's section of the rig's job scsi-iscsi-test-cu.sh.
+conformance_write_lio() {
+  local w
+  w=$(mktemp -d)
+  tr -d '\r' <"$1" | sed -n 's/^.*BARE: cu //p' >"$w/bare"
+  conformance_results "$1" >"$w/through"
+  {
+    # shellcheck disable=SC2016  # Markdown's backticks
+    printf 'Bare `/dev/sdX`: %s.\nThrough the daemon, in a guest: %s.\n\n' "$(conformance_counts "$w/bare")" "$(conformance_counts "$w/through")"
+    conformance_table "bare=$w/bare" "through the daemon=$w/through"
+  } | conformance_section lio
+  rm -rf "$w"
+  step "written: docs/scsi-conformance.md"
+}

@@ -55,14 +55,24 @@ daemon_start() {
 }
 
 # daemon_peer_disks DIR OPTION…: of the daemon's options those that QEMU's own virtio-scsi can follow: a disk for each
-# --path sim:… that names a new file; with --expose paths each path is a target of its own. Sets GUEST_PEER.
+# --path sim:… that names a new file, QEMU's passthrough for the first --path /dev/sdX; with --expose paths each path is a target of its own. Sets GUEST_PEER.
 daemon_peer_disks() {
   local dir=$1 file size=64M n=0 expose='' known=' ' o
   shift
   case " $* " in *' --expose paths '*) expose=1 ;; esac
   GUEST_PEER=(-device "virtio-scsi-pci,id=scsi0,num_queues=${GUEST_QUEUES:-2}")
   for o in "$@"; do
-    case $o in sim:*) file=${o#sim:} ;; *) continue ;; esac
+    case $o in
+      sim:*) file=${o#sim:} ;;
+      # QEMU's own passthrough; one path of them is all it takes.
+      /dev/sd*)
+        [ $n = 0 ] || continue
+        GUEST_PEER+=(-drive "file=$o,if=none,id=peer0,format=raw,cache=none" -device "scsi-block,drive=peer0,bus=scsi0.0")
+        n=1
+        continue
+        ;;
+      *) continue ;;
+    esac
     case $file in *,size=*) size=${file#*,size=} size=${size%%,*} ;; esac
     file=${file%%,*}
     [ -e "$file" ] || truncate -s "$size" "$file"
