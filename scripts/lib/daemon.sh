@@ -57,7 +57,7 @@ daemon_start() {
 # daemon_peer_disks DIR OPTION…: of the daemon's options those that QEMU's own virtio-scsi can follow: a disk for each
 # --path sim:… that names a new file, QEMU's passthrough for the first --path /dev/sdX; with --expose paths each path is a target of its own. Sets GUEST_PEER.
 daemon_peer_disks() {
-  local dir=$1 file size=64M n=0 expose='' known=' ' o
+  local dir=$1 file size=64M bs=512 n=0 expose='' known=' ' o
   shift
   case " $* " in *' --expose paths '*) expose=1 ;; esac
   GUEST_PEER=(-device "virtio-scsi-pci,id=scsi0,num_queues=${GUEST_QUEUES:-2}")
@@ -74,12 +74,13 @@ daemon_peer_disks() {
       *) continue ;;
     esac
     case $file in *,size=*) size=${file#*,size=} size=${size%%,*} ;; esac
+    case $o in *,bs=*) bs=${o#*,bs=} bs=${bs%%,*} ;; esac
     file=${file%%,*}
     [ -e "$file" ] || truncate -s "$size" "$file"
     case $known in *" $file "*) [ -n "$expose" ] || continue ;; esac
     known+="$file "
     GUEST_PEER+=(-drive "file=$file,if=none,id=peer$n,format=raw,discard=unmap,file.locking=off"
-      -device "scsi-hd,drive=peer$n,bus=scsi0.0,share-rw=on,serial=peer,wwn=0x5001405000000001,$([ -n "$expose" ] && echo "scsi-id=$n,lun=0" || echo "scsi-id=0,lun=$n")")
+      -device "scsi-hd,drive=peer$n,bus=scsi0.0,share-rw=on,logical_block_size=$bs,physical_block_size=$bs,serial=peer,wwn=0x5001405000000001,$([ -n "$expose" ] && echo "scsi-id=$n,lun=0" || echo "scsi-id=0,lun=$n")")
     n=$((n + 1))
   done
   DAEMON_PID=
