@@ -142,8 +142,13 @@ guest_qemu_at_least() {
   [ "${v% *}" -gt "$1" ] || { [ "${v% *}" -eq "$1" ] && [ "${v#* }" -ge "$2" ]; }
 }
 
-# The option that makes QEMU come back to a daemon that restarted; seconds until 9.1, milliseconds from 9.2.
-guest_reconnect() { if guest_qemu_at_least 9 2; then echo reconnect-ms=500; else echo reconnect=1; fi; }
+# The option that makes QEMU come back to a daemon that restarted, with a comma before it; seconds until 9.1,
+# milliseconds from 9.2. vhost-user-scsi does not start with it before 8.2.
+guest_reconnect() {
+  if guest_qemu_at_least 9 2; then echo ,reconnect-ms=500
+  elif [ "${GUEST_DEVICE:-blk}" = blk ] || guest_qemu_at_least 8 2; then echo ,reconnect=1
+  fi
+}
 
 # KVM only where it really is: some machines show /dev/kvm on processors that cannot use it.
 guest_accel() {
@@ -185,7 +190,7 @@ guest_qemu_command() {
     GUEST_QEMU+=("${GUEST_PEER[@]}")
     return
   fi
-  GUEST_QEMU+=(-chardev "socket,id=disk0,path=$1,$(guest_reconnect)")
+  GUEST_QEMU+=(-chardev "socket,id=disk0,path=$1$(guest_reconnect)")
   # QEMU spells the number of queues differently for the two.
   case ${GUEST_DEVICE:-blk} in
     scsi) GUEST_QEMU+=(-device "vhost-user-scsi-pci,chardev=disk0,num_queues=${GUEST_QUEUES:-2}$bootindex") ;;

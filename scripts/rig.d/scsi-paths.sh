@@ -19,7 +19,7 @@ through() {
   DAEMON_PEER_FILE=/dev/$P1
   daemon_start "$dir" --device scsi --transport sg-io --path "/dev/$P1" --path "/dev/$P2"
   GUEST_DEVICE=scsi GUEST_ARCHIVES=/rig/guest/scsi-tools GUEST_TIMEOUT=800 guest_start "$dir" "$DAEMON_SOCKET" "guest.d/$job"
-  guest_finish 800 || exit 1
+  guest_finish 800 || { tail -8 "$DAEMON_LOG"; exit 1; }
   grep -a 'GUEST: ' "$GUEST_CONSOLE" | tr -d '\r'
   daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
 }
