@@ -15,10 +15,11 @@ use clap::{Parser, ValueEnum};
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_mpath::virtio::blk::{RangeSegment, RequestType};
 
-use harness::blk_queue::{Done, Manner, PATIENCE, Payload};
+use harness::blk_queue::{Done, PATIENCE, Payload};
 use harness::front_end::{FrontEnd, Shape};
 use harness::load::{Load, Mix};
 use harness::random::Random;
+use harness::slot_queue::Manner;
 
 #[path = "../tests/integration/harness"]
 #[allow(dead_code)] // of what the stories use
@@ -30,6 +31,7 @@ mod harness {
     #[path = "../../simulation/random.rs"]
     pub(crate) mod random;
     pub(crate) mod shadow;
+    pub(crate) mod slot_queue;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -4,6 +4,8 @@
 //! "Backend program conventions") and multipath.conf's words. Exit code 2 for
 //! a wrong command line, 1 for everything else that fails.
 
+mod device;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{PathBuf, absolute};
@@ -15,20 +17,23 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::control::settings::{Access, MAX_QUEUE_SIZE, MAX_QUEUES, group_by_name};
+use crate::control::settings::{
+    Access, Device, MAX_QUEUE_SIZE, MAX_QUEUES, MAX_SCSI_QUEUES, SCSI_QUEUES, check_alias,
+    group_by_name,
+};
 use crate::control::{Listen, Settings, ctl, daemon, journal};
 use crate::host::{Options, PathSpec, TransportChoice};
 use crate::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
 use crate::mpath::snapshot::SelectorKind;
 
-/// What QEMU and libvirt ask a back-end program (`vhost-user.json`).
-const CAPABILITIES: &str = r#"{"type":"block","features":["read-only","blk-file"]}"#;
+/// Request queues of a vhost-user-blk disk unless told otherwise.
+const BLK_QUEUES: u16 = 16;
 
 const ABOUT: &str = "\
 Serves a SAN disk that has several paths to a virtual machine.
 
 Joins the paths (/dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L) that this host has to one SCSI logical \
-unit into a map, and serves the map as a vhost-user-blk disk. Errors of a path never reach the \
+unit into a map, and serves the map as a vhost-user-blk or vhost-user-scsi disk. Errors of a path never reach the \
 guest while another path lives; what the logical unit itself says does.";
 
 const EXAMPLES: &str = "\
@@ -48,6 +53,10 @@ Examples:
       -chardev socket,id=disk0,path=/run/vm1-disk0.sock,reconnect-ms=1000 \\
       -device vhost-user-blk-pci,chardev=disk0
 
+  # real SCSI for the guest, two disks (QEMU: -device vhost-user-scsi-pci,chardev=disk0)
+  vhost-mpath --socket-path /run/vm1-scsi.sock --device scsi \\
+      --lun 0:0,path=/dev/sdb,path=/dev/sdc --lun 0:1,path=/dev/sdd,path=/dev/sde
+
 SIGTERM ends it: what the kernel has is awaited, the rest stays marked in flight for the next \
 daemon. Exit code 0; 1 for an error; 2 for a wrong command line.";
 
@@ -56,7 +65,8 @@ A path to the logical unit; give it once for each path.
 
 /dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L, /dev/disk/by-path/…: a SCSI disk.
 FILE, or another block device: served too, without SCSI.
-sim:FILE[,size=S][,bs=512|4096]: a path to a simulated logical unit; twice is two paths.
+sim:FILE[,size=S][,bs=512|4096][,port=P][,tpg=G]: a path to a simulated logical unit; twice is two paths. \
+It goes through target port P (the first free one) of target port group G (1).
 null:SIZE: drops writes and reads zeroes, to measure the rest.
 All take ,name=NAME; write a comma in a file name twice. Sizes take K, M, G, T.";
 
@@ -68,6 +78,7 @@ All take ,name=NAME; write a comma in a file name twice. Sizes take K, M, G, T."
     long_about = ABOUT,
     after_long_help = EXAMPLES,
     override_usage = "vhost-mpath <--socket-path SOCKET | --fd FD> --path PATH [--path PATH]… [OPTIONS]\n       \
+                      vhost-mpath <--socket-path SOCKET | --fd FD> --device scsi --lun T:L,path=PATH[,path=PATH]… [--lun …]… [OPTIONS]\n       \
                       vhost-mpath ctl --control CONTROL <VERB>…",
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
@@ -114,18 +125,22 @@ struct Serve {
     socket_group: Option<u32>,
 
     /// Kind of device to show to the guest.
+    ///
+    /// blk: a vhost-user-blk disk of one logical unit. scsi: a vhost-user-scsi host bus adapter
+    /// with any number of them; the guest speaks SCSI to each.
     #[arg(long, value_name = "DEVICE", help_heading = "Disk", default_value = "blk")]
-    #[arg(value_parser = PossibleValuesParser::new(["blk"]))]
+    #[arg(value_parser = PossibleValuesParser::new(["blk", "scsi"]))]
     device: String,
 
     /// Name of the map in logs, events and `show topology` [default: the WWID]
     #[arg(long, value_name = "NAME", help_heading = "Disk", value_parser = parse_alias)]
     alias: Option<String>,
 
-    /// Request queues offered; QEMU wants one per virtual CPU unless told otherwise.
-    #[arg(long, value_name = "N", help_heading = "Disk", default_value_t = 16)]
+    /// Request queues offered; QEMU wants one per virtual CPU unless told otherwise
+    /// [default: 16 for blk, 64 for scsi]
+    #[arg(long, value_name = "N", help_heading = "Disk")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUES)))]
-    num_queues: u16,
+    num_queues: Option<u16>,
 
     /// Largest ring accepted, in descriptors: a power of two.
     #[arg(long, value_name = "N", help_heading = "Disk", default_value_t = MAX_QUEUE_SIZE)]
@@ -142,8 +157,11 @@ struct Serve {
 
     /// A path to the logical unit; give it once for each path.
     #[arg(long = "path", alias = "blk-file", value_name = "PATH", help_heading = "Paths")]
-    #[arg(required = true, value_parser = parse_path, long_help = PATH_HELP)]
+    #[arg(value_parser = parse_path, long_help = PATH_HELP)]
     paths: Vec<PathSpec>,
+
+    #[command(flatten)]
+    scsi: device::ScsiOptions,
 
     /// How reads and writes travel.
     ///
@@ -215,7 +233,8 @@ pub fn main() -> ExitCode {
     journal::abort_on_panic();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     if asks_for_capabilities(&arguments) {
-        return print_capabilities();
+        let words = arguments.iter().map(|argument| argument.to_string_lossy());
+        return print_capabilities(device::capabilities(words));
     }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
@@ -233,9 +252,9 @@ fn asks_for_capabilities(arguments: &[OsString]) -> bool {
     arguments.iter().skip(1).any(|argument| argument == "--print-capabilities")
 }
 
-fn print_capabilities() -> ExitCode {
+fn print_capabilities(capabilities: &str) -> ExitCode {
     // Not `println!`, which panics where nobody reads.
-    match writeln!(io::stdout(), "{CAPABILITIES}") {
+    match writeln!(io::stdout(), "{capabilities}") {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -283,6 +302,16 @@ impl Serve {
                  kernel has given up on is not out any more",
             ));
         }
+        let disk = device::Disk {
+            paths: &self.paths,
+            alias: self.alias.as_deref(),
+            serial: self.serial.as_deref(),
+            read_only: self.read_only,
+            control: self.control.is_some(),
+        };
+        let (device, lus) = self.scsi.device(&self.device, &disk).map_err(|text| wrong(&text))?;
+        let transport = self.transport_for(&device)?;
+        let num_queues = self.queues_for(&device)?;
         // `std::path::absolute` makes `./s` and `s` equal.
         let place = |path: &Option<PathBuf>| path.as_deref().and_then(|p| absolute(p).ok());
         if self.control.is_some() && place(&self.control) == place(&self.socket_path) {
@@ -292,18 +321,17 @@ impl Serve {
             listen,
             access: Access { mode: self.socket_mode, group: self.socket_group },
             control: self.control.clone(),
-            paths: self.paths.clone(),
             open: Options {
-                transport: self.transport,
+                transport,
                 command_timeout: self.command_timeout,
-                read_only: self.read_only,
+                scsi_only: matches!(device, Device::Scsi(_)),
                 ..Options::default()
             },
-            alias: self.alias.clone(),
-            num_queues: self.num_queues,
-            queue_size: self.queue_size,
+            device,
+            lus,
             read_only: self.read_only,
-            serial: self.serial.clone(),
+            num_queues,
+            queue_size: self.queue_size,
             policy: Policy {
                 grouping: self.path_grouping_policy,
                 selector: self.path_selector,
@@ -314,6 +342,32 @@ impl Serve {
             },
             suspect_after: self.suspect_timeout,
         })
+    }
+}
+
+impl Serve {
+    /// A guest's own CDBs go by SCSI passthrough, which alone returns all the
+    /// logical unit says.
+    fn transport_for(&self, device: &Device) -> Result<TransportChoice, clap::Error> {
+        match (device, self.transport) {
+            (Device::Blk { .. }, choice) => Ok(choice),
+            (Device::Scsi(_), TransportChoice::BlkUring) => Err(wrong(
+                "--transport blk-uring carries reads and writes only; with --device scsi leave it \
+                 at auto",
+            )),
+            (Device::Scsi(_), _) => Ok(TransportChoice::SgIo),
+        }
+    }
+
+    fn queues_for(&self, device: &Device) -> Result<u16, clap::Error> {
+        match (device, self.num_queues) {
+            (Device::Blk { .. }, given) => Ok(given.unwrap_or(BLK_QUEUES)),
+            (Device::Scsi(_), Some(given)) if given > MAX_SCSI_QUEUES => Err(wrong(&format!(
+                "--num-queues {given}: a SCSI device has at most {MAX_SCSI_QUEUES}; two rings are \
+                 for control and events"
+            ))),
+            (Device::Scsi(_), given) => Ok(given.unwrap_or(SCSI_QUEUES)),
+        }
     }
 }
 
@@ -355,8 +409,7 @@ fn parse_group(text: &str) -> Result<u32, String> {
 }
 
 fn parse_alias(text: &str) -> Result<String, String> {
-    let good = |c: char| c.is_ascii_alphanumeric() || "_.:-".contains(c);
-    if text.is_empty() || text.len() > 127 || !text.chars().all(good) {
+    if !check_alias(text) {
         return Err("use letters, digits and any of _.:- (at most 127)".to_owned());
     }
     Ok(text.to_owned())

@@ -13,7 +13,8 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-pub use crate::scsi::block::{Blocks, Extent, Lba, Op};
+pub use crate::scsi::block::{Blocks, Direction, Extent, Lba, Op};
+use crate::scsi::cdb::Cdb;
 use crate::scsi::sense::Sense;
 use crate::scsi::status::{HostByte, Status};
 
@@ -73,6 +74,14 @@ pub struct Tag {
     pub head: u16,
 }
 
+/// Which map of a device: every LU shown to the guest is one. A disk served as
+/// vhost-user-blk has the map 0 only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MapSlot(pub u16);
+
+/// Most maps of one device.
+pub const MAX_MAPS: usize = 1024;
+
 /// One guest request, owned by exactly one place at a time.
 ///
 /// Requests are boxed and pooled: the vectors keep their capacity, so a warm
@@ -82,8 +91,23 @@ pub struct Tag {
 pub struct Request {
     /// Which chain this is.
     pub tag: Tag,
+    /// Which LU it is for.
+    pub map: MapSlot,
+    /// virtio-scsi target that LU was addressed by; 0 for blk.
+    pub target: u8,
+    /// The initiator's name for it, which task management uses
+    /// (virtio 1.3 5.6.6.1 `id`); 0 for blk.
+    pub task: u64,
     /// What to do; `None` only while it sits in the pool.
     pub op: Option<Op>,
+    /// An earlier owner of the ring had taken it: it may have been executed
+    /// already, so that only what is idempotent may be issued (law 3).
+    pub replayed: bool,
+    /// Which path answered the guest's own command last (`PathId::key`), for
+    /// answers that only the front can read.
+    pub answered_by: u64,
+    /// For the front alone, between `parse` and `finish`.
+    pub front: FrontState,
     /// Data segments in order.
     pub data: Vec<Segment>,
     /// Extents of an [`Op::Unmap`].
@@ -105,13 +129,41 @@ impl Request {
     /// Empties the request for reuse, keeping the capacity of its vectors.
     pub fn reset(&mut self) {
         self.tag = Tag::default();
+        self.map = MapSlot::default();
+        self.target = 0;
+        self.task = 0;
         self.op = None;
+        self.replayed = false;
+        self.answered_by = 0;
+        self.front.reset();
         self.data.clear();
         self.extents.clear();
         self.reply.clear();
         self.durable = false;
         self.data_in_len = 0;
         self.memory_generation = 0;
+    }
+}
+
+/// What a front keeps with a request: an answer of the LU that it wants to see
+/// before the guest does lies in `buffer`, whose segment is the request's data,
+/// and goes to `guest` in `finish`.
+#[derive(Debug, Default)]
+pub struct FrontState {
+    /// The front's own number for what is to be done in `finish`.
+    pub word: u32,
+    /// Where the guest wants its data.
+    pub guest: Vec<Segment>,
+    /// Data-in in our memory; its heap address does not change while the
+    /// request is out.
+    pub buffer: Vec<u8>,
+}
+
+impl FrontState {
+    fn reset(&mut self) {
+        self.word = 0;
+        self.guest.clear();
+        self.buffer.clear();
     }
 }
 
@@ -126,13 +178,24 @@ pub enum Outcome {
         status: Status,
         /// Sense data, possibly empty.
         sense: Sense,
+        /// Bytes not transferred; says something for an [`Op::Cdb`] only,
+        /// where even a GOOD status may come with it.
+        residual: u32,
     },
     /// No path could carry it and the queueing policy has ended.
     NoPath,
+    /// As `NoPath`, where every path that took it lost it by a timeout. It may
+    /// have been executed.
+    TimedOut,
     /// Our own refusal or a host error that is no path's fault; the errno.
     Host(i32),
     /// Ended by a ring stop before any path took it.
     Stopped,
+    /// Ended by task management. It may have been executed.
+    Aborted {
+        /// By a reset of the LU or the target, not by an abort of the task.
+        reset: bool,
+    },
 }
 
 /// One command for one path.
@@ -140,7 +203,8 @@ pub enum Outcome {
 pub struct Command<'a> {
     /// What to do.
     pub op: Op,
-    /// Data segments; their total length equals the extent's bytes.
+    /// Data segments; their total length equals the extent's bytes. Of an
+    /// [`Op::Cdb`] any length, zero as well, whatever the CDB announces.
     pub data: &'a [Segment],
     /// Extents of an [`Op::Unmap`], within the map's limits.
     pub extents: &'a [Extent],
@@ -193,7 +257,9 @@ pub enum Completion {
 /// (law 4: an oversized command is never a path's verdict).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest data transfer of one command, in logical blocks.
+    /// Longest data transfer of one command, in logical blocks. So many bytes
+    /// are also the most that an [`Op::Cdb`] may move, parameter data included:
+    /// the kernel's limit knows no difference.
     pub max_transfer: Blocks,
     /// Most data segments of one command.
     pub max_segments: usize,
@@ -261,6 +327,110 @@ pub enum Parsed {
         /// For the used element.
         used_len: u32,
     },
+    /// A task management function: the queue threads carry it out on the
+    /// tasks of every ring, then [`Front::managed`] answers.
+    Manage(Management),
+}
+
+/// A task management function (SAM-5 7), as far as it concerns tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Management {
+    /// What becomes of the tasks it reaches.
+    pub action: Action,
+    /// Which tasks it reaches.
+    pub reach: Reach,
+}
+
+/// See [`Management`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// They end with [`Outcome::Aborted`]: at once where no path has them,
+    /// else when the path returns them.
+    End {
+        /// See [`Outcome::Aborted`].
+        reset: bool,
+    },
+    /// They are looked for, and left alone.
+    Query,
+}
+
+/// See [`Management`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// One task.
+    Task {
+        /// Of this LU.
+        map: MapSlot,
+        /// With this name.
+        task: u64,
+    },
+    /// All tasks of an LU.
+    Unit(MapSlot),
+    /// All tasks of all LUs of a target.
+    Target(u8),
+}
+
+impl Reach {
+    /// Whether a request is among those reached.
+    pub fn contains(&self, request: &Request) -> bool {
+        match *self {
+            Reach::Task { map, task } => request.map == map && request.task == task,
+            Reach::Unit(map) => request.map == map,
+            Reach::Target(target) => request.target == target,
+        }
+    }
+}
+
+/// What a ring of a device is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingRole {
+    /// Requests come by it.
+    Requests,
+    /// Task management comes by it. It is taken from even when no more
+    /// requests fit.
+    Control,
+    /// The device tells the driver something by it: a chain is taken only
+    /// when there is something to tell.
+    Events,
+}
+
+/// A guest's command that the export's policy refused, for the event stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// For which LU.
+    pub map: MapSlot,
+    /// What it was.
+    pub cdb: Cdb,
+    /// The policy's word for it.
+    pub group: &'static str,
+}
+
+/// Something a device tells its driver unasked (virtio 1.3 5.6.6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceEvent {
+    /// Which LU, by the address the guest knows.
+    pub target: u8,
+    /// See `target`.
+    pub lun: u16,
+    /// What happened.
+    pub what: Happened,
+}
+
+/// See [`DeviceEvent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// The LU has come.
+    Added,
+    /// The LU has gone.
+    Removed,
+    /// Its parameters have changed; additional sense code and qualifier as in
+    /// a unit attention.
+    Changed {
+        /// Additional sense code.
+        asc: u8,
+        /// Additional sense code qualifier.
+        ascq: u8,
+    },
 }
 
 /// A virtio device's request format: chain to [`Request`], [`Outcome`] to answer.
@@ -282,5 +452,39 @@ pub trait Front: Send {
 
     /// Writes the answer for a submitted request; returns the byte count of
     /// the used element.
-    fn finish(&mut self, request: &Request, outcome: &Outcome) -> u32;
+    fn finish(&mut self, request: &mut Request, outcome: &Outcome) -> u32;
+
+    /// What ring `ring` is for.
+    fn role(&self, ring: u16) -> RingRole {
+        let _ = ring;
+        RingRole::Requests
+    }
+
+    /// Writes the answer of a task management function: all tasks it reached
+    /// are back with the driver. `found`: it reached any.
+    fn managed(&mut self, request: &mut Request, management: &Management, found: bool) -> u32 {
+        let _ = (request, management, found);
+        0
+    }
+
+    /// A command refused since the last call, if the front keeps such a thing;
+    /// asked after every request that was answered at once.
+    fn denied(&mut self) -> Option<Denied> {
+        None
+    }
+
+    /// Whether the driver wants to hear of this at all (it took the feature).
+    /// What it does not want is dropped, and is not missed.
+    fn wants_event(&self, event: &DeviceEvent) -> bool {
+        let _ = event;
+        false
+    }
+
+    /// Writes an event into a chain of an events ring; `missed`: others before
+    /// it were lost for want of chains. Returns the byte count of the used
+    /// element, or `None` where the chain cannot hold it.
+    fn event(&mut self, writable: &[Segment], event: &DeviceEvent, missed: bool) -> Option<u32> {
+        let _ = (writable, event, missed);
+        None
+    }
 }

@@ -20,5 +20,6 @@ pub mod scsi;
 pub mod sim;
 pub mod sys;
 pub mod vhost_blk;
+pub mod vhost_scsi;
 pub mod vhost_user;
 pub mod virtio;

@@ -14,6 +14,7 @@ pub mod checker;
 pub mod classify;
 pub mod effect;
 pub mod event;
+mod identity;
 pub mod path;
 pub mod path_group;
 pub mod policy;
@@ -120,6 +121,7 @@ pub struct Multipath {
     path_faults: u64,
     switches: u64,
     queue_timeouts: u64,
+    lun_gone: bool,
 }
 
 impl Multipath {
@@ -142,6 +144,7 @@ impl Multipath {
             path_faults: 0,
             switches: 0,
             queue_timeouts: 0,
+            lun_gone: false,
         }
     }
 
@@ -182,6 +185,7 @@ impl Multipath {
         let interval = self.policy.polling_interval;
         let next_check = now + interval * u32::from(slot % 8) / 8 + interval / 2;
         let name = new.name.clone();
+        let capacity = new.identity.capacity;
         self.paths[usize::from(slot)] = Some(Path {
             id,
             name: new.name,
@@ -193,6 +197,9 @@ impl Multipath {
             epoch: 1,
             failures: 0,
             last_cause: None,
+            capacity,
+            shrunk_to: None,
+            no_lun: false,
             next_check,
             interval,
             check: None,
@@ -353,6 +360,9 @@ impl Multipath {
         if let IoReason::Judged { verdict: PathVerdict::Doubt, .. } = report.reason {
             return self.doubt(now, id, Cause::Io(report.reason), fx);
         }
+        if identity::says_resized(&report.reason) {
+            return self.resized(now, id, fx);
+        }
         // A report about an earlier epoch, or about a path that is not in
         // use, says nothing new.
         if !self.path(id).is_some_and(|p| p.epoch == report.epoch && p.is_usable()) {
@@ -362,25 +372,17 @@ impl Multipath {
         match report.reason {
             IoReason::Judged { verdict: PathVerdict::Keep, .. } => {}
             IoReason::Judged { verdict: PathVerdict::Check, .. } => self.check_now(now, id, fx),
-            IoReason::Judged { verdict: PathVerdict::Fail, .. } => self.fail(now, id, cause, fx),
+            IoReason::Judged { verdict: PathVerdict::Fail, .. } => {
+                if let Some(path) = self.path_mut(id) {
+                    path.no_lun |= identity::says_no_lun(&report.reason);
+                }
+                self.fail(now, id, cause, fx);
+            }
             IoReason::Judged { verdict: PathVerdict::Doubt, .. } => {} // above
             IoReason::Hung { .. } => {
                 self.set_aside(id, PathState::Suspect, cause, fx);
                 self.check_now(now, id, fx);
             }
-        }
-    }
-
-    /// The path may lead elsewhere now. The array says so once, perhaps to a
-    /// command of an earlier epoch, and perhaps while a proof is under way
-    /// that has read what was true before.
-    fn doubt(&mut self, now: Time, id: PathId, cause: Cause, fx: &mut Effects) {
-        let Some(path) = self.path(id) else { return };
-        if path.is_usable() {
-            self.set_aside(id, PathState::Doubt, cause, fx);
-            self.prove(now, id, fx);
-        } else if path.proof.is_some() {
-            self.prove(now, id, fx);
         }
     }
 
@@ -392,15 +394,23 @@ impl Multipath {
         }
         path.check = None;
         path.checker_state = match verdict {
-            Verdict::Up { .. } => CheckerState::Ready,
+            Verdict::Up { .. } | Verdict::Resized => CheckerState::Ready,
             Verdict::Ghost => CheckerState::Ghost,
             Verdict::Pending => CheckerState::Pending,
             Verdict::Down => CheckerState::Faulty,
             Verdict::Disconnected => CheckerState::Disconnected,
             Verdict::TimedOut => CheckerState::TimedOut,
         };
+        match verdict {
+            Verdict::Disconnected => path.no_lun = true,
+            // Nothing has answered.
+            Verdict::Down | Verdict::TimedOut => {}
+            _ => path.no_lun = false,
+        }
         path.interval = match verdict {
-            Verdict::Up { .. } if path.is_usable() => (path.interval * 2).min(ceiling),
+            Verdict::Up { .. } | Verdict::Resized if path.is_usable() => {
+                (path.interval * 2).min(ceiling)
+            }
             Verdict::Pending => Duration::from_secs(1),
             _ => polling,
         };
@@ -410,8 +420,9 @@ impl Multipath {
             (Verdict::Up { .. }, PathState::Active) => {
                 self.doubt(now, id, Cause::Checker("unit attention"), fx);
             }
-            (Verdict::Up { .. }, _) if path.failed_by_administrator => {}
-            (Verdict::Up { .. }, _) => self.prove(now, id, fx),
+            (Verdict::Resized, PathState::Active) => self.resized(now, id, fx),
+            (Verdict::Up { .. } | Verdict::Resized, _) if path.failed_by_administrator => {}
+            (Verdict::Up { .. } | Verdict::Resized, _) => self.prove(now, id, fx),
             (down, _) => {
                 let word = match down {
                     Verdict::Ghost => "ghost",
@@ -424,44 +435,6 @@ impl Multipath {
         }
     }
 
-    fn proven(
-        &mut self,
-        now: Time,
-        id: PathId,
-        proof: u32,
-        identity: Result<Identity, String>,
-        fx: &mut Effects,
-    ) {
-        let expected = self.identity.clone();
-        let Some(path) = self.path_mut(id) else { return };
-        if path.proof.is_none_or(|o| o.number != proof) {
-            return;
-        }
-        path.proof = None;
-        path.next_check = now + path.interval;
-        match identity {
-            Ok(found) if found == expected => self.reinstate(now, id, fx),
-            Ok(found) => self.fail(now, id, Cause::IdentityMismatch { expected, found }, fx),
-            Err(why) => self.fail(now, id, Cause::IdentityUnknown(why), fx),
-        }
-    }
-
-    fn reinstate(&mut self, now: Time, id: PathId, fx: &mut Effects) {
-        let interval = self.policy.polling_interval;
-        let Some(path) = self.path_mut(id) else { return };
-        if path.failed_by_administrator || path.is_usable() {
-            return;
-        }
-        path.state = PathState::Active;
-        path.checker_state = CheckerState::Ready;
-        path.epoch += 1;
-        path.interval = interval;
-        path.next_check = now + interval;
-        let name = path.name.clone();
-        let usable = self.usable();
-        fx.push(Effect::Notify(Change::PathReinstated { path: name, usable }));
-    }
-
     /// Takes a path out of use. Told once: a path that is down stays down
     /// silently, unless the cause becomes a different identity.
     fn fail(&mut self, now: Time, id: PathId, cause: Cause, fx: &mut Effects) {
@@ -470,7 +443,12 @@ impl Multipath {
         let news = path.state != PathState::Failed
             || (matches!(cause, Cause::IdentityMismatch { .. })
                 && path.last_cause.as_ref() != Some(&cause));
+        if path.is_usable() {
+            // Begun while it was in use: says nothing about its return.
+            path.proof = None;
+        }
         path.state = PathState::Failed;
+        path.shrunk_to = None;
         path.interval = interval;
         path.next_check = now + interval;
         if matches!(path.checker_state, CheckerState::Ready) && !path.failed_by_administrator {
@@ -491,6 +469,7 @@ impl Multipath {
     fn set_aside(&mut self, id: PathId, state: PathState, cause: Cause, fx: &mut Effects) {
         let Some(path) = self.path_mut(id) else { return };
         path.state = state;
+        path.proof = None; // as in `fail`
         path.last_cause = Some(cause.clone());
         let name = path.name.clone();
         let left = self.usable();
@@ -508,16 +487,6 @@ impl Multipath {
             path.check = Some(Outstanding { number, since: now, late: false });
             fx.push(Effect::Check { path: id, check: number });
         }
-    }
-
-    fn prove(&mut self, now: Time, id: PathId, fx: &mut Effects) {
-        self.numbers = self.numbers.wrapping_add(1);
-        let number = self.numbers;
-        let Some(path) = self.path_mut(id) else { return };
-        // A proof under way may have read what was true before this doubt:
-        // its answer no longer counts.
-        path.proof = Some(Outstanding { number, since: now, late: false });
-        fx.push(Effect::Prove { path: id, proof: number });
     }
 
     fn run_due_checks(&mut self, now: Time, fx: &mut Effects) {

@@ -17,11 +17,13 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::io::{Completion, ErrnoFrom, Extent, Geometry, Identity, Limits};
 use crate::scsi::cdb::Cdb;
-use crate::sim::{Fault, Stats};
+use crate::scsi::sense::{Sense, SenseCode};
+use crate::sim::{Fault, NotInjected, Stats};
 use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
 
 mod blk_uring;
@@ -41,7 +43,7 @@ mod tests;
 pub use file::{DiskNode, Nature, WwidSource};
 pub use inbox::Inbox;
 pub use port::{Issued, PathPort, Rejected};
-pub use proof::{ProofError, in_words};
+pub use proof::{ProofError, in_words, unit_attention};
 pub use sg_io::ScsiNode;
 pub use sim::{FileMedium, SimImage, SimNexus};
 
@@ -168,6 +170,31 @@ pub enum HandleError {
     Threads(#[source] io::Error),
 }
 
+/// Unit attentions that question a path's identity, as far as a checker or a
+/// proof has met them: the array tells them once per nexus, so that the next
+/// guest's command would go wherever the path leads now. The ports are told in
+/// its place (law 2).
+#[derive(Debug, Default)]
+struct Doubts {
+    /// How many were met.
+    met: AtomicU64,
+    /// How many of them a proof of the same LU has settled.
+    settled: AtomicU64,
+}
+
+impl Doubts {
+    /// The number of the last one that is not settled; 0 if none.
+    #[inline]
+    fn open(&self) -> u64 {
+        let met = self.met.load(Ordering::Acquire);
+        if met == self.settled.load(Ordering::Acquire) { 0 } else { met }
+    }
+
+    fn settle(&self) {
+        self.settled.store(self.met.load(Ordering::Acquire), Ordering::Release);
+    }
+}
+
 /// One open path. Shared by all threads; its files are closed when the last
 /// owner lets go, or when the last command has returned if that is later.
 pub struct PathHandle {
@@ -177,6 +204,7 @@ pub struct PathHandle {
     geometry: Geometry,
     limits: Limits,
     read_only: bool,
+    doubts: Doubts,
     /// Whatever must live as long as the path (its name, its registration).
     _keep: Box<dyn Any + Send + Sync>,
 }
@@ -184,6 +212,10 @@ pub struct PathHandle {
 impl PathHandle {
     /// Makes a path of an open file, after it has proved through that file
     /// what it is a path to (law 2). `keep` is dropped with the path.
+    ///
+    /// Unit attentions met on the way are dropped, and that is right: they
+    /// tell of what happened before this nexus carried anything for a guest (a
+    /// real disk has 29/00, POWER ON OR RESET, for every new nexus).
     ///
     /// Blocks for up to `timeout` per command.
     ///
@@ -237,8 +269,17 @@ impl PathHandle {
             }
         };
         geometry.read_only |= read_only;
-        let path =
-            PathHandle { about, backend, identity, geometry, limits, read_only, _keep: keep };
+        let doubts = Doubts::default();
+        let path = PathHandle {
+            about,
+            backend,
+            identity,
+            geometry,
+            limits,
+            read_only,
+            doubts,
+            _keep: keep,
+        };
         Ok(Arc::new(path))
     }
 
@@ -304,13 +345,41 @@ impl PathHandle {
 
     /// Sends one CDB without data or with data-in, and waits: checkers,
     /// prioritizers, proofs. Any thread but a queue thread. ENOTTY where the
-    /// path speaks no SCSI.
+    /// path speaks no SCSI. A unit attention among the answers is the guest's
+    /// too: see [`unit_attention`].
     pub fn execute(&self, cdb: &Cdb, data_in: &mut [u8], timeout: Duration) -> Completion {
-        match &self.backend {
+        let completion = match &self.backend {
             Backend::Scsi { node, .. } => node.execute(cdb, data_in, timeout),
             Backend::Sim(nexus) => nexus.execute(cdb, data_in, timeout),
             Backend::Disk { .. } | Backend::Null { .. } => {
                 Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENOTTY }
+            }
+        };
+        let code = unit_attention(&completion).and_then(Sense::code);
+        if code.is_some_and(SenseCode::questions_identity) {
+            self.doubts.met.fetch_add(1, Ordering::AcqRel);
+        }
+        completion
+    }
+
+    /// Resets the logical unit (SAM-5 7.6), for *every* host that uses it, and
+    /// waits until that is done. Any thread but a queue thread, and none that
+    /// must not wait: `timeout` binds the simulated array only, on a SCSI node
+    /// the host adapter takes the time it takes.
+    ///
+    /// # Errors
+    /// ENOTTY where the path speaks no SCSI; else what the kernel says (EACCES
+    /// without CAP_SYS_ADMIN and CAP_SYS_RAWIO, EIO where the adapter failed).
+    pub fn reset_lu(&self, timeout: Duration) -> io::Result<()> {
+        let _ = timeout;
+        match &self.backend {
+            Backend::Scsi { node, .. } => node.reset_lu(),
+            Backend::Sim(nexus) => {
+                nexus.reset_lu();
+                Ok(())
+            }
+            Backend::Disk { .. } | Backend::Null { .. } => {
+                Err(io::Error::from_raw_os_error(libc::ENOTTY))
             }
         }
     }
@@ -332,29 +401,49 @@ impl PathHandle {
     }
 
     /// Proves again, through the same open file, what it is a path to. The
-    /// caller compares; blocks for up to `timeout` per command.
+    /// caller compares; blocks for up to `timeout` per command. Every unit
+    /// attention met on the way goes to `heard`, before the command that met
+    /// it is sent again: the LU tells it once. One thread at a time sends
+    /// commands by this and [`execute`](PathHandle::execute).
     ///
     /// # Errors
     /// Why it could not, in words.
-    pub fn identify(&self, timeout: Duration) -> Result<Identity, String> {
+    pub fn identify(&self, timeout: Duration, heard: &dyn Fn(&Sense)) -> Result<Identity, String> {
         match &self.backend {
             Backend::Scsi { .. } | Backend::Sim(_) => {
-                let ask = |cdb: &Cdb, data: &mut [u8]| self.execute(cdb, data, timeout);
-                proof::identify(&ask).map_err(|e| e.to_string())
+                let ask = |cdb: &Cdb, data: &mut [u8]| {
+                    let completion = self.execute(cdb, data, timeout);
+                    if let Some(sense) = unit_attention(&completion) {
+                        heard(sense);
+                    }
+                    completion
+                };
+                let found = proof::identify(&ask).map_err(|e| e.to_string())?;
+                if found.wwid == self.identity.wwid {
+                    // The name was read after whatever was met.
+                    self.doubts.settle();
+                }
+                Ok(found)
             }
             Backend::Disk { node, .. } => node.identify(),
             Backend::Null { bytes } => Ok(null::identity(*bytes)),
         }
     }
 
-    /// Breaks or mends a simulated path; `false` on any other.
+    /// Breaks or mends a simulated path; whether that was done, see
+    /// [`PathHandle::try_inject`].
     pub fn inject(&self, fault: Fault) -> bool {
+        matches!(self.try_inject(fault), Ok(true))
+    }
+
+    /// Breaks or mends a simulated path; `false` on any other.
+    ///
+    /// # Errors
+    /// What cannot be: a capacity of broken blocks.
+    pub fn try_inject(&self, fault: Fault) -> Result<bool, NotInjected> {
         match &self.backend {
-            Backend::Sim(nexus) => {
-                nexus.inject(fault);
-                true
-            }
-            _ => false,
+            Backend::Sim(nexus) => nexus.inject(fault).map(|()| true),
+            _ => Ok(false),
         }
     }
 

@@ -11,23 +11,27 @@ mod mailbox;
 mod ring;
 mod worker;
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::guest::memory::Memory;
 use crate::guest::ring::ChainError;
 use crate::guest::virtqueue::VirtQueue;
-use crate::io::{Front, Limits};
+use crate::io::{Denied, DeviceEvent, Front, Limits, MapSlot, RingRole};
 use crate::mpath::snapshot::{MAX_PATHS, PathId, PathTable};
 use crate::passthrough_scsi::PathHandle;
+use crate::scsi::attention::Attentions;
 use crate::sys::eventfd::EventFd;
+pub use worker::Resetting;
+
 use dispatch::{Report, Settings};
-use mailbox::{LastOne, Mail, Mailbox};
+use mailbox::{LastOne, Mail, Mailbox, NewMap};
 
 /// How a ring stops. Commands already in the kernel are always awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +89,17 @@ pub trait RingHost: Send + Sync {
 /// What a queue thread tells the control thread.
 #[derive(Debug)]
 pub enum FromQueue {
-    /// Something about a path or a guest-visible error.
-    Report(Report),
+    /// Something about a path of a map or a guest-visible error.
+    Report(MapSlot, Report),
     /// A removed path is no longer used by the thread that says so.
-    Detached(PathId),
+    Detached(MapSlot, PathId),
+    /// A removed map is no longer used by the thread that says so.
+    MapGone(MapSlot),
+    /// The export's policy refused a command.
+    Denied(Denied),
+    /// The guest resets an LU; it is answered once this is dropped. Only where
+    /// [`DeviceSettings::tell_resets`] is set.
+    Resetting(MapSlot, Resetting),
     /// A ring made no sense and was stopped.
     RingBroken {
         /// Queue index.
@@ -107,16 +118,26 @@ pub enum FromQueue {
     Died(String),
 }
 
-/// Commands and bytes issued on each path: one writer (the queue thread), any
-/// number of readers.
+/// What one queue thread publishes about one map: one writer (the queue
+/// thread), any number of readers.
 #[derive(Debug)]
-pub struct Counters {
+struct Counters {
+    /// Generation of the table it works by.
+    acknowledged: AtomicU64,
+    /// Commands and bytes issued on each path.
     paths: Vec<(AtomicU64, AtomicU64)>,
 }
 
 impl Counters {
     fn new() -> Counters {
-        Counters { paths: (0..MAX_PATHS).map(|_| Default::default()).collect() }
+        Counters {
+            acknowledged: AtomicU64::new(0),
+            paths: (0..MAX_PATHS).map(|_| Default::default()).collect(),
+        }
+    }
+
+    fn acknowledge(&self, generation: u64) {
+        self.acknowledged.store(generation, Ordering::Release);
     }
 
     fn issued(&self, path: PathId, bytes: u64) {
@@ -144,7 +165,6 @@ impl Counters {
 struct Outbox {
     reports: SyncSender<FromQueue>,
     important: Sender<FromQueue>,
-    acknowledged: Arc<AtomicU64>,
     wake: Arc<EventFd>,
 }
 
@@ -162,16 +182,15 @@ impl Outbox {
         }
     }
 
-    fn report(&self, report: Report) {
-        self.try_send(FromQueue::Report(report));
+    fn report(&self, map: MapSlot, report: Report) {
+        self.try_send(FromQueue::Report(map, report));
     }
 
     fn report_chain(&self, ring: u16, error: &ChainError) {
         self.try_send(FromQueue::BadChain { ring, reason: error.to_string() });
     }
 
-    fn acknowledge(&self, generation: u64) {
-        self.acknowledged.store(generation, Ordering::Release);
+    fn wake(&self) {
         self.wake.signal();
     }
 }
@@ -199,12 +218,23 @@ impl Inlet {
 /// Most reports waiting for the control thread.
 const REPORTS: usize = 1024;
 
+/// What all queue threads of a device are sized for.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceSettings {
+    /// Number of rings of the device.
+    pub rings: usize,
+    /// Most requests one thread has at once, over all maps; more wait in
+    /// their rings.
+    pub max_requests: usize,
+    /// The guest's resets of LUs are told ([`FromQueue::Resetting`]), and not
+    /// answered before whoever reads that agrees.
+    pub tell_resets: bool,
+}
+
 /// One queue thread from outside.
 #[derive(Debug)]
 struct Thread {
     mailbox: Arc<Mailbox>,
-    counters: Arc<Counters>,
-    acknowledged: Arc<AtomicU64>,
     join: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -212,18 +242,22 @@ struct Thread {
 #[derive(Debug)]
 pub struct Queues {
     threads: Vec<Thread>,
+    /// The ring by which the driver hears of events, if the device has one.
+    events_ring: Option<u16>,
+    /// What each thread publishes about each map.
+    maps: Mutex<HashMap<MapSlot, Vec<Arc<Counters>>>>,
 }
 
 impl Queues {
-    /// Starts `threads` queue threads over `settings.rings` rings.
+    /// Starts `threads` queue threads over `settings.rings` rings. They have
+    /// no map yet.
     ///
     /// # Errors
     ///
     /// Those of thread creation and eventfd(2).
     pub fn start<F: Front + 'static>(
         threads: usize,
-        settings: Settings,
-        table: &Arc<PathTable>,
+        settings: DeviceSettings,
         front: impl Fn() -> F,
     ) -> io::Result<(Queues, Inlet)> {
         let (reports, reports_in) = std::sync::mpsc::sync_channel(REPORTS);
@@ -231,25 +265,21 @@ impl Queues {
         let wake = Arc::new(EventFd::new()?);
         #[allow(clippy::disallowed_methods)] // the start of the reactors' clock
         let start = Instant::now();
-        let mut started = Vec::with_capacity(threads);
-        for number in 0..threads.max(1) {
-            let mailbox = Arc::new(Mailbox::new()?);
-            let counters = Arc::new(Counters::new());
-            let acknowledged = Arc::new(AtomicU64::new(0));
+        let mailbox = |_| Mailbox::new().map(Arc::new);
+        let peers: Arc<[_]> = (0..threads.max(1)).map(mailbox).collect::<io::Result<_>>()?;
+        let mut started = Vec::with_capacity(peers.len());
+        for (number, mailbox) in peers.iter().enumerate() {
             let outbox = Outbox {
                 reports: reports.clone(),
                 important: important.clone(),
-                acknowledged: Arc::clone(&acknowledged),
                 wake: Arc::clone(&wake),
             };
             let parts = worker::Parts {
                 front: front(),
-                mailbox: Arc::clone(&mailbox),
+                mailbox: Arc::clone(mailbox),
+                peers: Arc::clone(&peers),
                 outbox: outbox.clone(),
-                counters: Arc::clone(&counters),
                 settings,
-                table: Arc::clone(table),
-                share: threads.max(1),
                 start,
             };
             let run = move || {
@@ -259,11 +289,14 @@ impl Queues {
                 }
             };
             let name = format!("queue{number}");
-            let join = std::thread::Builder::new().name(name).spawn(run)?;
-            started.push(Thread { mailbox, counters, acknowledged, join: Mutex::new(Some(join)) });
+            let join = Mutex::new(Some(std::thread::Builder::new().name(name).spawn(run)?));
+            started.push(Thread { mailbox: Arc::clone(mailbox), join });
         }
         let inlet = Inlet { reports: reports_in, important: important_in, wake };
-        Ok((Queues { threads: started }, inlet))
+        let front = front();
+        let rings = 0..u16::try_from(settings.rings).unwrap_or(u16::MAX);
+        let events_ring = rings.into_iter().find(|&ring| front.role(ring) == RingRole::Events);
+        Ok((Queues { threads: started, events_ring, maps: Mutex::default() }, inlet))
     }
 
     /// Number of queue threads.
@@ -271,39 +304,87 @@ impl Queues {
         self.threads.len()
     }
 
-    /// Makes a path known, before a table names it.
-    pub fn attach(&self, id: PathId, handle: &Arc<PathHandle>) {
-        for thread in &self.threads {
-            thread.counters.clear(id);
-            thread.mailbox.post(Mail::Attach(id, Arc::clone(handle)));
+    /// Makes a map known; requests for it were answered with
+    /// [`Outcome::NoPath`](crate::io::Outcome::NoPath) before. `rings` and
+    /// `max_requests` of the settings are the device's. A slot is free again
+    /// when every thread has said [`FromQueue::MapGone`].
+    #[allow(clippy::needless_pass_by_value)] // the threads own it from now on
+    pub fn add_map(
+        &self,
+        map: MapSlot,
+        settings: Settings,
+        table: &Arc<PathTable>,
+        attentions: Option<Arc<Attentions>>,
+    ) {
+        let counters: Vec<_> = self.threads.iter().map(|_| Arc::new(Counters::new())).collect();
+        for (thread, counters) in self.threads.iter().zip(&counters) {
+            thread.mailbox.post(Mail::AddMap(Box::new(NewMap {
+                map,
+                settings,
+                table: Arc::clone(table),
+                attentions: attentions.clone(),
+                counters: Arc::clone(counters),
+            })));
         }
+        self.published().insert(map, counters);
+    }
+
+    /// Forgets a map: what waits in it ends with
+    /// [`Outcome::NoPath`](crate::io::Outcome::NoPath), what is on a path when
+    /// it comes back. Each thread answers [`FromQueue::MapGone`] when its last
+    /// request has ended and its ports are closed; the caller keeps the paths'
+    /// handles until then, so that no queue thread is the one to close a file.
+    pub fn remove_map(&self, map: MapSlot) {
+        self.published().remove(&map);
+        self.post_all(|| Mail::RemoveMap(map));
+    }
+
+    /// Makes a path known, before a table names it.
+    pub fn attach(&self, map: MapSlot, id: PathId, handle: &Arc<PathHandle>) {
+        for counters in self.published().get(&map).into_iter().flatten() {
+            counters.clear(id);
+        }
+        self.post_all(|| Mail::Attach(map, id, Arc::clone(handle)));
     }
 
     /// Forgets a path no table names any more; each thread answers
     /// [`FromQueue::Detached`] when its last command on it has returned.
-    pub fn detach(&self, id: PathId) {
-        self.post_all(|| Mail::Detach(id));
+    pub fn detach(&self, map: MapSlot, id: PathId) {
+        self.post_all(|| Mail::Detach(map, id));
     }
 
     /// Hands a new table to every thread.
-    pub fn publish(&self, table: &Arc<PathTable>) {
-        self.post_all(|| Mail::Table(Arc::clone(table)));
+    pub fn publish(&self, map: MapSlot, table: &Arc<PathTable>) {
+        self.post_all(|| Mail::Table(map, Arc::clone(table)));
     }
 
     /// Changes the limits every command must fit.
-    pub fn set_limits(&self, limits: Limits) {
-        self.post_all(|| Mail::SetLimits(limits));
+    pub fn set_limits(&self, map: MapSlot, limits: Limits) {
+        self.post_all(|| Mail::SetLimits(map, limits));
     }
 
-    /// The newest table that every thread works by.
-    pub fn acknowledged(&self) -> u64 {
-        let each = self.threads.iter().map(|t| t.acknowledged.load(Ordering::Acquire));
-        each.min().unwrap_or(0)
+    /// The newest table that every thread works by; 0 if there is no such map.
+    pub fn acknowledged(&self, map: MapSlot) -> u64 {
+        let published = self.published();
+        let each = published.get(&map).into_iter().flatten();
+        each.map(|c| c.acknowledged.load(Ordering::Acquire)).min().unwrap_or(0)
     }
 
     /// Commands and bytes issued on a path since it joined.
-    pub fn issued(&self, path: PathId) -> (u64, u64) {
-        self.threads.iter().map(|t| t.counters.of(path)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+    pub fn issued(&self, map: MapSlot, path: PathId) -> (u64, u64) {
+        let published = self.published();
+        let each = published.get(&map).into_iter().flatten();
+        each.map(|c| c.of(path)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+    }
+
+    /// Tells the driver something, once it has a chain for it. Events it did
+    /// not negotiate are dropped; of more than 64 that wait, the newest are
+    /// lost and the next one delivered says so. What waits survives a stop and
+    /// a new start of the ring, not the end of the process.
+    pub fn tell(&self, event: DeviceEvent) {
+        if let Some(ring) = self.events_ring {
+            self.thread_of(ring).mailbox.post(Mail::Tell(event));
+        }
     }
 
     /// Ends the threads; every ring must have been taken back.
@@ -315,6 +396,10 @@ impl Queues {
                 log::error!("a queue thread panicked");
             }
         }
+    }
+
+    fn published(&self) -> MutexGuard<'_, HashMap<MapSlot, Vec<Arc<Counters>>>> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn post_all(&self, mail: impl Fn() -> Mail) {
@@ -363,3 +448,6 @@ impl RingHost for Queues {
         done
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,12 +8,18 @@
 //! Parsers take bytes from guests and arrays alike: they never panic, and
 //! they answer `None` rather than guess when a field is missing.
 
+pub mod alua;
+pub mod attention;
 mod be;
 pub mod block;
 pub mod capacity;
 pub mod cdb;
+pub mod command;
 pub mod inquiry;
+pub mod luns;
 pub mod mode;
+pub mod opcodes;
+pub mod patience;
 pub mod sense;
 pub mod status;
 pub mod unmap;

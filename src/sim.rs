@@ -1,4 +1,4 @@
-//! The simulated array: one LU, reachable over any number of I_T nexuses.
+//! The simulated array: LUs, reachable over any number of I_T nexuses.
 //!
 //! It is the target's side of the wire: it takes CDBs and answers with what a
 //! host would see of them, faults of the paths included. It is a product
@@ -17,123 +17,107 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
-use crate::io::{Completion, Time};
-use crate::scsi::cdb::Cdb;
-use crate::scsi::sense::{Sense, SenseCode};
-use crate::scsi::status::{HostByte, Status};
+use crate::io::{Completion, Extent, Time};
+use crate::scsi::alua::AccessState;
+use crate::scsi::sense::{SenseCode, SenseFormat};
+use crate::scsi::status::HostByte;
 
+mod answer;
+mod attention;
+mod blocks;
+mod command;
+mod config;
 mod fault;
 mod lu;
 mod medium;
+mod mode;
+mod provisioning;
 mod report;
+mod target;
+mod task;
 
-pub use fault::{CutMode, Fault, Faults};
-pub use lu::LuConfig;
+pub use config::LuConfig;
+pub use fault::{CutMode, Fault, Faults, NewCapacity};
 pub use medium::{Medium, MemoryMedium};
+pub use target::{ACCESS_STATES, PortConflict};
+pub use task::{Done, Stats, Task};
 
-use fault::Verdict;
-use lu::{Answer, Lu, Share};
+use answer::{Call, Effect, Outcome, Share};
+use attention::Attentions;
+use fault::{Arrival, Fate, Verdict};
+use lu::Lu;
+use target::Target;
 
 #[cfg(test)]
 mod tests;
-
-/// What a task's timeout of zero means: what the kernel's SG_IO takes it for.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Names one I_T nexus: one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NexusId(pub u16);
 
-/// A command as an initiator sends it.
-#[derive(Clone, Debug)]
-pub struct Task {
-    /// Over which path.
-    pub nexus: NexusId,
-    /// Handed back in [`Done`]; need not be unique.
-    pub tag: u64,
-    /// The command.
-    pub cdb: Cdb,
-    /// Data the initiator offers; may be longer than the CDB asks for.
-    pub data_out: Vec<u8>,
-    /// Bytes the initiator has room for.
-    pub data_in_max: usize,
-    /// The initiator aborts the task after this long; zero means 60 s.
-    pub timeout: Duration,
-}
+/// Names one LU of the array, in order of addition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LuId(pub u16);
 
-impl Task {
-    fn abort_after(&self) -> Duration {
-        if self.timeout.is_zero() { DEFAULT_TIMEOUT } else { self.timeout }
-    }
-}
-
-/// A task that ended. Every task submitted ends exactly once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done {
-    /// Of the task.
-    pub nexus: NexusId,
-    /// Of the task.
-    pub tag: u64,
-    /// How it ended; the residual counts bytes of `data_in_max` not filled,
-    /// or of `data_out` not taken.
-    pub completion: Completion,
-    /// Data-in, at most `data_in_max` bytes.
-    pub data_in: Vec<u8>,
-}
-
-/// Counts of one nexus since it was added.
+/// Where a path is plugged in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Tasks submitted.
-    pub submitted: u64,
-    /// Tasks ended with status GOOD and no transport error.
-    pub good: u64,
-    /// Tasks ended with CHECK CONDITION or another status of the LU.
-    pub check_conditions: u64,
-    /// Tasks ended by the transport (host byte).
-    pub transport_errors: u64,
-    /// Faults injected, [`Fault::Plug`] not counted.
-    pub faults: u64,
-    /// Bytes of data-in delivered.
-    pub bytes_in: u64,
-    /// Bytes of data-out of tasks that ended well.
-    pub bytes_out: u64,
+pub struct Plugged {
+    /// The LU that its LUN 0 leads to.
+    pub lu: LuId,
+    /// Relative target port identifier, not zero; `None`: the first free one
+    /// in order of addition.
+    pub port: Option<u16>,
+    /// Target port group of the port; `None`: as the port has it, else 1.
+    pub group: Option<u16>,
+}
+
+/// Why a fault was not injected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotInjected {
+    /// No such path.
+    #[error("the path is not connected to the simulated array")]
+    NoPath,
+    /// Not whole blocks, none, or more than can be addressed.
+    #[error("{0} bytes are no capacity of a LU with blocks of {1} bytes")]
+    Capacity(u64, u32),
+    /// The medium refuses the new size.
+    #[error("changing the capacity: {0}")]
+    Medium(#[source] io::Error),
 }
 
 #[derive(Debug)]
 struct Nexus {
     name: String,
-    /// Relative target port identifier shown in VPD page 83h.
+    /// Relative target port identifier.
     port: u16,
+    /// The LU its LUN leads to when nothing is wrong, and now.
+    home: LuId,
+    lu: Option<LuId>,
     faults: Faults,
+    /// Unit attention conditions not yet reported.
+    attentions: Attentions,
     stats: Stats,
-}
-
-/// What becomes of a submitted task at its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// Executed.
-    Execute,
-    /// Answered with this sense, not executed.
-    Sense(SenseCode),
-    /// A REQUEST SENSE that reports this sense as its data.
-    ReportSense(SenseCode),
-    /// Ended by the transport, not executed.
-    Host(HostByte),
 }
 
 #[derive(Debug)]
 struct Pending {
     task: Task,
     submitted: Time,
+    /// The LU that has it.
+    lu: LuId,
     fate: Fate,
 }
 
 /// The simulated array.
 pub struct Array {
-    lu: Lu,
+    lus: Vec<Lu>,
+    /// What [`Fault::Remap`] leads to, for each LU that was remapped.
+    others: BTreeMap<LuId, LuId>,
+    target: Target,
     nexuses: BTreeMap<NexusId, Nexus>,
     next_nexus: u16,
     latency: Duration,
@@ -149,7 +133,9 @@ impl Array {
     /// `config.block_size` bytes, and no nexus yet.
     pub fn new(config: LuConfig, medium: Box<dyn Medium>) -> Array {
         Array {
-            lu: Lu::new(config, medium),
+            target: Target::new(&config.wwid_naa),
+            lus: vec![Lu::new(config, medium)],
+            others: BTreeMap::new(),
             nexuses: BTreeMap::new(),
             next_nexus: 0,
             latency: Duration::ZERO,
@@ -159,9 +145,16 @@ impl Array {
         }
     }
 
-    /// What the LU was made with.
+    /// A further LU, as [`Array::new`] makes the first. The identity must be
+    /// its own. At most 65536 are supported.
+    pub fn add_lu(&mut self, config: LuConfig, medium: Box<dyn Medium>) -> LuId {
+        self.lus.push(Lu::new(config, medium));
+        LuId(u16::try_from(self.lus.len() - 1).unwrap_or(u16::MAX))
+    }
+
+    /// What the first LU is; its capacity follows [`Fault::Capacity`].
     pub fn config(&self) -> &LuConfig {
-        &self.lu.config
+        &self.lus[0].config
     }
 
     /// Service time of every task submitted from now on (zero at first).
@@ -169,22 +162,53 @@ impl Array {
         self.latency = latency;
     }
 
-    /// Adds a healthy path called `name`. Ids are not reused before 65536
-    /// paths have been added; that many at once are not supported.
+    /// Adds a healthy path called `name` to the first LU, through a port of
+    /// its own in target port group 1. Ids are not reused before 65536 paths
+    /// have been added; that many at once are not supported.
     pub fn add_nexus(&mut self, name: &str) -> NexusId {
+        let id = self.next_id();
+        // A free port, unless there are none left: then it is shared.
+        let port = self.target.free_port(id.0.saturating_add(1));
+        let _ = self.target.join(port, None);
+        self.insert(id, name, port, LuId(0));
+        id
+    }
+
+    /// Adds a healthy path, plugged in where `at` says.
+    ///
+    /// # Errors
+    /// The port is in another group already.
+    ///
+    /// # Panics
+    /// If there is no such LU.
+    pub fn connect(&mut self, name: &str, at: Plugged) -> Result<NexusId, PortConflict> {
+        assert!(usize::from(at.lu.0) < self.lus.len(), "no {:?}", at.lu);
+        let id = self.next_id();
+        let port = at.port.unwrap_or_else(|| self.target.free_port(id.0.saturating_add(1)));
+        self.target.join(port, at.group)?;
+        self.insert(id, name, port, at.lu);
+        Ok(id)
+    }
+
+    fn next_id(&mut self) -> NexusId {
         while self.nexuses.contains_key(&NexusId(self.next_nexus)) {
             self.next_nexus = self.next_nexus.wrapping_add(1);
         }
-        let id = NexusId(self.next_nexus);
-        self.next_nexus = self.next_nexus.wrapping_add(1);
+        NexusId(self.next_nexus)
+    }
+
+    fn insert(&mut self, id: NexusId, name: &str, port: u16, lu: LuId) {
+        self.next_nexus = id.0.wrapping_add(1);
         let nexus = Nexus {
             name: name.to_owned(),
-            port: id.0.saturating_add(1),
+            port,
+            home: lu,
+            lu: Some(lu),
             faults: Faults::default(),
+            attentions: Attentions::default(),
             stats: Stats::default(),
         };
         self.nexuses.insert(id, nexus);
-        id
     }
 
     /// Removes a path. Its pending tasks end at once with
@@ -193,7 +217,9 @@ impl Array {
     pub fn remove_nexus(&mut self, now: Time, id: NexusId) {
         self.advance(now);
         self.cut(now, id, CutMode::Before);
-        self.nexuses.remove(&id);
+        if let Some(nexus) = self.nexuses.remove(&id) {
+            self.target.leave(nexus.port);
+        }
     }
 
     /// The paths and their names, in order of addition.
@@ -203,15 +229,27 @@ impl Array {
 
     /// Takes a task; it ends by a later [`Array::poll`].
     ///
-    /// Faults and unit attentions meet the task here, in the order in which
-    /// tasks arrive; the command itself is looked at when it completes.
+    /// Faults, access states and unit attentions meet the task here, in the
+    /// order in which tasks arrive; the command itself is looked at when it
+    /// completes.
     pub fn submit(&mut self, now: Time, task: Task) {
-        let verdict = match self.nexuses.get_mut(&task.nexus) {
+        // What has happened by now may have raised a unit attention.
+        self.advance(now);
+        let (lu, verdict) = match self.nexuses.get_mut(&task.nexus) {
             Some(nexus) => {
                 nexus.stats.submitted += 1;
-                nexus.faults.judge(&task.cdb)
+                let lu = nexus.lu.unwrap_or(nexus.home);
+                let cdb = task.cdb.as_slice();
+                let mut arrival = Arrival {
+                    opcode: task.cdb.opcode(),
+                    command: command::find(&self.lus[usize::from(lu.0)].config, cdb).ok(),
+                    mapped: nexus.lu.is_some(),
+                    access: self.target.state_of(nexus.port),
+                    attentions: &mut nexus.attentions,
+                };
+                (lu, nexus.faults.judge(&mut arrival))
             }
-            None => Verdict::Refuse(HostByte::NO_CONNECT),
+            None => (LuId(0), Verdict::Refuse(HostByte::NO_CONNECT)),
         };
         let timeout = task.abort_after();
         let (service, fate) = match verdict {
@@ -228,7 +266,7 @@ impl Array {
         };
         self.submissions += 1;
         let key = (now + service, self.submissions);
-        self.pending.insert(key, Pending { task, submitted: now, fate });
+        self.pending.insert(key, Pending { task, submitted: now, lu, fate });
     }
 
     /// When [`Array::poll`] will next have something to report; a time that
@@ -246,25 +284,94 @@ impl Array {
         done.extend(self.ended.drain(..).map(|(_, done)| done));
     }
 
-    /// Injects a fault into one path, or ends its faults ([`Fault::Plug`]).
-    /// Tasks due by `now` have completed before. Unknown paths are ignored.
+    /// [`Array::try_inject`], where nobody wants to know of a refusal.
     pub fn inject(&mut self, now: Time, id: NexusId, fault: Fault) {
+        let _ = self.try_inject(now, id, fault);
+    }
+
+    /// Injects a fault into one path, or into the LU or group behind it; or
+    /// ends the path's faults ([`Fault::Plug`]). Tasks due by `now` have
+    /// completed before.
+    ///
+    /// # Errors
+    /// No such path; a capacity that cannot be. Nothing has happened then.
+    pub fn try_inject(&mut self, now: Time, id: NexusId, fault: Fault) -> Result<(), NotInjected> {
         self.advance(now);
-        let Some(nexus) = self.nexuses.get_mut(&id) else { return };
+        let nexus = self.nexuses.get_mut(&id).ok_or(NotInjected::NoPath)?;
+        let (lu, group) = (nexus.lu.unwrap_or(nexus.home), self.target.group_of(nexus.port));
         nexus.faults.apply(fault);
-        if fault != Fault::Plug {
-            nexus.stats.faults += 1;
-        }
         match fault {
             Fault::Cut(mode) => self.cut(now, id, mode),
             Fault::Hang => self.lose_pending(id),
+            Fault::Plug => nexus.plug(),
+            Fault::UnmapLun => nexus.lu = None,
+            Fault::Remap => self.remap(id),
+            Fault::MediumError { lba, blocks } => self.lu(lu).spoil(Extent::new(lba, blocks)),
+            Fault::Mend => self.lu(lu).mend(),
+            Fault::LuReset => self.reset_lu(now, id),
+            Fault::Capacity(capacity) => self.resize(lu, capacity)?,
+            Fault::Alua { state, transition } => {
+                let changed = self.target.implicit(now, group, state, transition);
+                self.tell_access(changed, None);
+            }
+            Fault::Prefer(preferred) => {
+                let changed = self.target.prefer(group, preferred);
+                self.tell_access(changed, None);
+            }
             _ => {}
         }
+        if let Some(nexus) = self.nexuses.get_mut(&id).filter(|_| fault != Fault::Plug) {
+            nexus.stats.faults += 1;
+        }
+        Ok(())
     }
 
-    /// The faults in force on a path, for display.
+    /// LOGICAL UNIT RESET through a path, as [`Fault::LuReset`]; an unknown
+    /// path is ignored.
+    pub fn reset_lu(&mut self, now: Time, id: NexusId) {
+        self.advance(now);
+        let Some(lu) = self.nexuses.get(&id).and_then(|nexus| nexus.lu) else { return };
+        for Pending { task, .. } in self.take_pending(|pending| pending.lu == lu) {
+            let completion = task.transport_error(HostByte::RESET);
+            self.end(now, &task, completion, Vec::new());
+        }
+        self.lu(lu).reset();
+        self.raise(Some(lu), SenseCode::LU_RESET, None);
+    }
+
+    /// The faults in force on a path.
     pub fn faults(&self, id: NexusId) -> Option<&Faults> {
         self.nexuses.get(&id).map(|nexus| &nexus.faults)
+    }
+
+    /// What is wrong with a path, its LU and its group, for display: `none`,
+    /// or such as `cut, LUN remapped, standby, bad blocks 8+2`.
+    pub fn condition(&self, id: NexusId) -> Option<String> {
+        let nexus = self.nexuses.get(&id)?;
+        let mut words = nexus.faults.words();
+        match nexus.lu {
+            None => words.push("LUN unmapped".to_owned()),
+            Some(lu) if lu != nexus.home => words.push("LUN remapped".to_owned()),
+            Some(_) => {}
+        }
+        let state = self.target.state_of(nexus.port);
+        if state != AccessState::ActiveOptimized {
+            words.push(state.name().to_owned());
+        }
+        if self.target.is_preferred(nexus.port) {
+            words.push("preferred".to_owned());
+        }
+        let lu = &self.lus[usize::from(nexus.lu.unwrap_or(nexus.home).0)];
+        if lu.stopped {
+            words.push("LU stopped".to_owned());
+        }
+        words.extend(lu.bad().iter().map(|bad| format!("bad blocks {}+{}", bad.lba, bad.blocks)));
+        Some(if words.is_empty() { "none".to_owned() } else { words.join(", ") })
+    }
+
+    /// The asymmetric access state of a path's target port group.
+    pub fn access_state(&self, id: NexusId) -> Option<AccessState> {
+        self.nexuses.get(&id).map(|nexus| self.target.state_of(nexus.port))
     }
 
     /// Counts of a path.
@@ -272,28 +379,129 @@ impl Array {
         self.nexuses.get(&id).map(|nexus| nexus.stats)
     }
 
-    /// Completes everything due by `now`.
+    fn lu(&mut self, id: LuId) -> &mut Lu {
+        &mut self.lus[usize::from(id.0)]
+    }
+
+    /// Lets happen everything due by `now`, in order of time.
     fn advance(&mut self, now: Time) {
-        while let Some(entry) = self.pending.first_entry() {
-            let (due, _) = *entry.key();
-            if due > now {
-                break;
+        loop {
+            let task = self.pending.first_key_value().map(|((due, _), _)| *due);
+            let task = task.filter(|due| *due <= now);
+            let transition = self.target.next_transition().filter(|at| *at <= now);
+            match (transition, task) {
+                (Some(at), task) if task.is_none_or(|due| at <= due) => {
+                    let changed = self.target.end_transitions(at);
+                    self.tell_access(changed, None);
+                }
+                (_, Some(_)) => self.complete_first(),
+                _ => return,
             }
-            let Pending { task, fate, .. } = entry.remove();
-            let port = self.nexuses.get(&task.nexus).map_or(0, |nexus| nexus.port);
-            let (completion, data_in) = match fate {
-                Fate::Execute => finish(&task, self.lu.execute(port, &task, Share::Whole)),
-                Fate::Sense(code) => finish(&task, Answer::sense(code)),
-                Fate::ReportSense(code) => finish(&task, self.lu.report_sense(&task, code)),
-                Fate::Host(host) => (transport_error(&task, host), Vec::new()),
-            };
-            self.end(due, &task, completion, data_in);
         }
+    }
+
+    /// Completes the pending task that is due first.
+    fn complete_first(&mut self) {
+        let Some(((due, _), Pending { task, fate, lu, .. })) = self.pending.pop_first() else {
+            return;
+        };
+        let outcome = match fate {
+            Fate::Host(host) => Err(task.transport_error(host)),
+            Fate::Status(status) => Err(task.refused_with(status)),
+            Fate::Execute => Ok(self.execute(lu, &task, Share::Whole)),
+            Fate::Sense(code) => Ok(Err(code.into())),
+            Fate::ReportSense(code) => {
+                Ok(Ok(report::sense_data(&self.call(&task, Share::Whole), code)))
+            }
+            Fate::Absent => Ok(report::absent(&self.call(&task, Share::Whole))),
+        };
+        let d_sense = fate != Fate::Absent && self.lu(lu).mode.descriptor_sense;
+        let (completion, data_in) = match outcome {
+            Ok(outcome) => task.finish(outcome, SenseFormat::of(d_sense)),
+            Err(completion) => (completion, Vec::new()),
+        };
+        self.end(due, &task, completion, data_in);
+    }
+
+    fn call<'a>(&'a self, task: &'a Task, share: Share) -> Call<'a> {
+        call(&self.target, &self.nexuses, task, share)
+    }
+
+    /// Executes a task, and what it does beyond its LU.
+    fn execute(&mut self, lu: LuId, task: &Task, share: Share) -> Outcome {
+        let call = call(&self.target, &self.nexuses, task, share);
+        let mut answer = self.lus[usize::from(lu.0)].execute(&call)?;
+        match std::mem::take(&mut answer.effect) {
+            Effect::None => {}
+            Effect::ModeChanged => {
+                self.raise(Some(lu), SenseCode::MODE_PARAMETERS_CHANGED, Some(task.nexus));
+            }
+            Effect::Groups(states) => {
+                let changed = self.target.explicit(&states);
+                self.tell_access(changed, Some(task.nexus));
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Raises a unit attention on every path to `lu` (or to any), except one.
+    fn raise(&mut self, lu: Option<LuId>, code: SenseCode, except: Option<NexusId>) {
+        for (id, nexus) in &mut self.nexuses {
+            let concerned = nexus.lu.is_some() && (lu.is_none() || nexus.lu == lu);
+            if concerned && Some(*id) != except {
+                nexus.attentions.raise(code);
+            }
+        }
+    }
+
+    /// Raises 2a/06 on every path but one, if there is something to tell.
+    fn tell_access(&mut self, changed: bool, except: Option<NexusId>) {
+        if changed {
+            self.raise(None, SenseCode::ACCESS_STATE_CHANGED, except);
+        }
+    }
+
+    fn remap(&mut self, id: NexusId) {
+        let Some(home) = self.nexuses.get(&id).map(|nexus| nexus.home) else { return };
+        let other = match self.others.get(&home) {
+            Some(other) => *other,
+            None => {
+                let mut config = self.lu(home).config.clone();
+                config.wwid_naa[8] ^= 0xff;
+                config.serial.push('R');
+                let len = config.blocks.saturating_mul(u64::from(config.block_size));
+                let other = self.add_lu(config, Box::new(MemoryMedium::new(len)));
+                self.others.insert(home, other);
+                other
+            }
+        };
+        if let Some(nexus) = self.nexuses.get_mut(&id) {
+            nexus.lu = Some(other);
+            nexus.attentions.raise(SenseCode::INQUIRY_DATA_CHANGED);
+            nexus.attentions.raise(SenseCode::REPORTED_LUNS_CHANGED);
+        }
+    }
+
+    fn resize(&mut self, lu: LuId, capacity: NewCapacity) -> Result<(), NotInjected> {
+        let of = self.lu(lu);
+        let block_size = of.config.block_size;
+        let size = u64::from(block_size);
+        let blocks = match capacity {
+            NewCapacity::Grow => of.config.blocks.saturating_mul(2),
+            NewCapacity::Bytes(bytes) if bytes != 0 && bytes % size == 0 => bytes / size,
+            NewCapacity::Bytes(bytes) => return Err(NotInjected::Capacity(bytes, block_size)),
+        };
+        if blocks == of.config.blocks {
+            return Ok(());
+        }
+        of.resize(blocks).map_err(NotInjected::Medium)?;
+        self.raise(Some(lu), SenseCode::CAPACITY_CHANGED, None);
+        Ok(())
     }
 
     /// Ends every pending task of a path now, as `mode` says.
     fn cut(&mut self, now: Time, id: NexusId, mode: CutMode) {
-        for Pending { task, fate, .. } in self.take_pending(id) {
+        for Pending { task, fate, lu, .. } in self.take_pending(|p| p.task.nexus == id) {
             let share = match mode {
                 _ if fate != Fate::Execute => None,
                 CutMode::Before => None,
@@ -301,17 +509,16 @@ impl Array {
                 CutMode::Half => Some(Share::FirstHalf),
             };
             if let Some(share) = share {
-                let port = self.nexuses.get(&id).map_or(0, |nexus| nexus.port);
-                self.lu.execute(port, &task, share);
+                let _ = self.execute(lu, &task, share); // the status is lost
             }
-            let completion = transport_error(&task, HostByte::TRANSPORT_DISRUPTED);
+            let completion = task.transport_error(HostByte::TRANSPORT_DISRUPTED);
             self.end(now, &task, completion, Vec::new());
         }
     }
 
     /// Pending tasks of a path will get no answer: they end at their timeout.
     fn lose_pending(&mut self, id: NexusId) {
-        for pending in self.take_pending(id) {
+        for pending in self.take_pending(|p| p.task.nexus == id) {
             self.submissions += 1;
             let key = (pending.submitted + pending.task.abort_after(), self.submissions);
             let fate = Fate::Host(HostByte::TIME_OUT);
@@ -319,14 +526,10 @@ impl Array {
         }
     }
 
-    /// Takes the pending tasks of a path, in the order they would complete.
-    fn take_pending(&mut self, id: NexusId) -> Vec<Pending> {
-        let keys: Vec<_> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.task.nexus == id)
-            .map(|(key, _)| *key)
-            .collect();
+    /// Takes some pending tasks, in the order they would complete.
+    fn take_pending(&mut self, which: impl Fn(&Pending) -> bool) -> Vec<Pending> {
+        let matching = self.pending.iter().filter(|(_, pending)| which(pending));
+        let keys: Vec<_> = matching.map(|(key, _)| *key).collect();
         keys.iter().filter_map(|key| self.pending.remove(key)).collect()
     }
 
@@ -339,72 +542,43 @@ impl Array {
     }
 }
 
+fn call<'a>(
+    target: &'a Target,
+    nexuses: &BTreeMap<NexusId, Nexus>,
+    task: &'a Task,
+    share: Share,
+) -> Call<'a> {
+    Call {
+        cdb: task.cdb.as_slice(),
+        data_out: &task.data_out,
+        room: task.data_in_max,
+        share,
+        port: nexuses.get(&task.nexus).map_or(0, |nexus| nexus.port),
+        target,
+    }
+}
+
+impl Nexus {
+    /// Conditions that were pending are gone: the loss of the nexus comes
+    /// after them and says more (SAM-5 5.14.5).
+    fn plug(&mut self) {
+        self.attentions.clear();
+        self.attentions.raise(SenseCode::NEXUS_LOSS);
+        if self.lu.replace(self.home) != Some(self.home) {
+            self.attentions.raise(SenseCode::INQUIRY_DATA_CHANGED);
+            self.attentions.raise(SenseCode::REPORTED_LUNS_CHANGED);
+        }
+    }
+}
+
 impl fmt::Debug for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Array")
-            .field("config", &self.lu.config)
+            .field("config", self.config())
             .field("nexuses", &self.nexuses)
             .field("latency", &self.latency)
             .field("pending", &self.pending.len())
             .field("ended", &self.ended.len())
             .finish_non_exhaustive()
     }
-}
-
-impl Stats {
-    fn count(&mut self, task: &Task, completion: &Completion, data_in: usize) {
-        let residual = match completion {
-            Completion::Scsi { host, .. } if *host != HostByte::OK => {
-                self.transport_errors += 1;
-                return;
-            }
-            Completion::Scsi { status, residual, .. } if *status == Status::GOOD => *residual,
-            Completion::Good => 0,
-            _ => {
-                self.check_conditions += 1;
-                return;
-            }
-        };
-        self.good += 1;
-        self.bytes_in += data_in as u64;
-        if task.data_in_max == 0 {
-            self.bytes_out += (task.data_out.len() as u64).saturating_sub(u64::from(residual));
-        }
-    }
-}
-
-/// What the initiator sees of the LU's answer.
-fn finish(task: &Task, answer: Answer) -> (Completion, Vec<u8>) {
-    match answer {
-        Answer::Good { mut data_in, taken } => {
-            data_in.truncate(task.data_in_max);
-            let missing = task.data_in_max - data_in.len();
-            let residual = missing + task.data_out.len().saturating_sub(taken);
-            if residual == 0 {
-                return (Completion::Good, data_in);
-            }
-            (scsi(Status::GOOD, HostByte::OK, Sense::EMPTY, residual), data_in)
-        }
-        Answer::Sense(sense) => {
-            let completion = scsi(Status::CHECK_CONDITION, HostByte::OK, sense, offered(task));
-            (completion, Vec::new())
-        }
-        // What an HBA makes of an initiator that has no data (or no room) for
-        // what its own CDB announces.
-        Answer::Overrun => (transport_error(task, HostByte::ERROR), Vec::new()),
-    }
-}
-
-fn transport_error(task: &Task, host: HostByte) -> Completion {
-    scsi(Status::GOOD, host, Sense::EMPTY, offered(task))
-}
-
-/// Bytes the initiator offered to move, in either direction.
-fn offered(task: &Task) -> usize {
-    task.data_in_max.saturating_add(task.data_out.len())
-}
-
-fn scsi(status: Status, host: HostByte, sense: Sense, residual: usize) -> Completion {
-    let residual = u32::try_from(residual).unwrap_or(u32::MAX);
-    Completion::Scsi { status, host, sense, residual }
 }

@@ -2,10 +2,11 @@
 //!
 //! Pure constants, encoders and decoders of virtio 1.3, little-endian
 //! throughout (VIRTIO_F_VERSION_1). No ring (that is `guest::virtqueue`), no
-//! guest memory, no policy: what is *offered* is decided in `vhost_blk`. No
-//! thread owns it; everything here is a value.
+//! guest memory, no policy: what is *offered* is decided in `vhost_blk` and
+//! `vhost_scsi`. No thread owns it; everything here is a value.
 
 pub mod blk;
+pub mod scsi;
 
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::bindings::virtio_ring::{

@@ -1,4 +1,5 @@
-//! Law 6 in the good path: a warm request core allocates nothing per I/O.
+//! Law 6 in the good path: a warm request core and a warm virtio-scsi front
+//! allocate nothing per I/O.
 //!
 //! A test target of its own, because it counts every allocation of the process.
 
@@ -8,13 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vhost_mpath::io::{
-    Blocks, Command, Completion, Extent, Lba, Limits, Op, Request, Segment, Time,
+    Blocks, Command, Completion, Extent, Front, Lba, Limits, MapSlot, Op, Outcome, Parsed, Request,
+    Segment, Time,
 };
 use vhost_mpath::mpath::snapshot::{
     GroupView, PathId, PathTable, PathView, Queueing, SelectorKind,
 };
 use vhost_mpath::passthrough_scsi::{Issued, Rejected};
 use vhost_mpath::queue::dispatch::{Cookie, Dispatcher, Issue, Settings};
+use vhost_mpath::scsi::attention::Attentions;
+use vhost_mpath::scsi::command::CommandPolicy;
+use vhost_mpath::vhost_scsi::{NoPathAnswer, ScsiDevice, ScsiFront, ScsiSettings, Unit};
 
 struct Counting;
 
@@ -61,6 +66,17 @@ impl Issue for Wire {
     }
 }
 
+const LIMITS: Limits = Limits {
+    max_transfer: Blocks(64),
+    max_segments: 8,
+    max_unmap: Blocks(1024),
+    max_unmap_descriptors: 8,
+    unmap_granularity: Blocks(8),
+    unmap_alignment: Lba(0),
+    max_write_same: Blocks(512),
+    fua: false,
+};
+
 fn core(selector: SelectorKind) -> Dispatcher {
     let view = |slot| PathView { id: PathId { slot, generation: 0 }, epoch: 1, priority: 1 };
     let table = PathTable {
@@ -69,25 +85,15 @@ fn core(selector: SelectorKind) -> Dispatcher {
         queueing: Queueing::Hold,
         selector,
     };
-    let limits = Limits {
-        max_transfer: Blocks(64),
-        max_segments: 8,
-        max_unmap: Blocks(1024),
-        max_unmap_descriptors: 8,
-        unmap_granularity: Blocks(8),
-        unmap_alignment: Lba(0),
-        max_write_same: Blocks(512),
-        fua: false,
-    };
     let settings = Settings {
-        limits,
+        limits: LIMITS,
         block_size: 512,
         command_timeout: Duration::from_secs(30),
         suspect_after: Duration::from_secs(1),
         max_requests: 64,
         rings: 1,
     };
-    Dispatcher::new(settings, Arc::new(table))
+    Dispatcher::new(settings, Arc::new(table), None)
 }
 
 /// Fills a pooled request as a front does: every kind, whole and split.
@@ -153,4 +159,57 @@ fn the_good_path_of_a_warm_core_allocates_nothing() {
         assert!(warming > 0, "the counter does not count");
         assert_eq!(warm, 0);
     }
+}
+
+/// READ(10) and WRITE(10) of eight blocks, to several LUNs, in pieces.
+fn serve(front: &mut ScsiFront, request: &mut Request, memory: &mut [u8], turns: u64) -> u64 {
+    let before = COUNT.get();
+    for turn in 0..turns {
+        let read = turn % 2 == 0;
+        memory[..51].fill(0);
+        (memory[0], memory[3]) = (1, u8::try_from(turn % 3).expect("small"));
+        (memory[19], memory[27]) = (if read { 0x28 } else { 0x2a }, 8);
+        let base = memory.as_mut_ptr().expose_provenance();
+        let segment = |at, len| Segment { addr: base + at, len };
+        let (header, reply) = (segment(0, 51), segment(100, 108));
+        let data = [segment(300, 1000), segment(2000, 3096)];
+        let (readable, writable) = if read {
+            ([header; 3], [reply, data[0], data[1]])
+        } else {
+            ([header, data[0], data[1]], [reply; 3])
+        };
+        let (readable, writable) =
+            if read { (&readable[..1], &writable[..]) } else { (&readable[..], &writable[..1]) };
+        request.reset();
+        request.tag.ring = 2;
+        assert_eq!(front.parse(readable, writable, request), Parsed::Submit);
+        let used = front.finish(request, &Outcome::Good);
+        assert_eq!(used, if read { 108 + 4096 } else { 108 });
+        assert_eq!(front.denied(), None);
+    }
+    COUNT.get() - before
+}
+
+#[test]
+fn the_good_path_of_a_warm_scsi_front_allocates_nothing() {
+    let settings = ScsiSettings { num_queues: 1, max_queue_size: 128, max_sectors: 128 };
+    let device = ScsiDevice::new(&settings).expect("valid");
+    let unit = |lun| Unit {
+        target: 0,
+        lun,
+        map: MapSlot(lun),
+        attentions: Arc::new(Attentions::new(true)),
+        policy: CommandPolicy::default(),
+        joined: true,
+        multipath: true,
+        read_only: false,
+        limits: LIMITS,
+        block_size: 512,
+        no_path: NoPathAnswer::TransportError,
+    };
+    device.set_units((0..3).map(unit).collect());
+    let mut front = device.front();
+    let (mut request, mut memory) = (Request::default(), vec![0; 6000]);
+    assert!(serve(&mut front, &mut request, &mut memory, 10) > 0, "the counter does not count");
+    assert_eq!(serve(&mut front, &mut request, &mut memory, 10_000), 0);
 }

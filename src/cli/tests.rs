@@ -17,7 +17,9 @@ fn the_command_line_is_consistent() {
 fn a_first_user_types_socket_and_paths_only() {
     let settings = parse(&["--path", "/dev/sdb", "--path", "/dev/sdc"]).unwrap();
     assert_eq!(settings.listen, Listen::Path("/s".into()));
-    assert_eq!(settings.paths.len(), 2);
+    assert_eq!(settings.lus[0].paths.len(), 2);
+    assert!(matches!(settings.device, Device::Blk { serial: None }));
+    assert_eq!(settings.num_queues, 16);
     assert_eq!(settings.policy, Policy::default());
     assert_eq!(settings.suspect_after, Duration::from_secs(1));
     assert_eq!(settings.open.command_timeout, Duration::from_secs(30));
@@ -48,7 +50,7 @@ fn multipath_confs_words_are_understood() {
 #[test]
 fn every_wrong_value_is_told_with_option_value_and_what_is_accepted() {
     for (option, value, accepted) in [
-        ("--device", "scsi", "blk"),
+        ("--device", "tape", "scsi"),
         ("--num-queues", "0", "1..=256"),
         ("--queue-size", "100", "power of two"),
         ("--transport", "tape", "sg-io"),
@@ -64,9 +66,17 @@ fn every_wrong_value_is_told_with_option_value_and_what_is_accepted() {
         ("--socket-group", "no-such-group", "getent group"),
         ("--serial", "more than twenty characters", "20"),
         ("--alias", "two words", "letters"),
-        ("--path", "sim:x,colour=red", "size, name and bs"),
+        ("--path", "sim:x,colour=red", "size, name, bs, port and tpg"),
         ("--path", "null:lots", "K, M, G"),
         ("--control", "/s", "different sockets"),
+        ("--lun", "0:1,path=x", "--device scsi"),
+        ("--lun", "0", "TARGET:LUN"),
+        ("--expose", "everything", "paths"),
+        ("--expose", "paths", "--device scsi"),
+        ("--no-path", "panic", "not-ready"),
+        ("--allow", "everything", "format-unit"),
+        ("--deny", "mode-select", "--device scsi"),
+        ("--lu-reset", "world", "array"),
     ] {
         let both = format!("{option}={value}");
         let error = parse(&["--path", "x", &both]).expect_err(&both);
@@ -83,6 +93,7 @@ fn the_help_names_every_group_and_default() {
         "Disk:",
         "Paths:",
         "Multipath:",
+        "SCSI:",
         "Administration:",
         "Examples:",
         "[default: queue]",
@@ -96,8 +107,18 @@ fn the_help_names_every_group_and_default() {
 
 #[test]
 fn capabilities_are_valid_json_and_asked_for_among_anything() {
-    let json: serde_json::Value = serde_json::from_str(CAPABILITIES).unwrap();
-    assert_eq!(json["type"], "block");
+    for (arguments, kind) in [
+        (&[][..], "block"),
+        (&["--device", "scsi"], "scsi"),
+        (&["--device=scsi", "--bogus"], "scsi"),
+        (&["--device=scsi", "--device", "blk"], "block"),
+        (&["--device"], "block"),
+    ] {
+        let text = device::capabilities(arguments.iter());
+        let json: serde_json::Value = serde_json::from_str(text).unwrap();
+        assert_eq!(json["type"], kind, "{arguments:?}");
+        assert!(json["features"].is_array());
+    }
     let args = ["x", "--bogus", "--print-capabilities"].map(OsString::from);
     assert!(asks_for_capabilities(&args));
     assert!(!asks_for_capabilities(&args[..2]));

@@ -10,23 +10,28 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::PossibleValuesParser;
+use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::requests::parse_sense;
-use super::status::{DaemonStatus, Maps, PathStatus};
+use super::sim_fault::parse_sense;
+use super::status::{DaemonStatus, LunStatus, Maps, PathStatus};
 use super::topology::{self, Colour};
+use crate::host::parse_size;
+use crate::scsi::status::HostByte;
+use crate::sim::ACCESS_STATES;
 use connection::Connection;
 
 pub use connection::CtlError;
 
 /// For `vhost-mpath ctl --help`.
 pub const ABOUT: &str = "\
-Looks at a running daemon and changes its paths, in multipathd's words.
+Looks at a running daemon and changes its paths and LUNs, in multipathd's words.
 
 The daemon must have been started with --control SOCKET. Whatever is done is done when the \
-command returns: after `fail path` or `del path` no queue thread uses the path any more.";
+command returns: after `fail path` or `del path` no queue thread uses the path any more. Paths have names of their \
+own in the whole daemon; a map is named by its alias, its WWID or, on a SCSI device, as T:L.";
 
 /// For `vhost-mpath ctl --help`.
 pub const EXAMPLES: &str = "\
@@ -35,8 +40,13 @@ Examples:
   vhost-mpath ctl --control /run/disk.ctl fail path sdb
   vhost-mpath ctl --control /run/disk.ctl reinstate path sdb
   vhost-mpath ctl --control /run/disk.ctl add path /dev/sdd
+  vhost-mpath ctl --control /run/disk.ctl add path /dev/sdd to 0:1
+  vhost-mpath ctl --control /run/disk.ctl add lun 0:2 /dev/sdf /dev/sdg --alias logs
+  vhost-mpath ctl --control /run/disk.ctl del lun 0:2
   vhost-mpath ctl --control /run/disk.ctl sim sim0 cut status-lost
   vhost-mpath ctl --control /run/disk.ctl sim sim0 sense 03/11/00 1
+  vhost-mpath ctl --control /run/disk.ctl sim sim0 alua standby 2000
+  vhost-mpath ctl --control /run/disk.ctl sim sim0 capacity 2G
   vhost-mpath ctl --control /run/disk.ctl events
 
 Exit code 0; 1 if the daemon cannot be reached or refuses; 2 for a wrong command line.";
@@ -59,7 +69,7 @@ pub struct Ctl {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show the map.
+    /// Show maps, paths, LUNs.
     #[command(subcommand, visible_alias = "list")]
     Show(Show),
     /// Take a path out of use until it is reinstated.
@@ -68,13 +78,13 @@ enum Verb {
     /// Lift `fail path`; the path is checked, and used again if it is well.
     #[command(subcommand)]
     Reinstate(OnePath),
-    /// Open a further path and take it into the map.
+    /// Open a further path and take it into a map, or add a LUN to a SCSI device.
     #[command(subcommand)]
-    Add(AddPath),
-    /// Take a path out of the map and close it.
+    Add(Add),
+    /// Take a path out of its map, or a LUN from the guest, and close it.
     #[command(subcommand, visible_alias = "remove")]
-    Del(OnePath),
-    /// Break or mend a simulated path.
+    Del(Del),
+    /// Break or mend a simulated path, or what it leads to.
     Sim {
         /// Name of the path.
         path: String,
@@ -97,6 +107,8 @@ enum Show {
     /// A line per map.
     #[command(visible_alias = "multipaths")]
     Maps,
+    /// A line per LUN of a SCSI device.
+    Luns,
     /// Counts, and what the daemon does.
     Status,
 }
@@ -119,11 +131,66 @@ impl OnePath {
 }
 
 #[derive(Debug, Subcommand)]
-enum AddPath {
+enum Add {
     /// A path as for the daemon's --path.
     Path {
         /// /dev/sdX, a file, sim:FILE, null:SIZE.
         spec: String,
+        /// Which map it joins; needed where there are several.
+        #[arg(requires = "map", value_parser = ["to"])]
+        to: Option<String>,
+        /// Its alias, its WWID, or T:L.
+        map: Option<String>,
+    },
+    /// A LUN; the guest sees it come.
+    Lun(AddLun),
+}
+
+#[derive(Debug, Args)]
+struct AddLun {
+    /// Target and LUN as the guest sees them, T:L.
+    lun: String,
+    /// Its paths, as for the daemon's --path.
+    #[arg(required = true, value_name = "SPEC")]
+    specs: Vec<String>,
+    /// Name of the map [default: the WWID]
+    #[arg(long, value_name = "NAME")]
+    alias: Option<String>,
+    /// Let the guest send this group of commands.
+    #[arg(long, value_name = "GROUP")]
+    allow: Vec<String>,
+    /// Refuse this group of commands.
+    #[arg(long, value_name = "GROUP")]
+    deny: Vec<String>,
+    /// Refuse writes.
+    #[arg(long)]
+    read_only: bool,
+}
+
+impl AddLun {
+    fn arguments(&self) -> Value {
+        let AddLun { lun, specs, alias, allow, deny, read_only } = self;
+        let mut arguments = json!({
+            "lun": lun, "paths": specs, "allow": allow, "deny": deny, "read-only": read_only,
+        });
+        if let Some(alias) = alias {
+            arguments["alias"] = json!(alias);
+        }
+        arguments
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Del {
+    /// A path by its name: sdb, sim0.
+    Path {
+        /// Name of the path.
+        path: String,
+    },
+    /// A LUN; the guest sees it go, and what it still wants of it fails.
+    Lun {
+        /// Target and LUN, T:L.
+        lun: String,
     },
 }
 
@@ -135,7 +202,7 @@ enum Fault {
         #[arg(value_enum, default_value_t = Mode::Before)]
         mode: Mode,
     },
-    /// End every fault.
+    /// End every fault of the path.
     Plug,
     /// Lose every frame: commands end at their timeout.
     Hang,
@@ -153,7 +220,69 @@ enum Fault {
         #[arg(default_value_t = 1)]
         count: u32,
     },
+    /// End with this host byte.
+    HostByte {
+        /// Its number, or its name without DID_, such as no-connect.
+        #[arg(value_parser = checked_host)]
+        host: u8,
+        /// So many commands; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+    /// Answer BUSY.
+    Busy {
+        /// To so many commands; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+    /// Answer TASK SET FULL.
+    TaskSetFull {
+        /// To so many commands; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+    /// Make blocks of the unit bad: 03/11/00 for reads, 03/0c/00 for writes.
+    MediumError {
+        /// The first.
+        lba: u64,
+        /// How many.
+        #[arg(default_value_t = 1)]
+        blocks: u64,
+    },
+    /// Make the unit's bad blocks good again.
+    Mend,
+    /// Change the access state of the path's target port group.
+    Alua {
+        /// The new state.
+        #[arg(value_parser = access_states())]
+        state: String,
+        /// Be in transition for so long before.
+        #[arg(default_value_t = 0)]
+        milliseconds: u32,
+    },
+    /// Mark the path's target port group as preferred.
+    Prefer {
+        /// Or no longer.
+        #[arg(default_value_t = true, action = ArgAction::Set, value_name = "true|false")]
+        preferred: bool,
+    },
+    /// Reset the unit: every command of every path ends, not executed.
+    LuReset,
+    /// Lead the path to another unit, until plugged.
+    Remap,
+    /// Lead the path to no unit, until plugged.
+    UnmapLun,
+    /// Make the unit, and its image, larger or smaller.
+    Capacity {
+        /// Such as 2G, or `grow`: to twice what it is.
+        #[arg(value_parser = checked_capacity)]
+        size: Capacity,
+    },
 }
+
+/// A new capacity in bytes; none: it grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Capacity(Option<u64>);
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
@@ -180,6 +309,31 @@ fn checked_sense(text: &str) -> Result<String, String> {
     parse_sense(text).map(|_| text.to_owned()).ok_or_else(|| words.to_owned())
 }
 
+/// `no-connect`, `DID_NO_CONNECT`, `1` or `0x1`.
+fn checked_host(text: &str) -> Result<u8, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u8::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    let name = text.to_ascii_uppercase().replace('-', "_");
+    let named = || {
+        let is_it = |known: &str| known == name || known.strip_prefix("DID_") == Some(&name);
+        HostByte::NAMES.iter().find(|(_, known)| is_it(known)).map(|(host, _)| host.0)
+    };
+    number.or_else(named).ok_or_else(|| "give a number or a name such as no-connect".to_owned())
+}
+
+fn access_states() -> PossibleValuesParser {
+    PossibleValuesParser::new(ACCESS_STATES.map(|(_, name)| name))
+}
+
+fn checked_capacity(text: &str) -> Result<Capacity, String> {
+    if text == "grow" {
+        return Ok(Capacity(None));
+    }
+    parse_size(text).map(|bytes| Capacity(Some(bytes))).map_err(|error| error.to_string())
+}
+
 /// Runs one verb.
 pub fn main(ctl: &Ctl) -> ExitCode {
     match run(ctl) {
@@ -201,20 +355,8 @@ fn run(ctl: &Ctl) -> Result<(), CtlError> {
         Verb::Show(what) => show(&mut daemon, what, json),
         Verb::Fail(path) => change(&mut daemon, json, "path-fail", &json!({ "path": path.name() })),
         Verb::Reinstate(path) => reinstate(&mut daemon, json, path.name()),
-        Verb::Add(AddPath::Path { spec }) => {
-            let added = daemon.ask("path-add", &json!({ "spec": spec }))?;
-            let name = added["path"].as_str().unwrap_or("?");
-            say(json, &added, &format!("ok: path {name} added"))
-        }
-        Verb::Del(path) => {
-            let gone = daemon.ask("path-remove", &json!({ "path": path.name() }))?;
-            let text = if gone["closed"] == false {
-                "ok; its device is closed as soon as its last command has returned"
-            } else {
-                "ok"
-            };
-            say(json, &gone, text)
-        }
+        Verb::Add(what) => add(&mut daemon, json, what),
+        Verb::Del(what) => del(&mut daemon, json, what),
         Verb::Sim { path, fault } => {
             change(&mut daemon, json, "sim-fault", &fault_arguments(path, fault))
         }
@@ -233,6 +375,41 @@ fn change(
     say(json, &answer, "ok")
 }
 
+fn add(daemon: &mut Connection, json: bool, what: &Add) -> Result<(), CtlError> {
+    match what {
+        Add::Path { spec, map, .. } => {
+            let mut arguments = json!({ "spec": spec });
+            if let Some(map) = map {
+                arguments["map"] = json!(map);
+            }
+            let added = daemon.ask("path-add", &arguments)?;
+            let name = added["path"].as_str().unwrap_or("?");
+            say(json, &added, &format!("ok: path {name} added"))
+        }
+        Add::Lun(lun) => {
+            let added = daemon.ask("lun-add", &lun.arguments())?;
+            let (address, map) = (added["lun"].as_str(), added["map"].as_str());
+            let text = format!("ok: LUN {} is {}", address.unwrap_or("?"), map.unwrap_or("?"));
+            say(json, &added, &text)
+        }
+    }
+}
+
+fn del(daemon: &mut Connection, json: bool, what: &Del) -> Result<(), CtlError> {
+    let (gone, late) = match what {
+        Del::Path { path } => (
+            daemon.ask("path-remove", &json!({ "path": path }))?,
+            "ok; its device is closed as soon as its last command has returned",
+        ),
+        Del::Lun { lun } => (
+            daemon.ask("lun-remove", &json!({ "lun": lun }))?,
+            "ok, the guest has it no more; its devices are closed as soon as their last commands \
+             have returned",
+        ),
+    };
+    say(json, &gone, if gone["closed"] == false { late } else { "ok" })
+}
+
 fn reinstate(daemon: &mut Connection, json: bool, path: &str) -> Result<(), CtlError> {
     let answer = daemon.ask("path-reinstate", &json!({ "path": path }))?;
     let text = match (answer["dm_st"].as_str(), answer["last_cause"].as_str()) {
@@ -244,23 +421,42 @@ fn reinstate(daemon: &mut Connection, json: bool, path: &str) -> Result<(), CtlE
 }
 
 fn fault_arguments(path: &str, fault: &Fault) -> Value {
-    match fault {
-        Fault::Cut { mode } => json!({ "path": path, "fault": "cut", "mode": mode.name() }),
-        Fault::Plug => json!({ "path": path, "fault": "plug" }),
-        Fault::Hang => json!({ "path": path, "fault": "hang" }),
-        Fault::Delay { milliseconds } => {
-            json!({ "path": path, "fault": "delay", "milliseconds": milliseconds })
+    let mut arguments = match fault {
+        Fault::Cut { mode } => json!({ "fault": "cut", "mode": mode.name() }),
+        Fault::Plug => json!({ "fault": "plug" }),
+        Fault::Hang => json!({ "fault": "hang" }),
+        Fault::Delay { milliseconds } => json!({ "fault": "delay", "milliseconds": milliseconds }),
+        Fault::Sense { code, count } => json!({ "fault": "sense", "sense": code, "count": count }),
+        Fault::HostByte { host, count } => {
+            json!({ "fault": "host-byte", "host": host, "count": count })
         }
-        Fault::Sense { code, count } => {
-            json!({ "path": path, "fault": "sense", "sense": code, "count": count })
+        Fault::Busy { count } => json!({ "fault": "busy", "count": count }),
+        Fault::TaskSetFull { count } => json!({ "fault": "task-set-full", "count": count }),
+        Fault::MediumError { lba, blocks } => {
+            json!({ "fault": "medium-error", "lba": lba, "blocks": blocks })
         }
-    }
+        Fault::Mend => json!({ "fault": "mend" }),
+        Fault::Alua { state, milliseconds } => {
+            json!({ "fault": "alua", "state": state, "milliseconds": milliseconds })
+        }
+        Fault::Prefer { preferred } => json!({ "fault": "prefer", "preferred": preferred }),
+        Fault::LuReset => json!({ "fault": "lu-reset" }),
+        Fault::Remap => json!({ "fault": "remap" }),
+        Fault::UnmapLun => json!({ "fault": "unmap-lun" }),
+        Fault::Capacity { size: Capacity(None) } => json!({ "fault": "capacity" }),
+        Fault::Capacity { size: Capacity(Some(bytes)) } => {
+            json!({ "fault": "capacity", "bytes": bytes })
+        }
+    };
+    arguments["path"] = json!(path);
+    arguments
 }
 
 fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(), CtlError> {
     let command = match what {
         Show::Topology | Show::Maps => "query-maps",
         Show::Paths => "query-paths",
+        Show::Luns => "query-luns",
         Show::Status => "query-status",
     };
     let answer = daemon.ask(command, &json!({}))?;
@@ -275,6 +471,7 @@ fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(), CtlError
         }
         Show::Maps => topology::maps(&understood::<Maps>(daemon, answer)?.maps, colour),
         Show::Paths => topology::paths(&understood::<Vec<PathStatus>>(daemon, answer)?, colour),
+        Show::Luns => topology::luns(&understood::<Vec<LunStatus>>(daemon, answer)?, colour),
         Show::Status => topology::status(&understood::<DaemonStatus>(daemon, answer)?),
     };
     print(&text)
@@ -350,5 +547,40 @@ mod tests {
         );
         let cut = Fault::Cut { mode: Mode::StatusLost };
         assert_eq!(fault_arguments("sim0", &cut)["mode"], "status-lost");
+        let grow = Fault::Capacity { size: checked_capacity("grow").unwrap() };
+        assert_eq!(fault_arguments("sim0", &grow), json!({ "path": "sim0", "fault": "capacity" }));
+    }
+
+    #[test]
+    fn faults_are_read_as_they_are_documented() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(subcommand)]
+            fault: Fault,
+        }
+        let given = |words: &str| {
+            let line = <Line as clap::Parser>::try_parse_from(
+                std::iter::once("sim").chain(words.split_whitespace()),
+            );
+            line.map(|line| fault_arguments("p", &line.fault)).map_err(|e| e.to_string())
+        };
+        for (words, wanted) in [
+            ("host-byte no-connect", json!({ "fault": "host-byte", "host": 1, "count": 1 })),
+            ("host-byte 0x0e 0", json!({ "fault": "host-byte", "host": 14, "count": 0 })),
+            ("busy 3", json!({ "fault": "busy", "count": 3 })),
+            ("task-set-full", json!({ "fault": "task-set-full", "count": 1 })),
+            ("medium-error 7 2", json!({ "fault": "medium-error", "lba": 7, "blocks": 2 })),
+            ("alua standby 50", json!({ "fault": "alua", "state": "standby", "milliseconds": 50 })),
+            ("prefer", json!({ "fault": "prefer", "preferred": true })),
+            ("prefer false", json!({ "fault": "prefer", "preferred": false })),
+            ("capacity 1M", json!({ "fault": "capacity", "bytes": 1 << 20 })),
+        ] {
+            let mut wanted = wanted;
+            wanted["path"] = json!("p");
+            assert_eq!(given(words), Ok(wanted));
+        }
+        assert!(given("alua up").unwrap_err().contains("active-non-optimized"));
+        assert!(given("host-byte maybe").unwrap_err().contains("no-connect"));
+        assert!(given("capacity much").unwrap_err().contains("is no size"));
     }
 }

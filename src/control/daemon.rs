@@ -17,14 +17,16 @@ use serde_json::json;
 use super::events::{self, Notice};
 use super::mailbox::{Mail, Mailbox};
 use super::map::Map;
+use super::maps::Maps;
 use super::qmp::Server;
 use super::rate::Rate;
-use super::requests::Pending;
+use super::requests::{Opening, Pending};
 use super::settings::Settings;
 use super::start::{self, StartError};
 use crate::host::Options;
-use crate::io::Time;
+use crate::io::{MapSlot, Time};
 use crate::mpath::event::Event;
+use crate::mpath::policy::Policy;
 use crate::queue::dispatch::Report;
 use crate::queue::{FromQueue, Inlet, Queues};
 use crate::sys::poll::{self, Interest, PollFd};
@@ -65,7 +67,7 @@ enum Phase {
 /// What a daemon is made of.
 pub(super) struct Parts {
     pub(super) clock: Clock,
-    pub(super) map: Map,
+    pub(super) maps: Maps,
     pub(super) queues: Arc<Queues>,
     pub(super) inlet: Inlet,
     pub(super) mailbox: Mailbox,
@@ -76,13 +78,17 @@ pub(super) struct Parts {
     pub(super) socket: String,
     /// How further paths are opened.
     pub(super) open: Options,
+    /// Steers the engines of further maps.
+    pub(super) policy: Policy,
+    /// Refuse writes to whatever is added.
+    pub(super) read_only: bool,
 }
 
 /// The running daemon.
 #[derive(Debug)]
 pub(super) struct Daemon {
     pub(super) clock: Clock,
-    pub(super) map: Map,
+    pub(super) maps: Maps,
     pub(super) queues: Arc<Queues>,
     inlet: Inlet,
     pub(super) mailbox: Mailbox,
@@ -91,16 +97,20 @@ pub(super) struct Daemon {
     listener: Option<ListenerHandle>,
     pub(super) socket: String,
     pub(super) open: Options,
+    pub(super) policy: Policy,
+    pub(super) read_only: bool,
     pub(super) front_end: bool,
     phase: Phase,
     stopping_since: Time,
     /// Commands whose answers are not due yet.
     pub(super) pending: Vec<Pending>,
+    /// Paths and LUs that are being opened.
+    pub(super) opening: Vec<Opening>,
     pub(super) next_ticket: u64,
     rates: HashMap<&'static str, Rate>,
 }
 
-/// Serves one disk until told to stop.
+/// Serves one device until told to stop.
 ///
 /// # Errors
 ///
@@ -112,11 +122,11 @@ pub fn run(settings: &Settings) -> Result<ExitCode, StartError> {
 
 impl Daemon {
     pub(super) fn new(parts: Parts) -> Daemon {
-        let Parts { clock, map, queues, inlet, mailbox, signals, control, listener, socket, open } =
-            parts;
+        let Parts { clock, maps, queues, inlet, mailbox, signals, .. } = parts;
+        let Parts { control, listener, socket, open, policy, read_only, .. } = parts;
         Daemon {
             clock,
-            map,
+            maps,
             queues,
             inlet,
             mailbox,
@@ -125,10 +135,13 @@ impl Daemon {
             listener: Some(listener),
             socket,
             open,
+            policy,
+            read_only,
             front_end: false,
             phase: Phase::Running,
             stopping_since: Time(0),
             pending: Vec::new(),
+            opening: Vec::new(),
             next_ticket: 0,
             rates: HashMap::new(),
         }
@@ -140,9 +153,7 @@ impl Daemon {
             self.read_signals();
             self.read_mail();
             self.read_inlet();
-            if self.map.engine.next_deadline().is_some_and(|at| at <= self.clock.now()) {
-                self.map.handle(self.clock.now(), Event::Timer);
-            }
+            self.maps.run_timers(self.clock.now());
             self.serve_administrators();
             self.tell_changes();
             if let Phase::Over(code) = self.phase {
@@ -161,8 +172,7 @@ impl Daemon {
         if let Some(control) = &self.control {
             control.watch(&mut fds);
         }
-        let deadlines =
-            self.pending.iter().map(|p| p.deadline).chain(self.map.engine.next_deadline());
+        let deadlines = self.pending.iter().map(|p| p.deadline).chain(self.maps.next_deadline());
         let now = self.clock.now();
         let timeout = deadlines.min().map(|at| at.since(now).max(SHORTEST_SLEEP));
         if let Err(error) = poll::wait(&mut fds, timeout) {
@@ -187,17 +197,23 @@ impl Daemon {
     }
 
     fn read_mail(&mut self) {
-        for mail in self.mailbox.take() {
+        for (map, mail) in self.mailbox.take() {
             let now = self.clock.now();
             match mail {
                 Mail::Checked { path, check, verdict } => {
-                    self.map.handle(now, Event::Checked { path, check, verdict });
+                    self.maps.handle(now, map, Event::Checked { path, check, verdict });
                 }
                 Mail::Proven { path, proof, identity } => {
-                    self.map.handle(now, Event::Proven { path, proof, identity });
+                    self.maps.handle(now, map, Event::Proven { path, proof, identity });
                 }
-                Mail::Closed(path) => self.map.closed(path),
-                Mail::Opened { ticket, result } => self.opened(ticket, result),
+                Mail::LuReset { path, result } => {
+                    let map_there = self.maps.get_mut(map);
+                    let notices = map_there.map(|m| m.lu_reset(path, &result)).unwrap_or_default();
+                    notices.into_iter().for_each(|notice| self.tell_some(Some(map), notice));
+                }
+                Mail::Closed(path) => self.maps.closed(map, path),
+                Mail::Opened { ticket, result } => self.opened(map, ticket, result),
+                Mail::LunOpened { ticket, result } => self.lun_opened(ticket, result),
                 Mail::Session(event) => self.session(&event),
                 Mail::Stopped { left } => self.stopped(left),
             }
@@ -209,18 +225,36 @@ impl Daemon {
         while let Some(message) = self.inlet.next() {
             let now = self.clock.now();
             match message {
-                FromQueue::Report(Report::Path(report)) => self.map.handle(now, Event::Io(report)),
-                FromQueue::Report(Report::Guest(error)) => {
-                    let path = error.path.and_then(|id| self.map.path_name(id));
-                    let notice = events::of_guest_error(&error, path);
-                    self.tell_some(notice);
+                FromQueue::Report(map, Report::Path(report)) => {
+                    self.maps.handle(now, map, Event::Io(report));
                 }
-                FromQueue::Detached(path) => self.map.detached(path),
+                FromQueue::Report(slot, Report::Guest(error)) => {
+                    let map = self.maps.get(slot);
+                    let path = error.path.and_then(|id| map.and_then(|map| map.path_name(id)));
+                    let notice = events::of_guest_error(&error, path);
+                    self.tell_some(Some(slot), notice);
+                }
+                FromQueue::Detached(map, path) => {
+                    if let Some(map) = self.maps.get_mut(map) {
+                        map.detached(path);
+                    }
+                }
+                FromQueue::Resetting(slot, function) => {
+                    let map = self.maps.get_mut(slot);
+                    if let Some(notice) = map.and_then(|map| map.reset_lu(function)) {
+                        self.tell_some(Some(slot), notice);
+                    }
+                }
+                FromQueue::MapGone(map) => self.maps.gone(map),
+                FromQueue::Denied(denied) => {
+                    let joined = self.maps.get(denied.map).is_some_and(Map::paths_joined);
+                    self.tell_some(Some(denied.map), events::of_denied(&denied, joined));
+                }
                 FromQueue::RingBroken { ring, reason } => {
-                    self.tell_some(events::of_ring("RING_BROKEN", ring, &reason));
+                    self.tell_some(None, events::of_ring("RING_BROKEN", ring, &reason));
                 }
                 FromQueue::BadChain { ring, reason } => {
-                    self.tell_some(events::of_ring("BAD_CHAIN", ring, &reason));
+                    self.tell_some(None, events::of_ring("BAD_CHAIN", ring, &reason));
                 }
                 FromQueue::Died(error) => {
                     // Its rings are lost; a restart with in-flight recovery is
@@ -242,37 +276,45 @@ impl Daemon {
             _ => {}
         }
         if let Some(notice) = events::of_session(event) {
-            self.tell_some(notice);
+            self.tell_some(None, notice);
         }
     }
 
     // --- what is told -----------------------------------------------------------
 
-    /// News of the engine: changes of state, each told once.
+    /// News of the engines and maps: changes of state, each told once. What
+    /// the guest sees of them comes first.
     pub(super) fn tell_changes(&mut self) {
-        for notice in self.map.take_news() {
-            self.tell(notice);
+        self.maps.show();
+        for (map, notice) in self.maps.take_news() {
+            self.tell(Some(map), notice);
         }
     }
 
-    fn tell(&mut self, mut notice: Notice) {
-        let map = &self.map.name;
-        log::log!(notice.level, "{map}: {}", notice.text);
-        notice.data.insert("map".to_owned(), json!(map));
+    /// Tells what concerns a map, or the device. A disk served as
+    /// vhost-user-blk is its one map.
+    fn tell(&mut self, map: Option<String>, mut notice: Notice) {
+        let map = map.or_else(|| self.maps.sole_disk().map(str::to_owned));
+        let subject = map.as_deref().unwrap_or("device");
+        log::log!(notice.level, "{subject}: {}", notice.text);
+        if let Some(map) = map {
+            notice.data.insert("map".to_owned(), json!(map));
+        }
         if let Some(control) = &mut self.control {
             control.broadcast(notice.name, &notice.data);
         }
     }
 
     /// News that somebody else could make us tell without end.
-    fn tell_some(&mut self, mut notice: Notice) {
+    fn tell_some(&mut self, map: Option<MapSlot>, mut notice: Notice) {
         let rate = self.rates.entry(notice.name).or_default();
         let Some(kept_back) = rate.admit(self.clock.now()) else { return };
         if kept_back > 0 {
             notice.text = format!("{} ({kept_back} more like it were not told)", notice.text);
             notice.data.insert("suppressed".to_owned(), json!(kept_back));
         }
-        self.tell(notice);
+        let map = map.and_then(|slot| self.maps.get(slot)).map(|map| map.name.clone());
+        self.tell(map, notice);
     }
 
     // --- the end ----------------------------------------------------------------
@@ -287,7 +329,7 @@ impl Daemon {
         self.phase = Phase::Stopping(code);
         self.stopping_since = self.clock.now();
         let text = format!("stopping ({why})");
-        self.tell(Notice::new("SHUTDOWN", Level::Info, text, json!({ "reason": why })));
+        self.tell(None, Notice::new("SHUTDOWN", Level::Info, text, json!({ "reason": why })));
         let (queues, post) = (Arc::clone(&self.queues), self.mailbox.sender());
         // It waits for the kernel; meanwhile paths still fail and return.
         let end = move || {
@@ -306,7 +348,7 @@ impl Daemon {
     fn stopped(&mut self, left: usize) {
         let Phase::Stopping(code) = self.phase else { return };
         if left > 0 {
-            let paths = self.map.doubtful_paths().join(", ");
+            let paths = self.maps.doubtful_paths().join(", ");
             log::error!(
                 "{left} rings still have commands in the kernel (paths not in use: {paths}); \
                  leaving without them"
@@ -317,7 +359,7 @@ impl Daemon {
 
     /// A second signal: whoever sends it does not want to wait.
     fn give_up(&mut self, signal: &str) {
-        let paths = self.map.doubtful_paths();
+        let paths = self.maps.doubtful_paths();
         let out = if paths.is_empty() {
             "rings were still being stopped".to_owned()
         } else {

@@ -6,11 +6,13 @@
 use log::Level;
 use serde_json::{Map, Value, json};
 
-use crate::io::{Completion, ErrnoFrom, Extent, Op, Outcome};
+use super::lun::Address;
+use crate::io::{Completion, Denied, ErrnoFrom, Extent, Op, Outcome};
 use crate::mpath::effect::{Cause, Change};
 use crate::mpath::event::IoReason;
 use crate::passthrough_scsi::in_words;
 use crate::queue::dispatch::GuestError;
+use crate::scsi::command::Group;
 use crate::scsi::sense::{self, Sense};
 use crate::scsi::status::{HostByte, Status};
 use crate::vhost_user::{DisconnectReason, SessionEvent};
@@ -103,6 +105,18 @@ pub(super) fn of_change(change: &Change) -> Notice {
             let text = "a path is usable again; held requests go on";
             Notice::new("RECOVERED", Level::Warn, text.to_owned(), json!({}))
         }
+        Change::Resized { from, to } => {
+            let text = format!("the LU has {to} blocks now, it had {from}");
+            Notice::new("MAP_RESIZED", Level::Warn, text, json!({ "from": from.0, "to": to.0 }))
+        }
+        Change::LunGone => {
+            let text = "every path says that its target has no such LU (05/25/00)";
+            Notice::new("LUN_GONE", Level::Error, text.to_owned(), json!({}))
+        }
+        Change::LunBack => {
+            let text = "the LU is there again";
+            Notice::new("LUN_BACK", Level::Warn, text.to_owned(), json!({}))
+        }
     }
 }
 
@@ -124,9 +138,13 @@ pub(super) fn of_guest_error(error: &GuestError, path: Option<&str>) -> Notice {
         data.insert("path".to_owned(), json!(path));
     }
     match &error.outcome {
-        Outcome::Lu { status, sense } => data.extend(status_as_data(*status, sense)),
+        Outcome::Lu { status, sense, .. } => data.extend(status_as_data(*status, sense)),
         Outcome::Host(code) => drop(data.insert("errno".to_owned(), json!(code))),
-        Outcome::Good | Outcome::NoPath | Outcome::Stopped => {}
+        Outcome::Good
+        | Outcome::NoPath
+        | Outcome::TimedOut
+        | Outcome::Stopped
+        | Outcome::Aborted { .. } => {}
     }
     Notice { name: "GUEST_IO_ERROR", level: Level::Error, text, data }
 }
@@ -139,6 +157,36 @@ pub(super) fn of_ring(name: &'static str, ring: u16, reason: &str) -> Notice {
     };
     let text = format!("ring {ring}: {what}: {reason}");
     Notice::new(name, Level::Error, text, json!({ "ring": ring, "reason": reason }))
+}
+
+/// An LU came at run time.
+pub(super) fn of_lun_added(address: Address) -> Notice {
+    let text = format!("LUN {address} added");
+    Notice::new("LUN_ADDED", Level::Info, text, json!({ "lun": address.to_string() }))
+}
+
+/// An LU went, and everything of it is closed.
+pub(super) fn of_lun_removed(address: Address) -> Notice {
+    let text = format!("LUN {address} removed");
+    Notice::new("LUN_REMOVED", Level::Info, text, json!({ "lun": address.to_string() }))
+}
+
+/// A command the guest is not allowed to send. `joined`: the guest sees one LU
+/// where there are several paths, and no word allows reservations then.
+pub(super) fn of_denied(denied: &Denied, joined: bool) -> Notice {
+    let (name, group) = (denied.cdb.name().unwrap_or("unknown command"), denied.group);
+    let known: Option<Group> = group.parse().ok();
+    let bound = matches!(known, Some(Group::Reserve | Group::PersistentReserveOut)) && joined;
+    let remedy = if bound {
+        "reservations cannot be passed on while several paths are joined".to_owned()
+    } else {
+        format!("--allow {group}, or allow={group} in its --lun, lets it pass")
+    };
+    let cdb: Vec<String> = denied.cdb.as_slice().iter().map(|byte| format!("{byte:02x}")).collect();
+    let cdb = cdb.join(" ");
+    let text = format!("the guest's {name} ({cdb}) was refused: group {group} is denied; {remedy}");
+    let data = json!({ "command": name, "cdb": cdb, "group": group });
+    Notice::new("COMMAND_DENIED", Level::Warn, text, data)
 }
 
 /// News of the front-end's connection.
@@ -193,7 +241,7 @@ fn extent(op: &Op) -> Option<Extent> {
         Op::Read(extent) | Op::Write { extent, .. } | Op::WriteZeroes { extent, .. } => {
             Some(*extent)
         }
-        Op::Flush | Op::Unmap => None,
+        Op::Flush | Op::Unmap | Op::Cdb { .. } => None,
     }
 }
 
@@ -210,15 +258,18 @@ fn op_as_data(op: &Op) -> Map<String, Value> {
 fn outcome_in_words(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Good => "it worked".to_owned(),
-        Outcome::Lu { status, sense } => in_words(&Completion::Scsi {
+        Outcome::Lu { status, sense, residual } => in_words(&Completion::Scsi {
             status: *status,
             host: HostByte::OK,
             sense: *sense,
-            residual: 0,
+            residual: *residual,
         }),
         Outcome::NoPath => "no path is left and queueing has ended".to_owned(),
+        Outcome::TimedOut => "it timed out on every path, and queueing has ended".to_owned(),
         Outcome::Host(code) => std::io::Error::from_raw_os_error(*code).to_string(),
         Outcome::Stopped => "the ring was stopped".to_owned(),
+        Outcome::Aborted { reset: false } => "the guest aborted it".to_owned(),
+        Outcome::Aborted { reset: true } => "the guest reset the LU".to_owned(),
     }
 }
 
@@ -316,8 +367,9 @@ fn status_as_data(status: Status, sense: &Sense) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Blocks, Identity};
+    use crate::io::{Blocks, Identity, MapSlot};
     use crate::mpath::classify::PathVerdict;
+    use crate::scsi::cdb::Cdb;
     use crate::scsi::sense::{Key, SenseCode};
 
     fn judged(completion: Completion) -> Cause {
@@ -382,12 +434,37 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_command_is_told_with_the_word_that_allows_it() {
+        let cdb = |bytes: &[u8]| Cdb::from_bytes(bytes).unwrap();
+        let format = Denied {
+            map: MapSlot(0),
+            cdb: cdb(&[0x04, 0x10, 0, 0, 0, 0]),
+            group: Group::FormatUnit.name(),
+        };
+        let notice = of_denied(&format, true);
+        assert_eq!(
+            notice.text,
+            "the guest's FORMAT UNIT (04 10 00 00 00 00) was refused: group format-unit is \
+             denied; --allow format-unit, or allow=format-unit in its --lun, lets it pass"
+        );
+        assert_eq!(notice.data["group"], "format-unit");
+        let reserve = Denied {
+            cdb: cdb(&[0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0]),
+            group: Group::PersistentReserveOut.name(),
+            ..format
+        };
+        assert!(!of_denied(&reserve, true).text.contains("--allow"));
+        assert!(of_denied(&reserve, false).text.contains("--allow persistent-reserve-out"));
+    }
+
+    #[test]
     fn a_guest_error_names_what_how_and_where() {
         let error = GuestError {
             op: Op::Write { extent: Extent::new(1, 2), fua: false },
             outcome: Outcome::Lu {
                 status: Status::CHECK_CONDITION,
                 sense: Sense::fixed(SenseCode::new(Key::MediumError, 0x11, 0x00)),
+                residual: 0,
             },
             rule: "medium",
             path: None,

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::opening::{Lu, OpenLuError};
 use crate::host::OpenError;
-use crate::io::Identity;
+use crate::io::{Identity, MapSlot};
 use crate::mpath::checker::Verdict;
 use crate::mpath::snapshot::PathId;
 use crate::passthrough_scsi::PathHandle;
@@ -20,10 +21,14 @@ pub(super) enum Mail {
     Checked { path: PathId, check: u32, verdict: Verdict },
     /// A proof of identity ended.
     Proven { path: PathId, proof: u32, identity: Result<Identity, String> },
+    /// The LU was reset by this path, or not.
+    LuReset { path: PathId, result: io::Result<()> },
     /// A removed path's file is closed.
     Closed(PathId),
     /// A path to be added was opened, or not.
     Opened { ticket: u64, result: Result<Arc<PathHandle>, OpenError> },
+    /// The paths of an LU to be added were opened, or not.
+    LunOpened { ticket: u64, result: Result<Box<Lu>, OpenLuError> },
     /// Something happened to the front-end's connection.
     Session(SessionEvent),
     /// Rings and queue threads have ended; so many rings could not.
@@ -33,14 +38,21 @@ pub(super) enum Mail {
 /// Puts mail into the control thread's box. Never blocks.
 #[derive(Clone, Debug)]
 pub(super) struct Post {
-    mail: Sender<Mail>,
+    mail: Sender<(MapSlot, Mail)>,
     wake: Arc<EventFd>,
+    /// Which map it is about, where it is about a path of one.
+    map: MapSlot,
 }
 
 impl Post {
+    /// The same, for mail about a path of `map`.
+    pub(super) fn of(&self, map: MapSlot) -> Post {
+        Post { map, ..self.clone() }
+    }
+
     pub(super) fn send(&self, mail: Mail) {
         // A control thread that is gone does not listen: the process ends.
-        let _ = self.mail.send(mail);
+        let _ = self.mail.send((self.map, mail));
         self.wake.signal();
     }
 }
@@ -48,7 +60,7 @@ impl Post {
 /// The control thread's end.
 #[derive(Debug)]
 pub(super) struct Mailbox {
-    mail: Receiver<Mail>,
+    mail: Receiver<(MapSlot, Mail)>,
     sender: Post,
 }
 
@@ -56,16 +68,16 @@ impl Mailbox {
     pub(super) fn new() -> io::Result<Mailbox> {
         let (sender, mail) = channel();
         let wake = Arc::new(EventFd::new()?);
-        Ok(Mailbox { mail, sender: Post { mail: sender, wake } })
+        Ok(Mailbox { mail, sender: Post { mail: sender, wake, map: MapSlot(0) } })
     }
 
     pub(super) fn sender(&self) -> Post {
         self.sender.clone()
     }
 
-    /// Everything that has arrived. Clears the wake-up first, so that nothing
+    /// Everything that has arrived, with the map it is about. Clears the wake-up first, so that nothing
     /// that arrives meanwhile is forgotten.
-    pub(super) fn take(&self) -> Vec<Mail> {
+    pub(super) fn take(&self) -> Vec<(MapSlot, Mail)> {
         self.sender.wake.clear();
         self.mail.try_iter().collect()
     }

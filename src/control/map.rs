@@ -1,28 +1,39 @@
-//! The map: the engine, the open paths, and carrying out what the engine asks.
+//! A map: the engine, the open paths, and carrying out what the engine asks.
 //!
-//! Owned by the control thread. Effects become messages to queue threads and
-//! checking threads; news is collected for the daemon to tell. Never blocks.
+//! Owned by the control thread, one for each LU the guest sees. Effects become
+//! messages to queue threads and checking threads; news is collected for the
+//! daemon to tell. Never blocks. Which maps there are is `control::maps`.
 
-use std::collections::{BTreeMap, HashMap};
+mod display;
+mod limits;
+mod reset;
+
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::checking::Checking;
 use super::events::{self, Notice};
+use super::lun::Address;
 use super::mailbox::Post;
-use super::status::{GroupStatus, MapStatus, PathStatus};
-use crate::host::{DeviceState, device_state};
-use crate::io::{Blocks, Geometry, Limits, Time};
+use crate::host::Options;
+use crate::io::{DeviceEvent, Geometry, Happened, Limits, MapSlot, Time};
 use crate::mpath::checker::CheckerKind;
-use crate::mpath::effect::{Effect, Effects};
+use crate::mpath::effect::{Change, Effect, Effects};
 use crate::mpath::event::Event;
-use crate::mpath::path::{Path, PathState};
-use crate::mpath::policy::NoPathRetry;
 use crate::mpath::snapshot::PathId;
 use crate::mpath::{MapError, Multipath, NewPath};
-use crate::passthrough_scsi::{PathHandle, PathKind};
+use crate::passthrough_scsi::PathHandle;
 use crate::queue::Queues;
+use crate::scsi::attention::Attentions;
+use crate::scsi::command::CommandPolicy;
+use crate::scsi::sense::SenseCode;
+use crate::vhost_scsi::{NoPathAnswer, Unit};
+
+use limits::shrunk;
+pub(super) use limits::smallest;
+use reset::Resets;
 
 /// Why a path could not join.
 #[derive(Debug, thiserror::Error)]
@@ -40,10 +51,19 @@ pub(super) enum JoinError {
     },
     /// The guest could not write by it.
     #[error(
-        "path {0} is write protected, the map is not; lift the protection, or serve the disk with \
-         --read-only"
+        "path {0} is write protected, the map is not; lift the protection, or serve the disk \
+         read-only"
     )]
     WriteProtected(String),
+    /// The guest would see another disk than it was shown.
+    #[error(
+        "LUN {0} is one path that the guest sees (--expose paths); show it another one as a LUN \
+         of its own: add lun T:L SPEC"
+    )]
+    Exposed(Address),
+    /// It is being removed.
+    #[error("map {0} is being removed")]
+    Leaving(String),
 }
 
 /// A path from its opening to the closing of its file.
@@ -56,10 +76,25 @@ struct OpenPath {
     users: usize,
 }
 
+/// How a SCSI device shows an LU.
+#[derive(Debug)]
+pub(super) struct Lun {
+    pub(super) address: Address,
+    /// What the LU has said and the guest has not heard.
+    pub(super) attentions: Arc<Attentions>,
+    pub(super) policy: CommandPolicy,
+    /// The guest sees one LU; otherwise a path.
+    pub(super) joined: bool,
+    pub(super) no_path: NoPathAnswer,
+}
+
 /// One map.
 #[derive(Debug)]
 pub(super) struct Map {
+    pub(super) slot: MapSlot,
     pub(super) name: String,
+    /// `None` for a disk served as vhost-user-blk.
+    pub(super) lun: Option<Lun>,
     pub(super) engine: Multipath,
     queues: Arc<Queues>,
     paths: HashMap<PathId, OpenPath>,
@@ -69,11 +104,20 @@ pub(super) struct Map {
     check_timeout: Duration,
     post: Post,
     news: Vec<Notice>,
+    /// What a [`Unit`] says has changed.
+    changed: bool,
+    /// What the guest is to be told of the LU.
+    happened: Vec<Happened>,
+    resets: Resets,
+    /// It is being removed: so many queue threads still have it.
+    leaving: Option<usize>,
 }
 
 /// What a map is made of.
 pub(super) struct Parts {
+    pub(super) slot: MapSlot,
     pub(super) name: String,
+    pub(super) lun: Option<Lun>,
     pub(super) engine: Multipath,
     pub(super) queues: Arc<Queues>,
     /// The smallest limits over all paths to begin with.
@@ -87,10 +131,12 @@ pub(super) struct Parts {
 
 impl Map {
     pub(super) fn new(parts: Parts) -> Map {
-        let Parts { name, engine, queues, limits, geometry, read_only, check_timeout, post } =
-            parts;
+        let Parts { slot, name, lun, engine, queues, .. } = parts;
+        let Parts { limits, geometry, read_only, check_timeout, post, .. } = parts;
         Map {
+            slot,
             name,
+            lun,
             engine,
             queues,
             paths: HashMap::new(),
@@ -100,7 +146,55 @@ impl Map {
             check_timeout,
             post,
             news: Vec::new(),
+            changed: true,
+            happened: Vec::new(),
+            resets: Resets::default(),
+            leaving: None,
         }
+    }
+
+    /// What the device's front has to know of it; `None` for vhost-user-blk,
+    /// and once it is being removed.
+    pub(super) fn unit(&self) -> Option<Unit> {
+        let lun = self.lun.as_ref().filter(|_| self.leaving.is_none())?;
+        Some(Unit {
+            target: lun.address.target,
+            lun: lun.address.lun,
+            map: self.slot,
+            attentions: Arc::clone(&lun.attentions),
+            policy: lun.policy,
+            joined: lun.joined,
+            multipath: self.paths.len() > 1,
+            read_only: self.read_only,
+            limits: self.limits,
+            block_size: self.engine.identity().block_size,
+            no_path: lun.no_path,
+        })
+    }
+
+    /// How a further path of it is opened.
+    pub(super) fn options(&self, all: Options) -> Options {
+        Options { read_only: self.read_only, ..all }
+    }
+
+    /// What the guest is to be told, by the address it knows; once.
+    pub(super) fn take_happened(&mut self) -> Vec<DeviceEvent> {
+        let happened = std::mem::take(&mut self.happened);
+        let Some(lun) = self.lun.as_ref().filter(|_| self.leaving.is_none()) else {
+            return Vec::new();
+        };
+        let Address { target, lun } = lun.address;
+        happened.into_iter().map(|what| DeviceEvent { target, lun, what }).collect()
+    }
+
+    /// Whether the guest sees one LU where there are several paths.
+    pub(super) fn paths_joined(&self) -> bool {
+        self.paths.len() > 1 && self.lun.as_ref().is_some_and(|lun| lun.joined)
+    }
+
+    /// Whether [`Map::unit`] says something new since the last call.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// What has happened since the last call.
@@ -116,6 +210,15 @@ impl Map {
         handle: &Arc<PathHandle>,
     ) -> Result<PathId, JoinError> {
         let name = handle.name().to_owned();
+        if self.leaving.is_some() {
+            return Err(JoinError::Leaving(self.name.clone()));
+        }
+        match &self.lun {
+            Some(lun) if !lun.joined && !self.paths.is_empty() => {
+                return Err(JoinError::Exposed(lun.address));
+            }
+            _ => {}
+        }
         self.engine.admits(&name, handle.identity())?;
         if handle.geometry().read_only && !self.read_only {
             return Err(JoinError::WriteProtected(name));
@@ -125,7 +228,9 @@ impl Map {
         let mut fx = Effects::new();
         let id = self.engine.add_path(now, new, &mut fx)?;
         let (timeout, post) = (self.check_timeout, self.post.clone());
-        let checking = match Checking::start(id, Arc::clone(handle), checker, timeout, post) {
+        let attentions = self.lun.as_ref().map(|lun| Arc::clone(&lun.attentions));
+        let file = Arc::clone(handle);
+        let checking = match Checking::start(id, file, checker, timeout, post, attentions) {
             Ok(checking) => checking,
             Err(source) => {
                 self.take_back(now, &name, id);
@@ -135,9 +240,10 @@ impl Map {
         let limits = shrunk(self.limits, *handle.limits());
         if limits != self.limits {
             self.limits = limits;
-            self.queues.set_limits(limits);
+            self.queues.set_limits(self.slot, limits);
         }
-        self.queues.attach(id, handle);
+        self.changed = true;
+        self.queues.attach(self.slot, id, handle);
         let open = Some((Arc::clone(handle), checking));
         self.paths.insert(id, OpenPath { name, open, users: self.queues.threads() });
         self.carry_out(fx);
@@ -156,6 +262,9 @@ impl Map {
 
     /// Tells the engine something and does what it asks.
     pub(super) fn handle(&mut self, now: Time, event: Event) {
+        if self.leaving.is_some() {
+            return;
+        }
         let mut fx = Effects::new();
         self.engine.handle(now, event, &mut fx);
         self.carry_out(fx);
@@ -200,6 +309,7 @@ impl Map {
     pub(super) fn closed(&mut self, id: PathId) {
         if let Some(path) = self.paths.remove(&id) {
             self.engine.retired(id);
+            self.changed = true;
             log::debug!("path {} closed", path.name);
         }
     }
@@ -211,7 +321,62 @@ impl Map {
 
     /// Whether every queue thread works by a table at least this new.
     pub(super) fn acknowledged(&self, generation: u64) -> bool {
-        self.queues.acknowledged() >= generation
+        self.queues.acknowledged(self.slot) >= generation
+    }
+
+    /// When the engine wants to hear [`Event::Timer`].
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.engine.next_deadline().filter(|_| self.leaving.is_none())
+    }
+
+    // --- its end ----------------------------------------------------------------
+
+    /// Begins to leave: the guest is not shown it any more, and the engine is
+    /// heard no more. [`Map::let_go`] follows once the guest's fronts know.
+    pub(super) fn leave(&mut self) {
+        if self.leaving.is_none() {
+            self.leaving = Some(self.queues.threads());
+            self.changed = true;
+            self.drop_resets();
+        }
+    }
+
+    /// The queue threads end what they have of it and let go.
+    pub(super) fn let_go(&self) {
+        self.queues.remove_map(self.slot);
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// A queue thread has let go of it; after the last one its paths are
+    /// closed (law 10).
+    pub(super) fn gone(&mut self) {
+        let Some(left) = &mut self.leaving else { return };
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            self.paths.values_mut().for_each(|path| path.open = None);
+        }
+    }
+
+    /// Whether nothing of it is left.
+    pub(super) fn is_over(&self) -> bool {
+        self.leaving == Some(0) && self.paths.is_empty()
+    }
+
+    // --- its paths --------------------------------------------------------------
+
+    /// Whether a path of that name is in it.
+    pub(super) fn has_path(&self, name: &str) -> bool {
+        self.leaving.is_none() && self.engine.path_by_name(name).is_ok()
+    }
+
+    /// Names of its paths whose files are open.
+    pub(super) fn open_paths(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.paths.values().map(|path| path.name.clone()).collect();
+        names.sort();
+        names
     }
 
     /// Name of a path that is, or was until a moment ago, in the map.
@@ -240,11 +405,15 @@ impl Map {
     fn carry_out(&mut self, fx: Effects) {
         for effect in fx {
             match effect {
-                Effect::Publish(table) => self.queues.publish(&table),
+                Effect::Publish(table) => self.queues.publish(self.slot, &table),
                 Effect::Check { path, check } => self.with_checking(path, |c| c.check(check)),
                 Effect::Prove { path, proof } => self.with_checking(path, |c| c.prove(proof)),
-                Effect::Retire(path) => self.queues.detach(path),
-                Effect::Notify(change) => self.news.push(events::of_change(&change)),
+                Effect::Retire(path) => self.queues.detach(self.slot, path),
+                Effect::Notify(change) => {
+                    self.happened.extend(seen_by_the_guest(&change));
+                    self.changed |= matches!(change, Change::Resized { .. });
+                    self.news.push(events::of_change(&change));
+                }
             }
         }
     }
@@ -254,261 +423,17 @@ impl Map {
             tell(checking);
         }
     }
+}
 
-    // --- for display ------------------------------------------------------------
-
-    /// Paths by the checker's finding, all paths, usable paths.
-    pub(super) fn counts(&self) -> (BTreeMap<String, usize>, usize, usize) {
-        let topology = self.engine.topology();
-        let mut states = BTreeMap::new();
-        let mut all = 0;
-        for path in topology.groups.iter().flat_map(|group| &group.paths) {
-            *states.entry(path.checker_state.name().to_owned()).or_default() += 1;
-            all += 1;
+/// What a change of the LU is to the guest (virtio 1.3 5.6.6.3).
+fn seen_by_the_guest(change: &Change) -> Option<Happened> {
+    match change {
+        Change::Resized { .. } => {
+            let SenseCode { asc, ascq, .. } = SenseCode::CAPACITY_CHANGED;
+            Some(Happened::Changed { asc, ascq })
         }
-        (states, all, topology.usable)
-    }
-
-    pub(super) fn status(&self, now: Time, front_end: bool) -> MapStatus {
-        let topology = self.engine.topology();
-        let policy = topology.policy;
-        let group = |g: &crate::mpath::topology::TopologyGroup| GroupStatus {
-            selector: format!("{} 0", policy.selector.name()),
-            pri: g.priority,
-            dm_st: g.status.name().to_owned(),
-            marginal_st: "normal".to_owned(),
-            group: g.number,
-            paths: g.paths.iter().map(|p| self.path_status(now, g.number, p)).collect(),
-        };
-        let holds = topology.queueing && policy.no_path_retry != NoPathRetry::Fail;
-        MapStatus {
-            name: self.name.clone(),
-            uuid: topology.identity.wwid.clone(),
-            sysfs: String::new(),
-            failback: "manual".to_owned(),
-            queueing: match (holds, policy.no_path_retry) {
-                (false, _) => "off".to_owned(),
-                (true, NoPathRetry::Times(n)) => format!("{n} chk"),
-                (true, _) => "on".to_owned(),
-            },
-            paths: topology.usable,
-            write_prot: if self.read_only { "ro" } else { "rw" }.to_owned(),
-            dm_st: "active".to_owned(),
-            features: if holds { "1 queue_if_no_path" } else { "0" }.to_owned(),
-            hwhandler: "0".to_owned(),
-            action: String::new(),
-            path_faults: topology.path_faults,
-            vend: self.geometry.vendor.clone(),
-            prod: self.geometry.product.clone(),
-            rev: self.geometry.revision.clone(),
-            switch_grp: topology.switches,
-            map_loads: topology.generation,
-            total_q_time: 0,
-            q_timeouts: topology.queue_timeouts,
-            path_groups: topology.groups.iter().map(group).collect(),
-            size: topology
-                .identity
-                .capacity
-                .0
-                .saturating_mul(u64::from(topology.identity.block_size)),
-            block_size: topology.identity.block_size,
-            serial: self.geometry.serial.clone(),
-            front_end,
-        }
-    }
-
-    fn path_status(&self, now: Time, group: u16, path: &Path) -> PathStatus {
-        let undef = || "[undef]".to_owned();
-        let handle = self.paths.get(&path.id).and_then(|p| p.open.as_ref()).map(|(h, _)| h);
-        let say = |f: &dyn Fn(&PathHandle) -> String| handle.map(|h| f(h)).unwrap_or_default();
-        let (ios, bytes) = self.queues.issued(path.id);
-        let (next_check, interval) = path.next_check();
-        PathStatus {
-            dev: path.name.clone(),
-            dev_t: say(&dev_t),
-            hcil: say(&|h| hcil(h, path.id)),
-            dm_st: path.dm_state().to_owned(),
-            dev_st: say(&dev_state),
-            chk_st: path.checker_state.name().to_owned(),
-            checker: path.checker.name().to_owned(),
-            pri: path.priority,
-            host_wwnn: undef(),
-            target_wwnn: undef(),
-            host_wwpn: undef(),
-            target_wwpn: undef(),
-            host_adapter: undef(),
-            lun_hex: undef(),
-            marginal_st: "normal".to_owned(),
-            group,
-            state: match path.state {
-                PathState::Active => "active",
-                PathState::Suspect => "suspect",
-                PathState::Doubt => "doubt",
-                PathState::Failed => "failed",
-            }
-            .to_owned(),
-            failed_by_administrator: path.failed_by_administrator,
-            checking: path.is_being_checked(),
-            next_check: next_check.since(now).as_secs_f64(),
-            check_interval: interval.as_secs_f64(),
-            failures: path.failures,
-            last_cause: path.last_cause.as_ref().map(events::cause_in_words),
-            last_cause_data: path.last_cause.as_ref().map(events::cause_as_data),
-            ios,
-            bytes,
-            spec: say(&|h| h.spec().to_owned()),
-            transport: say(&|h| h.transport().name().to_owned()),
-            transport_reason: say(&|h| h.transport_reason().to_owned()),
-            wwid: say(&|h| h.identity().wwid.clone()),
-            faults: handle.and_then(|h| h.faults()).map(|(words, _)| words),
-        }
-    }
-}
-
-/// What is not SCSI has no address: multipath-tools' placeholder. A simulated
-/// path's target port is its slot.
-fn hcil(handle: &PathHandle, id: PathId) -> String {
-    match (handle.hctl(), handle.kind()) {
-        (Some(hctl), _) => hctl.to_owned(),
-        (None, PathKind::Sim) => format!("0:0:{}:0", id.slot),
-        (None, _) => "#:#:#:#".to_owned(),
-    }
-}
-
-fn dev_t(handle: &PathHandle) -> String {
-    match (handle.dev_t(), handle.kind()) {
-        (Some(dev_t), _) => dev_t.to_owned(),
-        (None, PathKind::Sim) => "0:0".to_owned(),
-        (None, _) => "#:#".to_owned(),
-    }
-}
-
-fn dev_state(handle: &PathHandle) -> String {
-    let Some(dev) = handle.dev_t() else { return "running".to_owned() };
-    let generic = matches!(handle.kind(), PathKind::ScsiGeneric | PathKind::ScsiBsg);
-    match device_state(dev, generic) {
-        DeviceState::Running => "running".to_owned(),
-        DeviceState::Blocked => "blocked".to_owned(),
-        DeviceState::Offline | DeviceState::Gone => "offline".to_owned(),
-        DeviceState::Other(state) => state,
-    }
-}
-
-/// What every path of two can carry (law 4). What only one of them can do at
-/// all, none is asked for.
-pub(super) fn smallest(a: Limits, b: Limits) -> Limits {
-    let granularity = common_multiple(a.unmap_granularity.0, b.unmap_granularity.0);
-    Limits {
-        max_transfer: a.max_transfer.min(b.max_transfer),
-        max_segments: a.max_segments.min(b.max_segments),
-        max_unmap: a.max_unmap.min(b.max_unmap),
-        max_unmap_descriptors: a.max_unmap_descriptors.min(b.max_unmap_descriptors),
-        unmap_granularity: Blocks(granularity),
-        // Granules are a hint; where two paths tell them apart, the coarser
-        // one's alignment counts.
-        unmap_alignment: if a.unmap_granularity >= b.unmap_granularity {
-            a.unmap_alignment
-        } else {
-            b.unmap_alignment
-        },
-        max_write_same: a.max_write_same.min(b.max_write_same),
-        fua: a.fua && b.fua,
-    }
-}
-
-/// Limits of a running map when a path with others joins. What the guest was
-/// offered stays: a path that cannot UNMAP or WRITE SAME at all says so itself,
-/// and the request core or the guest goes on without.
-fn shrunk(map: Limits, path: Limits) -> Limits {
-    let mut limits = smallest(map, path);
-    if path.max_unmap.0 == 0 {
-        limits.max_unmap = map.max_unmap;
-        limits.max_unmap_descriptors = map.max_unmap_descriptors;
-    }
-    if path.max_write_same.0 == 0 {
-        limits.max_write_same = map.max_write_same;
-    }
-    limits
-}
-
-/// The least common multiple; the larger one where that overflows.
-fn common_multiple(a: u64, b: u64) -> u64 {
-    let (a, b) = (a.max(1), b.max(1));
-    let (mut x, mut y) = (a, b);
-    while y > 0 {
-        (x, y) = (y, x % y);
-    }
-    (a / x).checked_mul(b).unwrap_or_else(|| a.max(b))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::Lba;
-
-    #[test]
-    fn limits_of_a_map_are_what_all_its_paths_can_do() {
-        let one = Limits {
-            max_transfer: Blocks(1024),
-            max_segments: 32,
-            max_unmap: Blocks(4096),
-            max_unmap_descriptors: 1,
-            unmap_granularity: Blocks(8),
-            unmap_alignment: Lba(4),
-            max_write_same: Blocks(0),
-            fua: true,
-        };
-        let other = Limits {
-            max_transfer: Blocks(256),
-            max_segments: 128,
-            max_unmap: Blocks(0),
-            max_unmap_descriptors: 0,
-            unmap_granularity: Blocks(1),
-            unmap_alignment: Lba(0),
-            max_write_same: Blocks(77),
-            fua: false,
-        };
-        let both = Limits {
-            max_transfer: Blocks(256),
-            max_segments: 32,
-            max_unmap: Blocks(0),
-            max_unmap_descriptors: 0,
-            unmap_granularity: Blocks(8),
-            unmap_alignment: Lba(4),
-            max_write_same: Blocks(0),
-            fua: false,
-        };
-        assert_eq!(smallest(one, other), both);
-        assert_eq!(smallest(other, one), both);
-        assert_eq!(smallest(one, one), one);
-    }
-
-    #[test]
-    fn a_path_that_joins_later_takes_no_offer_back() {
-        let map = Limits {
-            max_transfer: Blocks(1024),
-            max_segments: 32,
-            max_unmap: Blocks(4096),
-            max_unmap_descriptors: 4,
-            unmap_granularity: Blocks(1),
-            unmap_alignment: Lba(0),
-            max_write_same: Blocks(64),
-            fua: true,
-        };
-        let poor = Limits {
-            max_transfer: Blocks(8),
-            max_unmap: Blocks(0),
-            max_unmap_descriptors: 0,
-            max_write_same: Blocks(0),
-            ..map
-        };
-        assert_eq!(shrunk(map, poor), Limits { max_transfer: Blocks(8), ..map });
-    }
-
-    #[test]
-    fn granules_of_two_paths_are_those_of_both() {
-        assert_eq!(common_multiple(6, 4), 12);
-        assert_eq!(common_multiple(0, 8), 8);
-        assert_eq!(common_multiple(u64::MAX, u64::MAX - 1), u64::MAX);
+        Change::LunGone => Some(Happened::Removed),
+        Change::LunBack => Some(Happened::Added),
+        _ => None,
     }
 }

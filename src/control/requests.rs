@@ -4,6 +4,8 @@
 //! queue thread, a path to be opened, checked or closed) is answered when it
 //! is done; meanwhile the control thread goes on.
 
+mod luns;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +15,18 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::daemon::Daemon;
+use super::lun::Address;
 use super::mailbox::Mail;
+use super::maps::LunError;
 use super::qmp::{self, Answer, ClientId, QmpError, Request};
-use super::status::{DaemonStatus, Maps};
+use super::sim_fault::SimFault;
+use super::status::{DaemonStatus, MapStatus, Maps};
 use crate::host::{OpenError, PathSpec, open_path};
-use crate::io::Time;
+use crate::io::{MapSlot, Time};
 use crate::mpath::MapError;
 use crate::mpath::snapshot::PathId;
 use crate::passthrough_scsi::PathHandle;
-use crate::scsi::sense::{Key, SenseCode};
-use crate::scsi::status::HostByte;
-use crate::sim::{CutMode, Fault};
+use crate::sim::NotInjected;
 
 /// Queue threads acknowledge within microseconds, unless something is broken.
 const ACKNOWLEDGE: Duration = Duration::from_secs(10);
@@ -38,13 +41,23 @@ const MAX_OPENING: usize = 8;
 #[derive(Debug)]
 enum Wait {
     /// Every queue thread works by this table.
-    Acknowledged(u64),
+    Acknowledged(MapSlot, u64),
     /// As above, and the file is closed.
-    Removed { generation: u64, path: PathId },
+    Removed { map: MapSlot, generation: u64, path: PathId },
     /// Check and proof are done.
-    Reinstated(PathId),
-    /// The path is open.
+    Reinstated(MapSlot, PathId),
+    /// The path, or the LU, is open.
     Opening(u64),
+    /// The map has gone.
+    LunRemoved(MapSlot),
+}
+
+/// A path or an LU that is being opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    ticket: u64,
+    /// Where an LU is to appear: nobody else gets the place.
+    addresses: Vec<Address>,
 }
 
 /// A command whose answer is not due yet.
@@ -68,11 +81,14 @@ type Deed = fn(&mut Daemon, Value) -> Done;
 
 /// Name and deed of every command.
 const COMMANDS: &[(&str, Deed)] = &[
+    ("lun-add", Daemon::lun_add),
+    ("lun-remove", Daemon::lun_remove),
     ("path-add", Daemon::path_add),
     ("path-fail", Daemon::path_fail),
     ("path-reinstate", Daemon::path_reinstate),
     ("path-remove", Daemon::path_remove),
     ("query-commands", Daemon::query_commands),
+    ("query-luns", Daemon::query_luns),
     ("query-maps", Daemon::query_maps),
     ("query-paths", Daemon::query_paths),
     ("query-status", Daemon::query_status),
@@ -95,37 +111,14 @@ struct OnePath {
 #[serde(deny_unknown_fields)]
 struct Add {
     spec: String,
+    /// Name or address; without it the only map.
+    map: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SimFault {
-    path: String,
-    fault: FaultName,
-    mode: Option<CutName>,
-    milliseconds: Option<u32>,
-    sense: Option<String>,
-    host: Option<u8>,
-    count: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum FaultName {
-    Cut,
-    Plug,
-    Hang,
-    Delay,
-    Sense,
-    HostByte,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum CutName {
-    Before,
-    StatusLost,
-    Half,
+impl From<LunError> for QmpError {
+    fn from(error: LunError) -> QmpError {
+        QmpError::generic(error.to_string())
+    }
 }
 
 impl From<MapError> for QmpError {
@@ -198,19 +191,19 @@ impl Daemon {
             ))
         };
         match pending.wait {
-            Wait::Acknowledged(generation) => match self.map.acknowledged(generation) {
+            Wait::Acknowledged(slot, generation) => match self.acknowledged(slot, generation) {
                 true => Some(Ok(json!({}))),
                 false => late.then(deaf),
             },
-            Wait::Removed { generation, path } => {
-                let open = self.map.is_open(path);
-                match self.map.acknowledged(generation) {
+            Wait::Removed { map, generation, path } => {
+                let open = self.maps.get(map).is_some_and(|map| map.is_open(path));
+                match self.acknowledged(map, generation) {
                     true if !open || late => Some(Ok(json!({ "closed": !open }))),
                     _ => late.then(deaf),
                 }
             }
-            Wait::Reinstated(id) => {
-                let Some(path) = self.map.engine.path(id) else {
+            Wait::Reinstated(map, id) => {
+                let Some(path) = self.maps.get(map).and_then(|map| map.engine.path(id)) else {
                     return Some(Err(QmpError::generic("the path has left the map meanwhile")));
                 };
                 let over = path.is_usable() || !path.is_being_checked() || late;
@@ -224,10 +217,17 @@ impl Daemon {
                     }))
                 })
             }
+            Wait::LunRemoved(slot) => self.is_lun_gone(slot, late),
             Wait::Opening(_) => late.then(|| {
                 Err(QmpError::generic("opening the path takes long; it joins if it succeeds"))
             }),
         }
+    }
+
+    /// Whether every queue thread works by this table; a map that has gone has
+    /// no table to wait for.
+    fn acknowledged(&self, map: MapSlot, generation: u64) -> bool {
+        self.maps.get(map).is_none_or(|map| map.is_leaving() || map.acknowledged(generation))
     }
 
     // --- queries ----------------------------------------------------------------
@@ -245,25 +245,30 @@ impl Daemon {
 
     fn query_maps(&mut self, given: Value) -> Done {
         arguments::<Nothing>(given)?;
-        let map = self.map.status(self.clock.now(), self.front_end);
-        Ok(Reply::Now(json!(Maps { major_version: 0, minor_version: 1, maps: vec![map] })))
+        Ok(Reply::Now(json!(Maps { major_version: 0, minor_version: 1, maps: self.all_maps() })))
     }
 
     fn query_paths(&mut self, given: Value) -> Done {
         arguments::<Nothing>(given)?;
-        let map = self.map.status(self.clock.now(), self.front_end);
-        let paths: Vec<_> = map.path_groups.into_iter().flat_map(|group| group.paths).collect();
+        let groups = self.all_maps().into_iter().flat_map(|map| map.path_groups);
+        let paths: Vec<_> = groups.flat_map(|group| group.paths).collect();
         Ok(Reply::Now(json!(paths)))
     }
 
     fn query_status(&mut self, given: Value) -> Done {
         arguments::<Nothing>(given)?;
-        let (checker_states, paths, usable): (BTreeMap<_, _>, _, _) = self.map.counts();
+        let mut checker_states = BTreeMap::new();
+        let (mut paths, mut usable) = (0, 0);
+        let maps = self.maps.in_order();
+        for (states, all, good) in maps.iter().map(|map| map.counts()) {
+            states.into_iter().for_each(|(s, n)| *checker_states.entry(s).or_default() += n);
+            (paths, usable) = (paths + all, usable + good);
+        }
         Ok(Reply::Now(json!(DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime: self.clock.now().since(Time(0)).as_secs_f64(),
-            map: self.map.name.clone(),
+            maps: maps.iter().map(|map| map.name.clone()).collect(),
             socket: self.socket.clone(),
             front_end: self.front_end,
             queue_threads: self.queues.threads(),
@@ -274,31 +279,54 @@ impl Daemon {
         })))
     }
 
+    fn all_maps(&self) -> Vec<MapStatus> {
+        let now = self.clock.now();
+        self.maps.in_order().iter().map(|map| map.status(now, self.front_end)).collect()
+    }
+
     // --- paths ------------------------------------------------------------------
 
     fn path_fail(&mut self, given: Value) -> Done {
         let OnePath { path } = arguments(given)?;
-        let generation = self.map.fail_path(self.clock.now(), &path)?;
-        Ok(Reply::Later { wait: Wait::Acknowledged(generation), patience: ACKNOWLEDGE })
+        let (now, map) = (self.clock.now(), self.maps.with_path(&path)?);
+        let (slot, generation) = (map.slot, map.fail_path(now, &path)?);
+        Ok(Reply::Later { wait: Wait::Acknowledged(slot, generation), patience: ACKNOWLEDGE })
     }
 
     fn path_reinstate(&mut self, given: Value) -> Done {
         let OnePath { path } = arguments(given)?;
-        let id = self.map.reinstate_path(self.clock.now(), &path)?;
-        Ok(Reply::Later { wait: Wait::Reinstated(id), patience: REINSTATE })
+        let (now, map) = (self.clock.now(), self.maps.with_path(&path)?);
+        let (slot, id) = (map.slot, map.reinstate_path(now, &path)?);
+        Ok(Reply::Later { wait: Wait::Reinstated(slot, id), patience: REINSTATE })
     }
 
     fn path_remove(&mut self, given: Value) -> Done {
         let OnePath { path } = arguments(given)?;
-        let (path, generation) = self.map.remove_path(self.clock.now(), &path)?;
-        Ok(Reply::Later { wait: Wait::Removed { generation, path }, patience: CLOSE })
+        let (now, map) = (self.clock.now(), self.maps.with_path(&path)?);
+        let slot = map.slot;
+        let (path, generation) = map.remove_path(now, &path)?;
+        Ok(Reply::Later { wait: Wait::Removed { map: slot, generation, path }, patience: CLOSE })
     }
 
     fn path_add(&mut self, given: Value) -> Done {
-        let Add { spec } = arguments(given)?;
+        let Add { spec, map } = arguments(given)?;
         let spec: PathSpec =
             spec.parse().map_err(|e: crate::host::SpecError| QmpError::generic(e.to_string()))?;
-        let opening = self.pending.iter().filter(|p| matches!(p.wait, Wait::Opening(_))).count();
+        let slot = self.maps.named(map.as_deref())?;
+        let options = self.maps.get(slot).map_or(self.open, |map| map.options(self.open));
+        let post = self.mailbox.sender().of(slot);
+        self.open_aside(Vec::new(), move |ticket| {
+            post.send(Mail::Opened { ticket, result: open_path(&spec, &options) });
+        })
+    }
+
+    /// Opens something on a thread of its own, which sends the ticket back.
+    fn open_aside(
+        &mut self,
+        addresses: Vec<Address>,
+        open: impl FnOnce(u64) + Send + 'static,
+    ) -> Done {
+        let opening = self.opening.len();
         if opening >= MAX_OPENING {
             let desc = format!("{opening} paths are being opened already; wait for them");
             return Err(QmpError::generic(desc));
@@ -308,38 +336,52 @@ impl Daemon {
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let (options, post) = (self.open, self.mailbox.sender());
-        let open = move || post.send(Mail::Opened { ticket, result: open_path(&spec, &options) });
         std::thread::Builder::new()
             .name("open".to_owned())
-            .spawn(open)
+            .spawn(move || open(ticket))
             .map_err(|error| QmpError::generic(format!("cannot start a thread: {error}")))?;
+        self.opening.push(Opening { ticket, addresses });
         let patience = self.open.command_timeout * 8;
         Ok(Reply::Later { wait: Wait::Opening(ticket), patience })
     }
 
-    /// A path to be added was opened, or not.
-    pub(super) fn opened(&mut self, ticket: u64, result: Result<Arc<PathHandle>, OpenError>) {
-        let joined = result.map_err(|error| error.to_string()).and_then(|handle| {
-            let id = self.map.join(self.clock.now(), &handle).map_err(|e| e.to_string())?;
-            log::debug!("path {} is {id}", handle.name());
-            Ok(handle.name().to_owned())
-        });
-        self.tell_changes();
+    /// Answers whoever waits for something to be opened.
+    fn opening_is_over(&mut self, ticket: u64, answer: Answer) {
+        self.opening.retain(|opening| opening.ticket != ticket);
         let waits = |p: &Pending| matches!(p.wait, Wait::Opening(t) if t == ticket);
         let Some(index) = self.pending.iter().position(waits) else { return };
         let client = self.pending.swap_remove(index).client;
-        let answer = joined.map(|name| json!({ "path": name })).map_err(QmpError::generic);
         self.answer(client, answer);
+    }
+
+    /// A path to be added was opened, or not.
+    pub(super) fn opened(
+        &mut self,
+        map: MapSlot,
+        ticket: u64,
+        result: Result<Arc<PathHandle>, OpenError>,
+    ) {
+        let now = self.clock.now();
+        let joined = result.map_err(|error| error.to_string()).and_then(|handle| {
+            let map = self.maps.get_mut(map).ok_or("the map has gone meanwhile")?;
+            let id = map.join(now, &handle).map_err(|e| e.to_string())?;
+            log::debug!("path {} is {id} of {}", handle.name(), map.name);
+            Ok(handle.name().to_owned())
+        });
+        self.tell_changes();
+        let answer =
+            joined.map(|name| json!({ "path": name })).map_err(|e: String| QmpError::generic(e));
+        self.opening_is_over(ticket, answer);
     }
 
     // --- the rest ---------------------------------------------------------------
 
     fn sim_fault(&mut self, given: Value) -> Done {
         let given: SimFault = arguments(given)?;
-        let fault = fault(&given)?;
-        let path = self.map.open_path(&given.path)?;
-        if !path.inject(fault) {
+        let fault = given.fault()?;
+        let path = self.maps.with_path(&given.path)?.open_path(&given.path)?;
+        let refused = |error: NotInjected| QmpError::generic(error.to_string());
+        if !path.try_inject(fault).map_err(refused)? {
             let desc =
                 format!("path {} is not simulated; only sim: paths can be broken", given.path);
             return Err(QmpError::generic(desc));
@@ -355,111 +397,9 @@ impl Daemon {
     }
 }
 
-/// The fault asked for; what does not belong to it is refused.
-fn fault(given: &SimFault) -> Result<Fault, QmpError> {
-    use FaultName::{Cut, Delay, Hang, HostByte as Host, Plug, Sense};
-    let taken: &[&str] = match given.fault {
-        Cut => &["mode"],
-        Plug | Hang => &[],
-        Delay => &["milliseconds"],
-        Sense => &["sense", "count"],
-        Host => &["host", "count"],
-    };
-    let there = [
-        ("mode", given.mode.is_some()),
-        ("milliseconds", given.milliseconds.is_some()),
-        ("sense", given.sense.is_some()),
-        ("host", given.host.is_some()),
-        ("count", given.count.is_some()),
-    ];
-    if let Some((name, _)) = there.iter().find(|(name, there)| *there && !taken.contains(name)) {
-        return Err(QmpError::generic(format!("argument '{name}' does not belong to this fault")));
-    }
-    let missing = |name: &str| QmpError::generic(format!("argument '{name}' is missing"));
-    Ok(match given.fault {
-        Cut => Fault::Cut(match given.mode.unwrap_or(CutName::Before) {
-            CutName::Before => CutMode::Before,
-            CutName::StatusLost => CutMode::StatusLost,
-            CutName::Half => CutMode::Half,
-        }),
-        Plug => Fault::Plug,
-        Hang => Fault::Hang,
-        Delay => {
-            let milliseconds = given.milliseconds.ok_or_else(|| missing("milliseconds"))?;
-            Fault::Delay(Duration::from_millis(milliseconds.into()))
-        }
-        Sense => {
-            let text = given.sense.as_deref().ok_or_else(|| missing("sense"))?;
-            let code = parse_sense(text).ok_or_else(|| {
-                QmpError::generic(format!(
-                    "'{text}' is no sense code; write K/ASC/ASCQ in hexadecimal, such as 02/04/0b"
-                ))
-            })?;
-            Fault::Sense { code, count: given.count.unwrap_or(1) }
-        }
-        Host => {
-            let host = HostByte(given.host.ok_or_else(|| missing("host"))?);
-            Fault::HostByte { host, count: given.count.unwrap_or(1) }
-        }
-    })
-}
-
-/// `K/ASC/ASCQ` in hexadecimal.
-pub(super) fn parse_sense(text: &str) -> Option<SenseCode> {
-    let mut parts = text.split('/').map(|part| u8::from_str_radix(part, 16).ok());
-    let mut next = || parts.next().flatten();
-    let (key, asc, ascq) = (next()?, next()?, next()?);
-    (parts.next().is_none() && key < 16).then(|| SenseCode::new(Key::from_bits(key), asc, ascq))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parse(arguments: Value) -> Result<Fault, String> {
-        let given = serde_json::from_value(arguments).map_err(|e| e.to_string())?;
-        fault(&given).map_err(|e| format!("{e:?}"))
-    }
-
-    #[test]
-    fn every_fault_has_its_arguments() {
-        let code = SenseCode::new(Key::NotReady, 0x04, 0x0b);
-        for (arguments, expected) in [
-            (json!({"path": "p", "fault": "cut"}), Fault::Cut(CutMode::Before)),
-            (json!({"path": "p", "fault": "cut", "mode": "half"}), Fault::Cut(CutMode::Half)),
-            (json!({"path": "p", "fault": "plug"}), Fault::Plug),
-            (json!({"path": "p", "fault": "hang"}), Fault::Hang),
-            (
-                json!({"path": "p", "fault": "delay", "milliseconds": 5}),
-                Fault::Delay(Duration::from_millis(5)),
-            ),
-            (
-                json!({"path": "p", "fault": "sense", "sense": "2/4/b", "count": 3}),
-                Fault::Sense { code, count: 3 },
-            ),
-            (
-                json!({"path": "p", "fault": "host-byte", "host": 1}),
-                Fault::HostByte { host: HostByte::NO_CONNECT, count: 1 },
-            ),
-        ] {
-            assert_eq!(parse(arguments), Ok(expected));
-        }
-    }
-
-    #[test]
-    fn faults_with_wrong_arguments_are_refused_in_words() {
-        for (arguments, word) in [
-            (json!({"path": "p", "fault": "smoke"}), "smoke"),
-            (json!({"path": "p", "fault": "hang", "mode": "half"}), "'mode' does not belong"),
-            (json!({"path": "p", "fault": "delay"}), "'milliseconds' is missing"),
-            (json!({"path": "p", "fault": "sense", "sense": "2/4"}), "K/ASC/ASCQ"),
-            (json!({"path": "p", "fault": "sense", "sense": "10/4/0"}), "K/ASC/ASCQ"),
-            (json!({"fault": "cut"}), "path"),
-        ] {
-            let error = parse(arguments).unwrap_err();
-            assert!(error.contains(word), "{error}");
-        }
-    }
 
     #[test]
     fn the_command_table_is_sorted_and_has_no_doubles() {

@@ -9,22 +9,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::daemon::{Clock, Daemon};
+use super::lun::Address;
 use super::mailbox::{Mail, Mailbox};
-use super::map::{JoinError, Map, Parts, smallest};
+use super::maps::{Common, LunError, Maps, Shown};
+use super::opening::{Lu, OpenLuError, open_lu};
 use super::qmp::Server;
-use super::settings::{Listen, Settings};
+use super::settings::{self, Expose, Listen, LuReset, LuSettings, Settings};
 use super::topology;
-use crate::host::{OpenError, open_path};
-use crate::io::{Geometry, Limits};
-use crate::mpath::snapshot::{PathTable, Queueing};
-use crate::mpath::{MapError, Multipath};
-use crate::passthrough_scsi::PathHandle;
-use crate::queue::dispatch;
-use crate::queue::{Inlet, Queues};
+use crate::queue::{DeviceSettings, Inlet, Queues};
 use crate::sys::inherit;
 use crate::sys::signal::{self, SignalFd};
 use crate::vhost_blk::{BlkDevice, BlkError, BlkSettings};
-use crate::vhost_user::listener;
+use crate::vhost_scsi::{ScsiDevice, ScsiError, ScsiSettings};
+use crate::vhost_user::listener::{self, EventSink, ListenerHandle};
 use crate::vhost_user::socket::{Socket, SocketError};
 use crate::vhost_user::{self, Extras};
 
@@ -32,22 +29,35 @@ use crate::vhost_user::{self, Extras};
 /// more wait in their rings.
 const MAX_REQUESTS: usize = 4096;
 
+/// Longest transfer told to SCSI drivers that ask us, in 512-byte sectors:
+/// what QEMU tells. Each LU's Block Limits page says what counts.
+const MAX_SECTORS: u32 = 0xffff;
+
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// A path cannot be opened.
     #[error("--path {0}")]
-    Open(OpenError),
-    /// The paths do not belong together.
-    #[error("{0}")]
-    Map(#[from] MapError),
-    /// A path could not join for another reason.
+    Path(OpenLuError),
+    /// The same of a LUN.
+    #[error("--lun {address}: {error}")]
+    Lun {
+        /// Which.
+        address: Address,
+        /// Why.
+        error: OpenLuError,
+    },
+    /// The paths do not belong together, or cannot be served for another
+    /// reason.
     #[error("{0}")]
     Join(String),
     /// The LU cannot be shown as a virtio disk.
     #[error("{0}")]
     Blk(#[from] BlkError),
+    /// Settings no virtio-scsi device can have.
+    #[error("{0}")]
+    Scsi(#[from] ScsiError),
     /// The front-end's socket.
     #[error("--socket-path {0}")]
     Socket(SocketError),
@@ -82,17 +92,18 @@ impl Extras for BlkDevice {
     }
 }
 
+/// A driver's choices for a virtio-scsi device are all in its configuration
+/// space and features, which front-ends repeat.
+impl Extras for ScsiDevice {}
+
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> StartError {
     move |error| StartError::System { what, error }
 }
 
-/// Everything a map of these paths is.
-struct Lu {
-    engine: Multipath,
-    handles: Vec<Arc<PathHandle>>,
-    limits: Limits,
-    geometry: Geometry,
-    read_only: bool,
+/// The device as front-ends see it.
+enum Front {
+    Blk(Arc<BlkDevice>),
+    Scsi(Arc<ScsiDevice>),
 }
 
 /// Brings the daemon up. It serves as soon as [`Daemon::run`] is called.
@@ -106,41 +117,26 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         Listen::Fd(number) => Some(adopt(number)?),
     };
     let clock = Clock::start();
-    let lu = open_lu(settings)?;
-    let name = settings.alias.clone().unwrap_or_else(|| lu.engine.identity().wwid.clone());
-    let device = Arc::new(BlkDevice::new(&BlkSettings {
-        identity: lu.engine.identity().clone(),
-        geometry: lu.geometry.clone(),
-        limits: lu.limits,
-        num_queues: settings.num_queues,
-        max_queue_size: settings.queue_size,
-        read_only: lu.read_only,
-        serial: settings.serial.clone(),
-    })?);
-    let (queues, inlet) = start_queues(settings, &lu, &device)?;
+    let lus = open_all(settings)?;
+    let front = front(settings, &lus)?;
+    let (queues, inlet) = start_queues(settings, &front)?;
     let queues = Arc::new(queues);
     let mailbox = Mailbox::new().map_err(system("make an eventfd"))?;
-    let mut map = Map::new(Parts {
-        name,
-        engine: lu.engine,
+    let mut maps = Maps::new(Common {
         queues: Arc::clone(&queues),
-        limits: lu.limits,
-        geometry: lu.geometry,
-        read_only: lu.read_only,
+        scsi: shown(settings, &front),
+        command_timeout: settings.open.command_timeout,
+        suspect_after: settings.suspect_after,
         check_timeout: settings.policy.checker_timeout,
+        selector: settings.policy.selector,
         post: mailbox.sender(),
     });
-    for handle in &lu.handles {
-        introduce(handle);
-        map.join(clock.now(), handle).map_err(|error| match error {
-            JoinError::Map(error) => StartError::Map(error),
-            other => StartError::Join(other.to_string()),
-        })?;
+    for lu in lus {
+        maps.add(clock.now(), lu, false).map_err(|e: LunError| StartError::Join(e.to_string()))?;
     }
-    drop(lu.handles);
     let control = settings.control.as_deref().map(Server::bind).transpose();
     let control = control.map_err(StartError::Control)?;
-    let (socket, shown) = match (inherited, &settings.listen) {
+    let (socket, place) = match (inherited, &settings.listen) {
         (Some(socket), _) => (socket, "an inherited socket".to_owned()),
         (None, Listen::Path(path)) => {
             let socket = Socket::bind(path, settings.access).map_err(StartError::Socket)?;
@@ -149,33 +145,45 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         (None, Listen::Fd(number)) => return Err(bad_fd(*number)),
     };
     let post = mailbox.sender();
-    let listener = listener::spawn(
-        socket,
-        device,
-        Arc::clone(&queues) as Arc<_>,
-        vhost_user::Settings {
-            command_timeout: settings.open.command_timeout,
-            ..vhost_user::Settings::default()
-        },
-        Box::new(move |event| post.send(Mail::Session(event))),
-    )
-    .map_err(system("start the vhost-user listener"))?;
+    let events = Box::new(move |event| post.send(Mail::Session(event)));
+    let listener = listen(settings, socket, front, &queues, events)?;
     let parts = super::daemon::Parts {
         clock,
-        map,
+        maps,
         queues,
         inlet,
         mailbox,
         signals,
         control,
         listener,
-        socket: shown,
+        socket: place,
         open: settings.open,
+        policy: settings.policy,
+        read_only: settings.read_only,
     };
     let mut daemon = Daemon::new(parts);
     daemon.tell_changes();
     announce(settings, &daemon);
     Ok(daemon)
+}
+
+fn listen(
+    settings: &Settings,
+    socket: Socket,
+    front: Front,
+    queues: &Arc<Queues>,
+    events: EventSink,
+) -> Result<ListenerHandle, StartError> {
+    let host = Arc::clone(queues) as Arc<_>;
+    let session = vhost_user::Settings {
+        command_timeout: settings.open.command_timeout,
+        ..vhost_user::Settings::default()
+    };
+    let listener = match front {
+        Front::Blk(device) => listener::spawn(socket, device, host, session, events),
+        Front::Scsi(device) => listener::spawn(socket, device, host, session, events),
+    };
+    listener.map_err(system("start the vhost-user listener"))
 }
 
 fn adopt(number: RawFd) -> Result<Socket, StartError> {
@@ -190,98 +198,126 @@ fn bad_fd(number: RawFd) -> StartError {
     StartError::Fd { number, error: io::Error::from_raw_os_error(libc::EBADF) }
 }
 
-/// Opens every path and compares what each has proved (law 2).
-fn open_lu(settings: &Settings) -> Result<Lu, StartError> {
-    let mut lu: Option<Lu> = None;
-    for spec in &settings.paths {
-        let handle = open_path(spec, &settings.open).map_err(StartError::Open)?;
-        let protected = handle.geometry().read_only;
-        if protected && !settings.read_only {
-            log::warn!("path {} is write protected: the disk is served read-only", handle.name());
-        }
-        match &mut lu {
-            None => {
-                lu = Some(Lu {
-                    engine: Multipath::new(handle.identity().clone(), settings.policy),
-                    limits: *handle.limits(),
-                    geometry: handle.geometry().clone(),
-                    read_only: settings.read_only || protected,
-                    handles: vec![handle],
-                });
+/// Opens the paths of every LU.
+fn open_all(settings: &Settings) -> Result<Vec<Lu>, StartError> {
+    let mut all = Vec::new();
+    for lu in &settings.lus {
+        let opened = open_lu(lu, &settings.open, settings.policy);
+        let opened = opened.map_err(|error| in_the_options_words(settings, lu, error))?;
+        match &settings.device {
+            settings::Device::Scsi(scsi) if scsi.expose == Expose::Paths => {
+                all.extend(opened.by_path());
             }
-            Some(lu) => {
-                lu.engine.admits(handle.name(), handle.identity())?;
-                lu.limits = smallest(lu.limits, *handle.limits());
-                lu.geometry.unmap &= handle.geometry().unmap;
-                lu.geometry.unmap_reads_zero &= handle.geometry().unmap_reads_zero;
-                lu.read_only |= protected;
-                lu.handles.push(handle);
-            }
+            _ => all.push(opened),
         }
     }
-    // The command line wants at least one.
-    lu.ok_or_else(|| StartError::Map(MapError::NoSuchPath("(none given)".to_owned())))
+    Ok(all)
 }
 
-fn start_queues(
-    settings: &Settings,
-    lu: &Lu,
-    device: &Arc<BlkDevice>,
-) -> Result<(Queues, Inlet), StartError> {
+/// Names the option that is to be changed.
+fn in_the_options_words(settings: &Settings, lu: &LuSettings, error: OpenLuError) -> StartError {
+    let address = lu.address;
+    match (error, &settings.device) {
+        (error, settings::Device::Scsi(_)) if address != Address::default() => {
+            StartError::Lun { address, error }
+        }
+        (OpenLuError::Map(error), _) => StartError::Join(error.to_string()),
+        (error, _) => StartError::Path(error),
+    }
+}
+
+/// The device, which a vhost-user-blk disk's LU says much of.
+fn front(settings: &Settings, lus: &[Lu]) -> Result<Front, StartError> {
+    match (&settings.device, lus) {
+        (settings::Device::Scsi(_), _) => {
+            let device = ScsiSettings {
+                num_queues: settings.num_queues,
+                max_queue_size: settings.queue_size,
+                max_sectors: MAX_SECTORS,
+            };
+            Ok(Front::Scsi(Arc::new(ScsiDevice::new(&device)?)))
+        }
+        (settings::Device::Blk { serial }, [lu]) => {
+            let device = BlkSettings {
+                identity: lu.engine.identity().clone(),
+                geometry: lu.geometry.clone(),
+                limits: lu.limits,
+                num_queues: settings.num_queues,
+                max_queue_size: settings.queue_size,
+                read_only: lu.read_only,
+                serial: serial.clone(),
+            };
+            Ok(Front::Blk(Arc::new(BlkDevice::new(&device)?)))
+        }
+        (settings::Device::Blk { .. }, _) => {
+            Err(StartError::Join("a vhost-user-blk disk is one logical unit".to_owned()))
+        }
+    }
+}
+
+fn shown(settings: &Settings, front: &Front) -> Option<Shown> {
+    match (&settings.device, front) {
+        (settings::Device::Scsi(scsi), Front::Scsi(device)) => {
+            Some(Shown { device: Arc::clone(device), settings: *scsi })
+        }
+        _ => None,
+    }
+}
+
+fn start_queues(settings: &Settings, front: &Front) -> Result<(Queues, Inlet), StartError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let rings = usize::from(settings.num_queues);
-    let threads = rings.min((cores - 1).max(1));
-    let share = rings.div_ceil(threads) * usize::from(settings.queue_size);
-    let table = Arc::new(PathTable {
-        generation: 0,
-        groups: Vec::new(),
-        queueing: Queueing::Hold,
-        selector: settings.policy.selector,
-    });
-    let core = dispatch::Settings {
-        limits: lu.limits,
-        block_size: lu.engine.identity().block_size,
-        command_timeout: settings.open.command_timeout,
-        suspect_after: settings.suspect_after,
-        max_requests: share.min(MAX_REQUESTS),
-        rings,
+    let queues = usize::from(settings.num_queues);
+    let threads = queues.min((cores - 1).max(1));
+    let share = queues.div_ceil(threads) * usize::from(settings.queue_size);
+    let max_requests = share.min(MAX_REQUESTS);
+    let tell_resets = match &settings.device {
+        settings::Device::Blk { .. } => false,
+        settings::Device::Scsi(scsi) => scsi.lu_reset == LuReset::Array,
     };
-    Queues::start(threads, core, &table, || device.front()).map_err(system("start queue threads"))
-}
-
-fn introduce(handle: &PathHandle) {
-    let identity = handle.identity();
-    log::info!(
-        "path {}: {} ({}), WWID {}, {} blocks of {} bytes",
-        handle.name(),
-        handle.transport().name(),
-        handle.transport_reason(),
-        identity.wwid,
-        identity.capacity,
-        identity.block_size
-    );
+    let started = match front {
+        Front::Blk(device) => {
+            let device_settings = DeviceSettings { rings: queues, max_requests, tell_resets };
+            Queues::start(threads, device_settings, || device.front())
+        }
+        Front::Scsi(device) => {
+            // Control and event rings come before the request queues.
+            let device_settings = DeviceSettings { rings: queues + 2, max_requests, tell_resets };
+            Queues::start(threads, device_settings, || device.front())
+        }
+    };
+    started.map_err(system("start queue threads"))
 }
 
 fn announce(settings: &Settings, daemon: &Daemon) {
-    let Daemon { map, socket, .. } = daemon;
-    let identity = map.engine.identity();
-    let size = topology::size(identity.capacity.0.saturating_mul(u64::from(identity.block_size)));
-    if map.name == identity.wwid {
-        log::info!("serving {} ({size}) on {socket}", map.name);
-    } else {
-        log::info!("serving {} ({}, {size}) on {socket}", map.name, identity.wwid);
+    let Daemon { maps, socket, .. } = daemon;
+    for map in maps.in_order() {
+        let identity = map.engine.identity();
+        let bytes = identity.capacity.0.saturating_mul(u64::from(identity.block_size));
+        let size = topology::size(bytes);
+        let place = map.lun.as_ref().map(|lun| format!(" as LUN {}", lun.address));
+        let place = place.unwrap_or_default();
+        if map.name == identity.wwid {
+            log::info!("serving {} ({size}){place} on {socket}", map.name);
+        } else {
+            log::info!("serving {} ({}, {size}){place} on {socket}", map.name, identity.wwid);
+        }
+    }
+    if maps.in_order().is_empty() {
+        log::info!("serving a SCSI device without LUNs on {socket}; `add lun` adds them");
     }
     if let Listen::Path(path) = &settings.listen {
-        super::journal::hint(&qemu_options(path));
+        let scsi = matches!(settings.device, settings::Device::Scsi(_));
+        super::journal::hint(&qemu_options(path, scsi));
     }
 }
 
 /// What to give QEMU so that it finds us; only shown to people.
-fn qemu_options(socket: &Path) -> String {
+fn qemu_options(socket: &Path, scsi: bool) -> String {
+    let device = if scsi { "vhost-user-scsi-pci" } else { "vhost-user-blk-pci" };
     format!(
         "QEMU: -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem \\\n      \
          -chardev socket,id=disk0,path={},reconnect-ms=1000 \\\n      \
-         -device vhost-user-blk-pci,chardev=disk0   (QEMU before 9.2: reconnect=1)",
+         -device {device},chardev=disk0   (QEMU before 9.2: reconnect=1)",
         socket.display()
     )
 }

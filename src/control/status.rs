@@ -23,6 +23,9 @@ pub struct Maps {
 #[allow(missing_docs)] // multipathd's names; those that are ours say what they mean
 pub struct MapStatus {
     pub name: String,
+    /// Where a SCSI device shows it, `T:L`.
+    #[serde(default)]
+    pub lun: Option<String>,
     pub uuid: String,
     pub sysfs: String,
     pub failback: String,
@@ -71,6 +74,9 @@ pub struct GroupStatus {
 #[allow(missing_docs)]
 pub struct PathStatus {
     pub dev: String,
+    /// Name of its map.
+    #[serde(default)]
+    pub multipath: String,
     pub dev_t: String,
     /// `H:C:T:L`.
     pub hcil: String,
@@ -120,6 +126,33 @@ pub struct PathStatus {
     pub faults: Option<String>,
 }
 
+/// An LU of a SCSI device (`query-luns`, `ctl show luns`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct LunStatus {
+    /// Target and LUN, `T:L`.
+    pub lun: String,
+    /// Name of its map.
+    pub map: String,
+    /// WWID.
+    pub uuid: String,
+    /// Capacity in bytes.
+    pub size: u64,
+    /// Logical block size in bytes.
+    pub block_size: u32,
+    pub paths: usize,
+    pub usable: usize,
+    pub read_only: bool,
+    /// `lu`, or `path` where the guest sees the path itself.
+    pub exposed: String,
+    /// `serving`, `leaving`.
+    pub state: String,
+    /// Groups of commands the guest is refused.
+    pub denied: Vec<String>,
+    /// A unit attention waits for the guest's next command.
+    pub attention_pending: bool,
+}
+
 /// The daemon as a whole (`query-status`, `ctl show status`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -128,8 +161,8 @@ pub struct DaemonStatus {
     pub pid: u32,
     /// Seconds since the start.
     pub uptime: f64,
-    /// Name of the map.
-    pub map: String,
+    /// Names of the maps.
+    pub maps: Vec<String>,
     /// Where front-ends connect.
     pub socket: String,
     pub front_end: bool,

@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use super::status::{DaemonStatus, MapStatus, PathStatus};
+use super::status::{DaemonStatus, LunStatus, MapStatus, PathStatus};
 
 /// Whether to mark what needs attention with colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +39,10 @@ pub fn tree(map: &MapStatus, colour: Colour) -> String {
     let name = colour.bold(&map.name);
     let title = if map.name == map.uuid { name } else { format!("{name} ({})", map.uuid) };
     let mut out = format!("{title} {},{}\n", map.vend, map.prod);
+    let lun = map.lun.as_ref().map(|lun| format!(" lun={lun}")).unwrap_or_default();
     let _ = writeln!(
         out,
-        "size={} features='{}' hwhandler='{}' wp={}",
+        "size={} features='{}' hwhandler='{}' wp={}{lun}",
         size(map.size),
         map.features,
         map.hwhandler,
@@ -78,10 +79,21 @@ fn tree_row(path: &PathStatus) -> [&str; 6] {
     [hcil, dev, dev_t, dm_st, chk_st, dev_st]
 }
 
-/// multipathd's `show paths`.
+/// multipathd's `show paths`; where there are several maps, with the map.
 pub fn paths(paths: &[PathStatus], colour: Colour) -> String {
-    let header = ["hcil", "dev", "dev_t", "pri", "dm_st", "chk_st", "dev_st", "next_check"];
-    let cells: Vec<[String; 8]> = paths.iter().map(path_row).collect();
+    let several = paths.windows(2).any(|pair| pair[0].multipath != pair[1].multipath);
+    let header = [
+        "hcil",
+        "dev",
+        "dev_t",
+        "pri",
+        "dm_st",
+        "chk_st",
+        "dev_st",
+        "next_check",
+        if several { "multipath" } else { "" },
+    ];
+    let cells: Vec<[String; 9]> = paths.iter().map(|path| path_row(path, several)).collect();
     let mut rows = vec![header];
     rows.extend(cells.iter().map(|row| row.each_ref().map(String::as_str)));
     table(
@@ -94,7 +106,7 @@ pub fn paths(paths: &[PathStatus], colour: Colour) -> String {
     )
 }
 
-fn path_row(path: &PathStatus) -> [String; 8] {
+fn path_row(path: &PathStatus, several: bool) -> [String; 9] {
     [
         path.hcil.clone(),
         path.dev.clone(),
@@ -104,6 +116,29 @@ fn path_row(path: &PathStatus) -> [String; 8] {
         path.chk_st.clone(),
         path.dev_st.clone(),
         next_check(path),
+        if several { path.multipath.clone() } else { String::new() },
+    ]
+}
+
+/// LUNs of a SCSI device, with the usable of all paths.
+pub fn luns(luns: &[LunStatus], colour: Colour) -> String {
+    let header = ["lun", "map", "uuid", "size", "paths", "write_prot", "state"];
+    let cells: Vec<[String; 7]> = luns.iter().map(lun_row).collect();
+    let mut rows = vec![header];
+    rows.extend(cells.iter().map(|row| row.each_ref().map(String::as_str)));
+    let good = |row: usize| (row > 0).then(|| luns[row - 1].usable > 0);
+    table(&rows, good, colour)
+}
+
+fn lun_row(lun: &LunStatus) -> [String; 7] {
+    [
+        lun.lun.clone(),
+        lun.map.clone(),
+        lun.uuid.clone(),
+        size(lun.size),
+        format!("{}/{}", lun.usable, lun.paths),
+        if lun.read_only { "ro" } else { "rw" }.to_owned(),
+        lun.state.clone(),
     ]
 }
 
@@ -139,11 +174,12 @@ pub fn status(status: &DaemonStatus) -> String {
     let doing = if status.stopping { "stopping" } else { "running" };
     let _ = write!(
         out,
-        "\npaths: {} ({} usable)\nmap: {}\nfront-end: {connected} ({})\nqueue threads: {}\n\
+        "\npaths: {} ({} usable)\n{}: {}\nfront-end: {connected} ({})\nqueue threads: {}\n\
          daemon: {doing}, version {}, pid {}, up {:.0} s\n",
         status.paths,
         status.usable,
-        status.map,
+        if status.maps.len() == 1 { "map" } else { "maps" },
+        if status.maps.is_empty() { "none".to_owned() } else { status.maps.join(", ") },
         status.socket,
         status.queue_threads,
         status.version,

@@ -44,6 +44,8 @@ pub struct VirtQueue {
     err: Option<File>,
     /// Heads that an earlier owner popped and did not return, oldest first.
     resubmit: VecDeque<u16>,
+    /// The last call of [`VirtQueue::take`] handed out such heads.
+    replays: bool,
     /// One bit per head: popped and not returned. Ours alone, unlike the
     /// in-flight record, which the front-end can write.
     held: Vec<u64>,
@@ -70,7 +72,8 @@ impl VirtQueue {
         }
         let held = vec![0; usize::from(ring.size()).div_ceil(64)];
         let (call, err) = (call.map(File::from), err.map(File::from));
-        let mut queue = VirtQueue { index, ring, inflight, kick, call, err, resubmit, held };
+        let mut queue =
+            VirtQueue { index, ring, inflight, kick, call, err, resubmit, replays: false, held };
         for i in 0..queue.resubmit.len() {
             queue.hold(queue.resubmit[i]);
         }
@@ -167,7 +170,8 @@ impl VirtQueue {
     /// A broken ring; nothing was appended then.
     pub fn take(&mut self, max: usize, heads: &mut Vec<u16>) -> Result<usize, RingError> {
         let left = self.resubmit.len().min(max);
-        if left > 0 {
+        self.replays = left > 0;
+        if self.replays {
             heads.extend(self.resubmit.drain(..left));
             return Ok(left);
         }
@@ -183,6 +187,13 @@ impl VirtQueue {
             }
         }
         Ok(popped)
+    }
+
+    /// Whether the heads of the last [`VirtQueue::take`] had been taken by an
+    /// earlier owner of the ring already: one call never mixes the two kinds.
+    #[inline]
+    pub fn replays(&self) -> bool {
+        self.replays
     }
 
     /// The `taken`th popped head is one we hold already: what came before it

@@ -52,6 +52,17 @@ pub enum OpenError {
         /// What it is.
         what: &'static str,
     },
+    /// A SCSI device is wanted, and this is none.
+    #[error(
+        "{path}: speaks no SCSI: it is {what}; give /dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L or \
+         sim:FILE, or serve it with --device blk"
+    )]
+    NoScsi {
+        /// Which.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// A partition of a SCSI disk.
     #[error("{path}: is a partition; SCSI commands address the whole disk, give {disk} instead")]
     Partition {

@@ -18,6 +18,7 @@ use crate::passthrough_scsi::{
     About, DiskNode, HELPERS, Nature, Opened, PathHandle, PathKind, QueueLimits, ScsiNode,
     Transport, WwidSource,
 };
+use crate::sim::Plugged;
 use crate::sys::buffer::AlignedBuffer;
 use crate::sys::file::{self, DirectAlignment, Mode, Range};
 use crate::sys::scsi_generic::Interface;
@@ -66,6 +67,8 @@ pub struct Options {
     pub command_timeout: Duration,
     /// Open for reading only.
     pub read_only: bool,
+    /// Refuse what takes no SCSI commands.
+    pub scsi_only: bool,
     /// Helper threads of a SCSI path.
     pub helpers: usize,
 }
@@ -76,6 +79,7 @@ impl Default for Options {
             transport: TransportChoice::Auto,
             command_timeout: Duration::from_secs(30),
             read_only: false,
+            scsi_only: false,
             helpers: HELPERS,
         }
     }
@@ -96,6 +100,9 @@ struct Found {
 /// # Errors
 /// [`OpenError`]: one variant per cause, with the next step in words.
 pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, OpenError> {
+    if let (Target::Null(_), true) = (&spec.target, options.scsi_only) {
+        return Err(no_scsi(Path::new(&spec.text), "a null path"));
+    }
     let lease = match &spec.name {
         Some(name) => NameLease::exactly(name)?,
         None => default_name(&spec.target),
@@ -109,7 +116,8 @@ pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, 
             reason: "drops writes and reads zeroes".to_owned(),
             opened: Opened::Null(*bytes),
         },
-        Target::Sim { image, size, block_size } => {
+        Target::Sim { image, size, block_size, port, group } => {
+            let at = Plugged { port: *port, group: *group, ..Plugged::default() };
             let array = image::open(image, *size, *block_size, options.read_only)?;
             let failed = |source| io_error(image, "adding a simulated path", source);
             Found {
@@ -118,7 +126,7 @@ pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, 
                 dev_t: None,
                 transport: Transport::Sim,
                 reason: "simulated array".to_owned(),
-                opened: Opened::Sim(array.add_path(lease.as_str()).map_err(failed)?),
+                opened: Opened::Sim(array.add_path_at(lease.as_str(), at).map_err(failed)?),
             }
         }
         Target::Node(path) => open_node(path, options)?,
@@ -169,6 +177,10 @@ fn open_node(path: &Path, options: &Options) -> Result<Found, OpenError> {
         };
         Err(OpenError::WrongKind { path: path.to_owned(), what })
     }
+}
+
+fn no_scsi(path: &Path, what: &'static str) -> OpenError {
+    OpenError::NoScsi { path: path.to_owned(), what }
 }
 
 fn io_error(path: &Path, doing: &'static str, source: io::Error) -> OpenError {
@@ -274,6 +286,9 @@ fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, 
     let facts = Sysfs::host().block(dev).and_then(|dir| BlockFacts::read(&dir));
     if let Some(facts) = &facts {
         refuse_heads_and_partitions(path, facts)?;
+    }
+    if options.scsi_only && facts.as_ref().is_none_or(|facts| facts.scsi.is_none()) {
+        return Err(no_scsi(path, "a block device of another kind"));
     }
     let file = claim_block(path, dev, facts.as_ref(), options.read_only)?;
     let failed = |source| io_error(path, "asking for its block size", source);
@@ -465,6 +480,9 @@ fn claim_sibling(
 }
 
 fn open_file(path: &Path, options: &Options) -> Result<Found, OpenError> {
+    if options.scsi_only {
+        return Err(no_scsi(path, "a file"));
+    }
     only_by_ring(path, options.transport, "it is a file")?;
     let read_only = options.read_only;
     let opening = |direct| {

@@ -1,7 +1,7 @@
 //! The value of `--path`: which path, in the administrator's words.
 //!
 //! `NODE-OR-FILE[,name=N]`, `null:SIZE[,name=N]`,
-//! `sim:FILE[,size=S][,name=N][,bs=512|4096]`. A comma inside a file name is
+//! `sim:FILE[,size=S][,name=N][,bs=512|4096][,port=P][,tpg=G]`. A comma inside a file name is
 //! doubled, as in QEMU. Text only: nothing is looked at.
 
 use std::fmt;
@@ -34,6 +34,10 @@ pub enum Target {
         size: Option<u64>,
         /// `bs=`.
         block_size: Option<u32>,
+        /// `port=`: relative target port identifier.
+        port: Option<u16>,
+        /// `tpg=`: target port group.
+        group: Option<u16>,
     },
 }
 
@@ -82,6 +86,9 @@ pub enum SpecError {
     /// A block size that is not served.
     #[error("bs={0}: only 512 and 4096 are served")]
     BlockSize(String),
+    /// No number of a target port or target port group.
+    #[error("{0}={1}: write a number from 1 to 65535")]
+    Number(&'static str, String),
     /// A name with odd characters.
     #[error("name={0}: use letters, digits and any of `_.:-`, at most 64 of them")]
     Name(String),
@@ -91,11 +98,11 @@ impl FromStr for PathSpec {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<PathSpec, SpecError> {
-        let mut parts = split(text).into_iter();
+        let mut parts = split_list(text).into_iter();
         let head = parts.next().unwrap_or_default();
         let (kind, known, rest) = match (head.strip_prefix("null:"), head.strip_prefix("sim:")) {
             (Some(rest), _) => ("a null path", "name", rest),
-            (_, Some(rest)) => ("a simulated path", "size, name and bs", rest),
+            (_, Some(rest)) => ("a simulated path", "size, name, bs, port and tpg", rest),
             _ => ("a device or file", "name", head.as_str()),
         };
         let simulated = head.starts_with("sim:");
@@ -105,6 +112,7 @@ impl FromStr for PathSpec {
         let mut name = None;
         let mut size = None;
         let mut block_size = None;
+        let (mut port, mut group) = (None, None);
         for option in parts {
             let Some((key, value)) = option.split_once('=') else {
                 return Err(SpecError::NotAnOption { spec: text.to_owned(), option });
@@ -113,6 +121,8 @@ impl FromStr for PathSpec {
                 "name" => name.replace(check_name(value)?).is_some(),
                 "size" if simulated => size.replace(parse_size(value)?).is_some(),
                 "bs" if simulated => block_size.replace(check_block_size(value)?).is_some(),
+                "port" if simulated => port.replace(check_number("port", value)?).is_some(),
+                "tpg" if simulated => group.replace(check_number("tpg", value)?).is_some(),
                 _ => {
                     let (spec, key) = (text.to_owned(), key.to_owned());
                     return Err(SpecError::UnknownOption { spec, kind, key, known });
@@ -123,7 +133,7 @@ impl FromStr for PathSpec {
             }
         }
         let target = if simulated {
-            Target::Sim { image: PathBuf::from(rest), size, block_size }
+            Target::Sim { image: PathBuf::from(rest), size, block_size, port, group }
         } else if head.starts_with("null:") {
             Target::Null(parse_size(rest)?)
         } else {
@@ -134,7 +144,7 @@ impl FromStr for PathSpec {
 }
 
 /// Parts between single commas; doubled ones become one.
-fn split(text: &str) -> Vec<String> {
+pub fn split_list(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut chars = text.chars().peekable();
     while let Some(ch) = chars.next() {
@@ -162,6 +172,11 @@ fn check_block_size(value: &str) -> Result<u32, SpecError> {
         "4096" | "4k" | "4K" => Ok(4096),
         _ => Err(SpecError::BlockSize(value.to_owned())),
     }
+}
+
+fn check_number(key: &'static str, value: &str) -> Result<u16, SpecError> {
+    let number = value.parse().ok().filter(|number| *number != 0);
+    number.ok_or_else(|| SpecError::Number(key, value.to_owned()))
 }
 
 /// Bytes of `10M`, `1G`, `4096`: powers of 1024, a multiple of 512, not zero.
@@ -210,8 +225,13 @@ mod tests {
         let spec: PathSpec = "sim:disk.img,size=256M,name=sim0,bs=4096".parse().unwrap();
         assert_eq!(spec.name.as_deref(), Some("sim0"));
         let image = PathBuf::from("disk.img");
-        let target = Target::Sim { image, size: Some(256 << 20), block_size: Some(4096) };
-        assert_eq!(spec.target, target);
+        let (size, block_size) = (Some(256 << 20), Some(4096));
+        let (port, group) = (None, None);
+        assert_eq!(spec.target, Target::Sim { image, size, block_size, port, group });
+        let Target::Sim { port, group, .. } = self::target("sim:x,port=65535,tpg=2") else {
+            panic!("not simulated")
+        };
+        assert_eq!((port, group), (Some(65535), Some(2)));
         let spec: PathSpec = "/dev/sdb,name=left".parse().unwrap();
         assert_eq!(spec.name.as_deref(), Some("left"));
     }
@@ -226,6 +246,9 @@ mod tests {
         assert!(words("null:1G,bs=512").contains("takes no option `bs`"));
         assert!(words("sim:x,size=1M,size=1M").contains("twice"));
         assert!(words("sim:x,bs=520").contains("512 and 4096"));
+        assert!(words("sim:x,port=0").contains("port=0: write a number from 1"));
+        assert!(words("sim:x,tpg=65536").contains("tpg=65536"));
+        assert!(words("/dev/sdb,port=1").contains("takes no option `port`"));
         assert!(words("null:many").contains("is no size"));
         assert!(words("/dev/sdb,name=a b").contains("letters, digits"));
     }

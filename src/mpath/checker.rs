@@ -46,6 +46,9 @@ pub enum Verdict {
         /// now: prove identity before any further use (law 2).
         doubt: bool,
     },
+    /// Answers; a unit attention on the way says that the capacity has changed
+    /// (06/2A/09): read it again, the path may be used meanwhile.
+    Resized,
     /// Answers, but only after an activation (ALUA standby).
     Ghost,
     /// In transition; keep the old state and ask again in a second.
@@ -76,12 +79,13 @@ pub struct Checker {
     kind: CheckerKind,
     tries_left: u8,
     doubt: bool,
+    resized: bool,
 }
 
 impl Checker {
     /// A check that has not begun.
     pub fn new(kind: CheckerKind) -> Checker {
-        Checker { kind, tries_left: TRIES, doubt: false }
+        Checker { kind, tries_left: TRIES, doubt: false, resized: false }
     }
 
     /// The first move.
@@ -133,8 +137,9 @@ impl Checker {
         match (code.key, code.asc, code.ascq) {
             // In transition, told as a unit attention (Linux 6.10 knows it).
             (Key::UnitAttention, 0x04, 0x0a) => Step::Done(Verdict::Pending),
-            (Key::UnitAttention, asc, ascq) => {
-                self.doubt |= asc == 0x29 || (asc == 0x3f && (ascq == 0x03 || ascq == 0x0e));
+            (Key::UnitAttention, ..) => {
+                self.doubt |= code.questions_identity();
+                self.resized |= code == SenseCode::CAPACITY_CHANGED;
                 self.again()
             }
             (Key::NoSense | Key::RecoveredError, ..) => self.up(),
@@ -146,7 +151,11 @@ impl Checker {
     }
 
     fn up(&self) -> Step {
-        Step::Done(Verdict::Up { doubt: self.doubt })
+        Step::Done(match self.resized && !self.doubt {
+            true => Verdict::Resized,
+            // A proof of identity reads the capacity, too.
+            false => Verdict::Up { doubt: self.doubt },
+        })
     }
 
     fn again(&mut self) -> Step {
@@ -215,7 +224,7 @@ mod tests {
     fn tur_rides_over_unit_attentions_and_remembers_what_they_said() {
         let resized = check(6, 0x2a, 0x09);
         let reset = check(6, 0x29, 0x00);
-        assert_eq!(verdict(&[resized, Completion::Good]), Verdict::Up { doubt: false });
+        assert_eq!(verdict(&[resized, Completion::Good]), Verdict::Resized);
         assert_eq!(verdict(&[resized, reset, Completion::Good]), Verdict::Up { doubt: true });
         assert_eq!(verdict(&[reset; 5]), Verdict::Down);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::event::IoReason;
 use super::snapshot::{PathId, PathTable};
-use crate::io::Identity;
+use crate::io::{Blocks, Identity};
 
 /// One thing to be done by the engine's owner, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,17 @@ pub enum Change {
     QueueingEnded,
     /// A path is usable again after `NoPath`.
     Recovered,
+    /// The LU has another capacity, and the map with it.
+    Resized {
+        /// Before.
+        from: Blocks,
+        /// Now.
+        to: Blocks,
+    },
+    /// Every path says that its target has no such LU (05/25/00). Told once.
+    LunGone,
+    /// A path is usable again after `LunGone`.
+    LunBack,
 }
 
 /// Why a path is not used.

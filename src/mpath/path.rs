@@ -3,7 +3,7 @@
 use super::checker::CheckerKind;
 use super::effect::Cause;
 use super::snapshot::PathId;
-use crate::io::Time;
+use crate::io::{Blocks, Time};
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ pub enum PathState {
     /// A guest command has been out for too long; nothing new is issued until
     /// a check says whether the path lives.
     Suspect,
-    /// It may lead to another LU now; its identity is being read.
+    /// It may lead to another LU now, and its identity is being read; or it
+    /// says alone that the LU has shrunk.
     Doubt,
     /// Not in use until a check and a proof of identity succeed.
     Failed,
@@ -90,6 +91,13 @@ pub struct Path {
     pub failures: u64,
     /// Why it is, or last was, not in use.
     pub last_cause: Option<Cause>,
+    /// Capacity it proved last.
+    pub capacity: Blocks,
+    /// It waits in doubt because it has proven the map's LU with this smaller
+    /// capacity, until every usable path has.
+    pub shrunk_to: Option<Blocks>,
+    /// The target said last that it has no such LU (05/25/00).
+    pub(super) no_lun: bool,
     pub(super) next_check: Time,
     pub(super) interval: Duration,
     pub(super) check: Option<Outstanding>,
@@ -105,7 +113,13 @@ impl Path {
     /// Whether a decision about it is under way, so that requests should wait
     /// for it rather than fail.
     pub fn is_undecided(&self) -> bool {
-        matches!(self.state, PathState::Suspect | PathState::Doubt)
+        match self.state {
+            PathState::Suspect => true,
+            // One that waits for others to agree about the capacity is decided
+            // until it is asked again.
+            PathState::Doubt => self.proof.is_some(),
+            PathState::Active | PathState::Failed => false,
+        }
     }
 
     /// When it is checked next, and the interval that leads there.
@@ -116,6 +130,11 @@ impl Path {
     /// Whether a check or a proof of identity is under way.
     pub fn is_being_checked(&self) -> bool {
         self.check.is_some() || self.proof.is_some()
+    }
+
+    /// Whether a proof of identity is under way.
+    pub fn is_being_proven(&self) -> bool {
+        self.proof.is_some()
     }
 
     /// dm's word: `active` or `failed`.

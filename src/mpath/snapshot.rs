@@ -23,6 +23,13 @@ pub struct PathId {
     pub generation: u32,
 }
 
+impl PathId {
+    /// A number that no other path of the map ever has.
+    pub fn key(self) -> u64 {
+        u64::from(self.generation) << 8 | u64::from(self.slot)
+    }
+}
+
 impl fmt::Display for PathId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.slot, self.generation)
@@ -57,6 +64,9 @@ pub enum Queueing {
     Hold,
     /// Fail them (no_path_retry has ended).
     Fail,
+    /// The same, with the array's word: on every path it says that there is no
+    /// such LU (05/25/00).
+    Gone,
 }
 
 /// Path selector (`path_selector` in multipath.conf).

@@ -6,10 +6,14 @@ use crate::mpath::policy::GroupingPolicy;
 use crate::mpath::policy::NoPathRetry;
 use crate::mpath::snapshot::PathView;
 use crate::mpath::snapshot::SelectorKind;
+use crate::scsi::sense::{Sense, SenseCode};
+use crate::scsi::status::{HostByte, Status};
 
+mod capacity;
 mod grouping;
 mod identity;
 mod queueing;
+mod random;
 mod reinstatement;
 mod removal;
 
@@ -26,6 +30,10 @@ struct Rig {
 
 fn lu() -> Identity {
     Identity { wwid: "3600a".to_owned(), capacity: Blocks(1000), block_size: 512 }
+}
+
+fn sized(blocks: u64) -> Identity {
+    Identity { capacity: Blocks(blocks), ..lu() }
 }
 
 fn other_lu() -> Identity {
@@ -183,6 +191,18 @@ impl Rig {
 fn judged(verdict: PathVerdict) -> IoReason {
     let completion = Completion::Errno { from: ErrnoFrom::Block, code: libc::ENODEV };
     IoReason::Judged { rule: "test", verdict, op: Op::Flush, completion }
+}
+
+/// A guest's command met CAPACITY DATA HAS CHANGED.
+fn capacity_changed() -> IoReason {
+    let completion = Completion::Scsi {
+        status: Status::CHECK_CONDITION,
+        host: HostByte::OK,
+        sense: Sense::fixed(SenseCode::CAPACITY_CHANGED),
+        residual: 0,
+    };
+    let (rule, verdict) = ("ua-capacity-changed", PathVerdict::Check);
+    IoReason::Judged { rule, verdict, op: Op::Flush, completion }
 }
 
 fn hung() -> IoReason {

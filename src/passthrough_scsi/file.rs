@@ -196,8 +196,10 @@ impl Work for DiskWork {
                 let (offset, len) = node.bytes(extent);
                 node.zero(unmap, offset, len, scratch)
             }
-            // The port sends these by the ring.
-            Op::Read(_) | Op::Write { .. } => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+            // The port sends these by the ring, or not at all.
+            Op::Read(_) | Op::Write { .. } | Op::Cdb { .. } => {
+                Err(io::Error::from_raw_os_error(libc::EINVAL))
+            }
         })
     }
 }

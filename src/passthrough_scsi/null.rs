@@ -3,7 +3,7 @@
 //! For measuring everything above the transport. Reads really fill guest
 //! memory: a disk that never touches it would flatter the numbers.
 
-use crate::io::{Blocks, Command, Completion, Geometry, Identity, Lba, Limits, Op};
+use crate::io::{Blocks, Command, Completion, ErrnoFrom, Geometry, Identity, Lba, Limits, Op};
 use crate::sys::segment;
 
 pub(super) const BLOCK_SIZE: u32 = 512;
@@ -46,6 +46,10 @@ pub(super) fn limits() -> Limits {
 }
 
 pub(super) fn run(command: &Command<'_>) -> Completion {
+    if matches!(command.op, Op::Cdb { .. }) {
+        // No SCSI here: see `port`.
+        return Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENOTTY };
+    }
     if matches!(command.op, Op::Read(_)) {
         // SAFETY: the requester keeps its segments until the completion, which
         // is the return of this call (contract of `Segment`).

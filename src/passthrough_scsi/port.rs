@@ -4,6 +4,11 @@
 //! each back exactly once: at once ([`Issued::Done`]), by the thread's ring
 //! ([`PathPort::on_uring`]) or by its [`Inbox`]. It queues nothing: what it
 //! has accepted is in the kernel, or in the simulated array (law 1).
+//!
+//! A guest's own command ([`Op::Cdb`]) always goes by SCSI passthrough, reads
+//! and writes too: a read through the block layer would lose the bits of its
+//! CDB (DPO, FUA, group number, duration limit), the residual, the sense, and
+//! unit attentions, which sd swallows.
 
 use std::sync::Arc;
 
@@ -17,6 +22,10 @@ use crate::sys::uring::{RwFlags, Uring};
 
 /// Room for commands that end at once or in memory.
 pub(super) const MEMORY_DEPTH: usize = 128;
+
+/// See [`PathPort::issue`].
+const IDENTITY_IN_DOUBT: Completion =
+    Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE };
 
 /// What became of a command that was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +51,8 @@ pub struct PathPort {
     in_flight: InFlight,
     helpers: usize,
     slots: Option<Slots>,
+    /// The last doubt that this thread was told of.
+    doubt: u64,
 }
 
 impl PathPort {
@@ -51,7 +62,7 @@ impl PathPort {
         helpers: usize,
         slots: Option<Slots>,
     ) -> PathPort {
-        PathPort { handle, inbox, in_flight: InFlight::default(), helpers, slots }
+        PathPort { handle, inbox, in_flight: InFlight::default(), helpers, slots, doubt: 0 }
     }
 
     /// The path.
@@ -74,6 +85,10 @@ impl PathPort {
     /// command of this thread. Whoever made its segments keeps them mapped
     /// until the completion is delivered (contract of [`Segment`](crate::io::Segment)).
     ///
+    /// Where a checker has met a unit attention that questions the path's
+    /// identity, the first command after it is not sent: it ends with ESTALE
+    /// ([`ErrnoFrom::Ioctl`]), the transport's word for "doubt this path".
+    ///
     /// # Errors
     /// [`Rejected`] when there is no room.
     pub fn issue(
@@ -82,6 +97,11 @@ impl PathPort {
         cookie: u64,
         command: &Command<'_>,
     ) -> Result<Issued, Rejected> {
+        let doubt = self.handle.doubts.open();
+        if doubt > self.doubt {
+            self.doubt = doubt;
+            return Ok(Issued::Done(IDENTITY_IN_DOUBT));
+        }
         let block_size = self.handle.identity.block_size;
         match &self.handle.backend {
             Backend::Null { .. } => Ok(Issued::Done(null::run(command))),
@@ -109,7 +129,7 @@ impl PathPort {
                     Err(refused) => return Ok(Issued::Done(refused)),
                 };
                 let ticket = self.ticket(cookie)?;
-                let segments = command.data.to_vec();
+                let segments = wire.segments(command);
                 let timeout = command.timeout;
                 pool.submit(ScsiWork { node: Arc::clone(node), wire, segments, timeout }, ticket);
                 Ok(Issued::Pending)
@@ -118,6 +138,11 @@ impl PathPort {
                 Op::Read(_) | Op::Write { .. } => {
                     transfer(&mut self.slots, uring, direct, block_size, cookie, command)
                 }
+                // No SCSI here: such a path never joins a map that is shown as SCSI.
+                Op::Cdb { .. } => Ok(Issued::Done(Completion::Errno {
+                    from: ErrnoFrom::Ioctl,
+                    code: libc::ENOTTY,
+                })),
                 Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => {
                     let ticket = self.ticket(cookie)?;
                     pool.submit(DiskWork::new(node, command), ticket);

@@ -109,8 +109,7 @@ fn ask(ask: &Ask<'_>, cdb: &Cdb, into: &mut [u8]) -> Result<usize, ProofError> {
                 let left = usize::try_from(residual).unwrap_or(usize::MAX);
                 return Ok(into.len().saturating_sub(left));
             }
-            Completion::Scsi { status: Status::CHECK_CONDITION, sense, .. }
-                if is_attention(&sense) => {}
+            _ if unit_attention(&last).is_some() => {}
             _ => break,
         }
     }
@@ -118,8 +117,16 @@ fn ask(ask: &Ask<'_>, cdb: &Cdb, into: &mut [u8]) -> Result<usize, ProofError> {
     Err(ProofError::Command { command, how: in_words(&last), completion: Box::new(last) })
 }
 
-fn is_attention(sense: &Sense) -> bool {
-    sense.code().is_some_and(|code| code.key == Key::UnitAttention)
+/// The unit attention that a command met instead of being carried out: told
+/// once by the LU, so that whoever sends the command again passes it on first
+/// (`scsi::attention`).
+pub fn unit_attention(completion: &Completion) -> Option<&Sense> {
+    match completion {
+        Completion::Scsi { status: Status::CHECK_CONDITION, sense, .. } => {
+            Some(sense).filter(|sense| sense.code().is_some_and(|c| c.key == Key::UnitAttention))
+        }
+        _ => None,
+    }
 }
 
 /// Whether the LU said that it does not know the command or page, as opposed

@@ -7,18 +7,31 @@
 //! the thread's page-aligned buffer.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::QueueLimits;
 use super::pool::{Scratch, Work};
-use super::wire::Wire;
-use crate::io::{Completion, Segment, total_len};
+use super::wire::{self, Wire};
+use crate::io::{Completion, Direction, ErrnoFrom, Segment, total_len};
 use crate::scsi::cdb::Cdb;
+use crate::scsi::sense::{Sense, SenseCode};
+use crate::scsi::status::{HostByte, Status};
 use crate::sys::file::DirectAlignment;
-use crate::sys::scsi_generic::{self, Direction, Interface};
+use crate::sys::scsi_generic::{self, Interface};
 use crate::sys::segment;
+
+/// What every kernel and host adapter carries (SPC-4's longest but for the
+/// variable-length ones).
+const CDB_SURE: usize = 16;
+/// A CDB too long for the host adapter comes back with `DID_ABORT` without
+/// having been sent (`scsi_dispatch_cmd`), that is at once; an abort that the
+/// error handler did takes a timeout first.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// Most segments of one list (`UIO_MAXIOV`).
+const MOST_SEGMENTS: usize = 1024;
 
 /// The open files of a SCSI path.
 #[derive(Debug)]
@@ -52,6 +65,16 @@ impl ScsiNode {
             unsafe { scsi_generic::sg_io(fd, interface, cdb.as_slice(), direction, data, timeout) }
         })
     }
+
+    /// Resets the LU, for all hosts. Waits for the host adapter. A bsg node
+    /// knows no reset, its sd sibling does.
+    pub(super) fn reset_lu(&self) -> io::Result<()> {
+        let file = match self.interface {
+            Interface::V3 => &self.file,
+            Interface::V4 => self.claim.as_ref().unwrap_or(&self.file),
+        };
+        scsi_generic::without_signals(|| scsi_generic::reset_device(file.as_fd()))
+    }
 }
 
 /// One command for a helper thread.
@@ -65,6 +88,46 @@ pub(super) struct ScsiWork {
 
 impl Work for ScsiWork {
     fn run(&mut self, scratch: &mut Scratch) -> Completion {
+        let long = self.wire.cdb.as_slice().len() > CDB_SURE;
+        #[allow(clippy::disallowed_methods)] // a transport is no pure module
+        let since = long.then(Instant::now);
+        let completion = self.carry(scratch);
+        let at_once = since.is_some_and(|since| since.elapsed() < AT_ONCE);
+        if self.wire.exact && is_too_long(&completion, at_once) {
+            return too_long();
+        }
+        let requested = match &self.wire.parameters {
+            Some(parameters) => parameters.len(),
+            None => total_len(&self.segments),
+        };
+        wire::told(self.wire.exact, requested, completion)
+    }
+}
+
+/// Whether the path could not carry a CDB for its length. `long_and_at_once`:
+/// it is longer than what all carry, and came back at once.
+pub(super) fn is_too_long(completion: &Completion, long_and_at_once: bool) -> bool {
+    match *completion {
+        // Never said of anything but the CDB's length.
+        Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::EMSGSIZE } => true,
+        Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::EINVAL } => long_and_at_once,
+        Completion::Scsi { host: HostByte::ABORT, status: Status::GOOD, .. } => long_and_at_once,
+        _ => false,
+    }
+}
+
+/// INVALID FIELD IN CDB.
+fn too_long() -> Completion {
+    Completion::Scsi {
+        status: Status::CHECK_CONDITION,
+        host: HostByte::OK,
+        sense: Sense::fixed(SenseCode::INVALID_FIELD_IN_CDB),
+        residual: 0,
+    }
+}
+
+impl ScsiWork {
+    fn carry(&self, scratch: &mut Scratch) -> Completion {
         if let Some(parameters) = &self.wire.parameters {
             // From a page boundary: LIO refuses a WRITE SAME whose block lies
             // in two pages.
@@ -75,16 +138,15 @@ impl Work for ScsiWork {
         }
         let flat_only = self.node.interface == Interface::V4 && self.segments.len() > 1;
         // The kernel maps pages, and answers EINVAL beyond its segments.
+        let most = self.node.queue.max_segments;
         let pages = || segment::pages(&self.segments);
-        if flat_only || pages() > self.node.queue.max_segments {
+        if flat_only || self.segments.len() > MOST_SEGMENTS || pages() > most {
             self.bounced(scratch)
         } else {
             self.send(&self.segments)
         }
     }
-}
 
-impl ScsiWork {
     fn bounced(&self, scratch: &mut Scratch) -> Completion {
         let len = total_len(&self.segments);
         let buffer = scratch.at_least(len);
@@ -92,6 +154,10 @@ impl ScsiWork {
             // SAFETY: the requester keeps its segments until the completion
             // (contract of `Segment`); the buffer is ours.
             unsafe { segment::copy_in(&self.segments, 0, &mut buffer.bytes_mut()[..len]) };
+        } else if self.wire.exact {
+            // An answer that is shorter than its residual says must not end
+            // with bytes of an earlier command.
+            buffer.bytes_mut()[..len].fill(0);
         }
         let completion = self.send(&[buffer.segment(len)]);
         if self.wire.direction == Direction::In {

@@ -18,12 +18,16 @@ use std::time::{Duration, Instant};
 
 use super::inbox::Ticket;
 use super::wire::Wire;
-use crate::io::{Completion, ErrnoFrom, Segment, Time, total_len};
+use crate::io::{Completion, Direction, ErrnoFrom, Segment, Time, total_len};
 use crate::scsi::cdb::Cdb;
-use crate::sim::{Array, Done, Fault, LuConfig, Medium, NexusId, Stats, Task};
+use crate::sim::{Array, Done, Fault, LuConfig, Medium, NexusId, NotInjected, Plugged};
+use crate::sim::{PortConflict, Stats, Task};
 use crate::sys::file::{self, Range};
-use crate::sys::scsi_generic::{self, Direction};
+use crate::sys::scsi_generic;
 use crate::sys::segment;
+
+#[cfg(test)]
+mod tests;
 
 /// Messages taken between two polls of the array.
 const BATCH: usize = 64;
@@ -36,9 +40,10 @@ enum Waiter {
 
 enum Message {
     Submit { task: Task, waiter: Waiter },
-    Add(String, SyncSender<NexusId>),
+    Add(String, Plugged, SyncSender<Result<NexusId, PortConflict>>),
     Remove(NexusId),
-    Inject(NexusId, Fault),
+    Inject(NexusId, Fault, SyncSender<Result<(), NotInjected>>),
+    Reset(NexusId),
     Describe(NexusId, SyncSender<(String, Option<Stats>)>),
     Latency(Duration),
     Quit,
@@ -70,14 +75,26 @@ impl SimImage {
         let _ = self.to_array.lock().unwrap_or_else(PoisonError::into_inner).send(message);
     }
 
-    /// Plugs in a path.
+    /// Plugs in a path, at a port of its own.
     ///
     /// # Errors
     /// When the array's thread is gone.
     pub fn add_path(self: &Arc<Self>, name: &str) -> io::Result<SimNexus> {
+        self.add_path_at(name, Plugged::default())
+    }
+
+    /// Plugs in a path where `at` says.
+    ///
+    /// # Errors
+    /// When its port is in another group already, or the array's thread gone.
+    ///
+    /// # Panics
+    /// The array's thread, for an LU that is not there.
+    pub fn add_path_at(self: &Arc<Self>, name: &str, at: Plugged) -> io::Result<SimNexus> {
         let (answer, id) = mpsc::sync_channel(1);
-        self.send(Message::Add(name.to_owned(), answer));
+        self.send(Message::Add(name.to_owned(), at, answer));
         let id = id.recv().map_err(|_| io::Error::other("the simulated array has ended"))?;
+        let id = id.map_err(|conflict| io::Error::new(io::ErrorKind::AddrInUse, conflict))?;
         Ok(SimNexus { image: Arc::clone(self), id })
     }
 
@@ -117,7 +134,7 @@ impl SimNexus {
         timeout: Duration,
         ticket: Ticket,
     ) {
-        let Wire { cdb, direction, parameters } = wire;
+        let Wire { cdb, direction, parameters, .. } = wire;
         let (data_out, data_in_max, segments) = match (direction, parameters) {
             (Direction::None, _) => (Vec::new(), 0, Vec::new()),
             (_, Some(parameters)) => (parameters, 0, Vec::new()),
@@ -155,8 +172,18 @@ impl SimNexus {
         }
     }
 
-    pub(super) fn inject(&self, fault: Fault) {
-        self.image.send(Message::Inject(self.id, fault));
+    /// Injects a fault; it is in force when this returns.
+    pub(super) fn inject(&self, fault: Fault) -> Result<(), NotInjected> {
+        let (answer, result) = mpsc::sync_channel(1);
+        self.image.send(Message::Inject(self.id, fault, answer));
+        result.recv().unwrap_or(Err(NotInjected::NoPath))
+    }
+
+    /// LOGICAL UNIT RESET: ends the commands of every path to the LU, those of
+    /// other initiators among them. They return through their own ports,
+    /// after this.
+    pub fn reset_lu(&self) {
+        self.image.send(Message::Reset(self.id));
     }
 
     pub(super) fn describe(&self) -> (String, Option<Stats>) {
@@ -222,11 +249,14 @@ impl Server {
                 self.waiters.insert(task.tag, waiter);
                 self.array.submit(now, task);
             }
-            Message::Add(name, answer) => drop(answer.send(self.array.add_nexus(&name))),
+            Message::Add(name, at, answer) => drop(answer.send(self.array.connect(&name, at))),
             Message::Remove(id) => self.array.remove_nexus(now, id),
-            Message::Inject(id, fault) => self.array.inject(now, id, fault),
+            Message::Inject(id, fault, answer) => {
+                drop(answer.send(self.array.try_inject(now, id, fault)));
+            }
+            Message::Reset(id) => self.array.reset_lu(now, id),
             Message::Describe(id, answer) => {
-                let faults = self.array.faults(id).map(ToString::to_string).unwrap_or_default();
+                let faults = self.array.condition(id).unwrap_or_default();
                 let _ = answer.send((faults, self.array.stats(id)));
             }
             Message::Latency(latency) => self.array.set_latency(latency),
@@ -295,5 +325,14 @@ impl Medium for FileMedium {
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn mapped(&mut self, offset: u64, len: u64) -> io::Result<(bool, u64)> {
+        let (mapped, run) = file::run_at(self.file.as_fd(), offset)?;
+        Ok((mapped, run.min(len)))
+    }
+
+    fn resize(&mut self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
     }
 }

@@ -1,9 +1,9 @@
 use super::blk_uring::Direct;
 use super::sg_io::ScsiWork;
 use super::*;
-use crate::io::{Command, Op, Segment};
+use crate::io::{Command, Direction, Op, Segment};
 use crate::scsi::sense::Key;
-use crate::scsi::status::HostByte;
+use crate::scsi::status::{HostByte, Status};
 use crate::sim::{CutMode, LuConfig, MemoryMedium};
 use crate::sys::file::DirectAlignment;
 use crate::sys::segment;
@@ -166,7 +166,7 @@ fn keeps_its_promises(path: &Arc<PathHandle>) {
     }
     assert_eq!(thread.read(8, 16), expected);
     assert_eq!(path.read_check(TIMEOUT), Completion::Good);
-    assert_eq!(path.identify(TIMEOUT).as_ref(), Ok(path.identity()));
+    assert_eq!(path.identify(TIMEOUT, &|_| ()).as_ref(), Ok(path.identity()));
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn the_end_of_a_file_is_short_and_beyond_it_an_error() {
     assert_eq!(thread.run(Op::Read(Extent::new(1, 4)), &list), Completion::Short(1024));
     let beyond = thread.run(Op::Read(Extent::new(8, 4)), &list);
     assert_eq!(beyond, Completion::Errno { from: ErrnoFrom::File, code: libc::EIO });
-    assert_ne!(path.identify(TIMEOUT).as_ref(), Ok(path.identity()), "capacity changed");
+    assert_ne!(path.identify(TIMEOUT, &|_| ()).as_ref(), Ok(path.identity()), "capacity changed");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_cut_is_the_transports_word_and_a_plug_a_unit_attention() {
     assert!(matches!(tur(&a), Completion::Scsi { host: HostByte::NO_CONNECT, .. }));
     let refused = Thread::new(&a).write(0, &mut pattern(1, 512));
     assert!(matches!(refused, Completion::Scsi { host: HostByte::NO_CONNECT, .. }));
-    assert!(a.identify(TIMEOUT).unwrap_err().contains("DID_NO_CONNECT"));
+    assert!(a.identify(TIMEOUT, &|_| ()).unwrap_err().contains("DID_NO_CONNECT"));
     assert!(a.faults().unwrap().0.contains("cut"), "{:?}", a.faults());
     assert_eq!(tur(&b), Completion::Good);
     a.inject(Fault::Plug);
@@ -265,7 +265,7 @@ fn a_cut_is_the_transports_word_and_a_plug_a_unit_attention() {
     assert_eq!(tur(&a), Completion::Good);
     // The proof takes a unit attention for old news.
     a.inject(Fault::Plug);
-    assert_eq!(a.identify(TIMEOUT).as_ref(), Ok(a.identity()));
+    assert_eq!(a.identify(TIMEOUT, &|_| ()).as_ref(), Ok(a.identity()));
     assert!(!open(Opened::Null(512), PathKind::Null, Transport::Null).inject(Fault::Plug));
 }
 
@@ -415,4 +415,148 @@ fn slots_translate_only_their_own_cookies() {
     assert_eq!(slots.complete(8, 512, ErrnoFrom::File), None);
     assert_eq!(slots.complete(9, 512, ErrnoFrom::File), Some(Completion::Good));
     assert_eq!(slots.complete(9, 512, ErrnoFrom::File), None, "once");
+}
+
+fn cdb(raw: &[u8], direction: Direction) -> Op {
+    Op::Cdb { cdb: Cdb::from_bytes(raw).unwrap(), direction }
+}
+
+#[test]
+fn a_guests_own_command_ends_as_the_lu_ended_it() {
+    let image = sim_image(LuConfig::default());
+    let mut thread = Thread::new(&sim_path(&image, "a"));
+    // More room than data: GOOD, and the residual says how much more.
+    let mut data = vec![0xee; 300];
+    let (head, tail) = data.split_at_mut(7);
+    let list = [segment::of(head), Segment::default(), segment::of(tail)];
+    let inquiry = cdb(&[0x12, 1, 0x80, 0x01, 0x2c, 0], Direction::In);
+    let Completion::Scsi { status, host, residual, .. } = thread.run(inquiry, &list) else {
+        panic!("a residual is not told")
+    };
+    assert_eq!((status, host), (Status::GOOD, HostByte::OK));
+    let moved = 300 - usize::try_from(residual).unwrap();
+    assert!((4..64).contains(&moved) && data[1] == 0x80, "{moved} bytes");
+    assert!(data[moved..].iter().all(|b| *b == 0xee), "beyond the answer nothing is touched");
+    // No data at all, whatever direction it would have had.
+    let nothing = cdb(&[0x12, 0, 0, 0, 0, 0], Direction::In);
+    assert_eq!(thread.run(nothing, &[]), Completion::Good);
+    assert_eq!(thread.run(nothing, &[Segment::default()]), Completion::Good);
+    let unknown = thread.run(cdb(&[0xff, 0, 0, 0, 0, 0], Direction::None), &[]);
+    let Completion::Scsi { status, sense, .. } = unknown else { panic!("{unknown:?}") };
+    assert_eq!(status, Status::CHECK_CONDITION);
+    assert_eq!(sense.code().map(|c| (c.asc, c.ascq)), Some((0x20, 0)));
+}
+
+#[test]
+fn data_of_a_guests_own_commands_goes_both_ways() {
+    let image = sim_image(LuConfig::default());
+    let mut thread = Thread::new(&sim_path(&image, "a"));
+    let mut data = pattern(9, 1024);
+    let write = cdb(&[0x2a, 0, 0, 0, 0, 5, 0, 0, 2, 0], Direction::Out);
+    assert_eq!(thread.run(write, &[segment::of(&mut data)]), Completion::Good);
+    let mut got = vec![0; 1024];
+    let (left, right) = got.split_at_mut(100);
+    let list = [segment::of(left), segment::of(right)];
+    let read = cdb(&[0x28, 0, 0, 0, 0, 5, 0, 0, 2, 0], Direction::In);
+    assert_eq!(thread.run(read, &list), Completion::Good);
+    assert_eq!(got, pattern(9, 1024));
+}
+
+#[test]
+fn paths_that_speak_no_scsi_refuse_a_guests_own_command() {
+    let refused = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENOTTY };
+    let tur = cdb(&[0; 6], Direction::None);
+    let null = open(Opened::Null(1 << 20), PathKind::Null, Transport::Null);
+    assert_eq!(Thread::new(&null).run(tur, &[]), refused);
+    let file = file_path(4096, 1);
+    assert_eq!(Thread::new(&file).run(tur, &[]), refused);
+    for path in [&null, &file] {
+        let error = path.reset_lu(TIMEOUT).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
+    }
+}
+
+#[test]
+fn a_reset_of_the_lu_is_told_to_every_path() {
+    let image = sim_image(LuConfig::default());
+    let (a, b) = (sim_path(&image, "a"), sim_path(&image, "b"));
+    a.reset_lu(TIMEOUT).unwrap();
+    for path in [&a, &b] {
+        let met = path.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT);
+        let code = unit_attention(&met).and_then(Sense::code);
+        assert_eq!(code, Some(SenseCode::LU_RESET));
+    }
+}
+
+#[test]
+fn what_a_check_meets_stops_the_next_command_of_every_thread_once() {
+    let image = sim_image(LuConfig::default());
+    let path = sim_path(&image, "a");
+    let (mut one, mut two) = (Thread::new(&path), Thread::new(&path));
+    let doubt = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE };
+    let tur = cdb(&[0; 6], Direction::None);
+    // A plug leaves a unit attention behind; the checker meets it.
+    path.inject(Fault::Plug);
+    let met = path.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT);
+    assert!(unit_attention(&met).is_some_and(|s| s.code().unwrap().questions_identity()));
+    assert_eq!(one.run(tur, &[]), doubt);
+    assert_eq!(one.run(tur, &[]), Completion::Good, "told once: the rest is the core's");
+    assert_eq!(two.run(Op::Read(Extent::new(0, 1)), &[]), doubt);
+    // A thread that asks after the proof is told nothing.
+    path.inject(Fault::Plug);
+    assert!(unit_attention(&path.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT)).is_some());
+    assert!(path.identify(TIMEOUT, &|_| ()).is_ok());
+    assert_eq!(one.run(tur, &[]), Completion::Good);
+    assert_eq!(two.run(tur, &[]), Completion::Good);
+}
+
+#[test]
+fn a_proof_tells_every_unit_attention_it_meets() {
+    let image = sim_image(LuConfig::default());
+    let path = sim_path(&image, "a");
+    let heard = std::cell::RefCell::new(Vec::new());
+    let hear = |sense: &Sense| heard.borrow_mut().push(sense.code().unwrap());
+    assert!(path.identify(TIMEOUT, &hear).is_ok());
+    assert_eq!(*heard.borrow(), []);
+    path.inject(Fault::Plug);
+    assert!(path.identify(TIMEOUT, &hear).is_ok());
+    assert_eq!(*heard.borrow(), [SenseCode::NEXUS_LOSS]);
+}
+
+#[test]
+fn a_cdb_that_the_path_does_not_take_is_the_lus_illegal_request() {
+    let refused = |completion| sg_io::is_too_long(&completion, true);
+    let errno = |code| Completion::Errno { from: ErrnoFrom::Ioctl, code };
+    let host =
+        |host| Completion::Scsi { status: Status::GOOD, host, sense: Sense::EMPTY, residual: 0 };
+    for completion in [errno(libc::EMSGSIZE), errno(libc::EINVAL), host(HostByte::ABORT)] {
+        assert!(refused(completion), "{completion:?}");
+    }
+    for completion in [errno(libc::ENODEV), host(HostByte::NO_CONNECT), Completion::Good] {
+        assert!(!refused(completion), "{completion:?}");
+    }
+    // Short ones, and aborts that took their time, mean what they say.
+    assert!(sg_io::is_too_long(&errno(libc::EMSGSIZE), false));
+    assert!(!sg_io::is_too_long(&errno(libc::EINVAL), false));
+    assert!(!sg_io::is_too_long(&host(HostByte::ABORT), false));
+}
+
+#[test]
+fn block_operations_hear_how_far_they_came_and_a_guest_hears_it_all() {
+    let half = Completion::Scsi {
+        status: Status::GOOD,
+        host: HostByte::OK,
+        sense: Sense::EMPTY,
+        residual: 512,
+    };
+    assert_eq!(wire::told(false, 1024, half), Completion::Short(512));
+    assert_eq!(wire::told(true, 1024, half), half);
+    let recovered = Completion::Scsi {
+        status: Status::GOOD,
+        host: HostByte::OK,
+        sense: Sense::fixed(SenseCode::new(Key::RecoveredError, 0x18, 0x00)),
+        residual: 0,
+    };
+    assert_eq!(wire::told(false, 1024, recovered), Completion::Good);
+    assert_eq!(wire::told(true, 1024, recovered), recovered);
 }

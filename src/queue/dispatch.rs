@@ -12,11 +12,18 @@
 //! a moment, held because no path is left, or on one path. It leaves a path
 //! only by that path's completion. What a completion means is decided by
 //! `mpath::classify`; this module carries the decision out.
+//!
+//! A command that the guest composed itself ([`Op::Cdb`]) is never cut, and
+//! ends with the LU's word byte for byte ([`raw`]).
 
+mod choose;
 mod cut;
 mod judge;
+mod manage;
 mod parts;
 mod paths;
+mod raw;
+mod report;
 mod stop;
 mod watch;
 
@@ -24,17 +31,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::io::{Command, Completion, Extent, Limits, Op, Outcome, Request, Segment, Time};
-use crate::mpath::event::IoReport;
-use crate::mpath::selector::{Load, Selector};
-use crate::mpath::snapshot::{PathId, PathTable, Queueing};
+use crate::io::{Command, Completion, Limits, Op, Outcome, Request, Time};
+use crate::mpath::selector::Selector;
+use crate::mpath::snapshot::{PathId, PathTable};
 use crate::passthrough_scsi::{Issued, Rejected};
+use crate::scsi::attention::Attentions;
+use choose::Choice;
 use cut::Cursor;
 use parts::{PartIndex, Parts, Place};
 use paths::Paths;
 use stop::Stopping;
 
+pub use manage::{Managed, Ticket};
 pub use parts::Cookie;
+pub use report::{GuestError, Report};
 
 /// The way to the paths.
 pub trait Issue {
@@ -77,38 +87,6 @@ pub enum End {
     Abandoned,
 }
 
-/// A request the guest will see fail, for the event stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestError {
-    /// What it was.
-    pub op: Op,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// The classifier's last rule, or the queueing policy's.
-    pub rule: &'static str,
-    /// Path of the last completion.
-    pub path: Option<PathId>,
-    /// Commands issued for it.
-    pub tries: u32,
-}
-
-/// Something for the control thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// Bears on a path.
-    Path(IoReport),
-    /// A guest-visible error.
-    Guest(GuestError),
-}
-
-/// Most reports kept for the control thread; more are dropped. What says that
-/// a path is out of use here is repeated until a table answers it.
-const MAX_REPORTS: usize = 64;
-
-/// Pause before a command goes round again that found transport trouble on
-/// every path.
-const TRANSPORT_DELAY: Duration = Duration::from_millis(100);
-
 /// A request while it is in the core.
 #[derive(Debug)]
 struct Running {
@@ -117,7 +95,8 @@ struct Running {
     cursor: Cursor,
     /// Parts that exist.
     live: u32,
-    /// The first bad end of a part; the rest is not issued any more.
+    /// It ends so, not simply well, and nothing of it is issued any more: the
+    /// first bad end of a part, the LU's word on a raw command, or an abort.
     failure: Option<Failure>,
     /// A flush follows once the data is written: durable zeroes, and writes
     /// cut without the FUA they asked for.
@@ -125,9 +104,12 @@ struct Running {
     tries: u32,
     /// Waiting in `backlog` for a free part.
     in_backlog: bool,
+    /// Counts the requests of this core.
+    serial: u64,
 }
 
-/// Why a request ends badly: outcome, rule, path of the last completion.
+/// How a request ends that does not simply end well: outcome, rule, path of
+/// the last completion.
 type Failure = (Outcome, &'static str, Option<PathId>);
 
 /// The request core of one queue thread.
@@ -159,32 +141,43 @@ pub struct Dispatcher {
     stops: Vec<Option<Stopping>>,
     /// Counts changes of the limits.
     limits_generation: u32,
+    /// Unit attentions of the LU as the guest is to hear them; `None` where it
+    /// hears of none (virtio-blk).
+    attentions: Option<Arc<Attentions>>,
+    next_serial: u64,
 }
 
 impl Dispatcher {
-    /// An idle core. `table` may be empty of paths.
-    pub fn new(settings: Settings, table: Arc<PathTable>) -> Dispatcher {
-        let n = settings.max_requests.max(1);
+    /// An idle core. `table` may be empty of paths. It takes memory as it
+    /// takes requests: a device may have many LUs, few of them busy.
+    pub fn new(
+        mut settings: Settings,
+        table: Arc<PathTable>,
+        attentions: Option<Arc<Attentions>>,
+    ) -> Dispatcher {
+        settings.max_requests = settings.max_requests.clamp(1, Parts::MOST);
         // Room for every request to have one part, and some to be split.
-        let parts = n * 2;
+        let parts = (settings.max_requests * 2).min(Parts::MOST);
         let mut dispatcher = Dispatcher {
             settings,
             selector: Selector::default(),
             paths: Paths::default(),
-            parts: Parts::with_capacity(parts),
-            running: (0..n).map(|_| None).collect(),
-            free: (0..u32::try_from(n).unwrap_or(u32::MAX)).rev().collect(),
-            ready: VecDeque::with_capacity(parts),
-            blocked: Vec::with_capacity(parts),
-            held: VecDeque::with_capacity(parts),
-            delayed: Vec::with_capacity(parts),
-            backlog: VecDeque::with_capacity(n),
-            finished: Vec::with_capacity(n),
-            reports: Vec::with_capacity(MAX_REPORTS),
+            parts: Parts::at_most(parts),
+            running: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+            blocked: Vec::new(),
+            held: VecDeque::new(),
+            delayed: Vec::new(),
+            backlog: VecDeque::new(),
+            finished: Vec::new(),
+            reports: Vec::new(),
             write_same_refused: settings.limits.max_write_same.0 == 0,
             outstanding: vec![0; settings.rings],
             stops: vec![None; settings.rings],
             limits_generation: 0,
+            attentions,
+            next_serial: 0,
             table: Arc::clone(&table),
         };
         dispatcher.set_table(table);
@@ -198,7 +191,7 @@ impl Dispatcher {
 
     /// How many more requests fit.
     pub fn room(&self) -> usize {
-        self.free.len()
+        self.free.len() + self.settings.max_requests - self.running.len()
     }
 
     /// Requests of a ring that are in the core.
@@ -249,7 +242,9 @@ impl Dispatcher {
     /// handed back.
     pub fn submit(&mut self, request: Box<Request>) -> Result<(), Box<Request>> {
         let Some(op) = request.op else { return Err(request) };
-        let Some(index) = self.free.pop() else { return Err(request) };
+        let Some(index) = self.take_slot() else { return Err(request) };
+        let serial = self.next_serial;
+        self.next_serial += 1;
         let ring = usize::from(request.tag.ring);
         self.outstanding[ring] += 1;
         let mut running = Running {
@@ -260,14 +255,32 @@ impl Dispatcher {
             flush_after: false,
             tries: 0,
             in_backlog: false,
+            serial,
             request,
         };
         if let Op::WriteZeroes { .. } = op {
             running.flush_after = running.request.durable;
         }
+        if running.request.replayed && !op.is_idempotent() {
+            // Law 3: an earlier owner of the ring may have had it executed.
+            running.failure = Some((raw::ambiguous(), "replayed", None));
+        }
         self.running[index as usize] = Some(running);
         self.cut(index);
         Ok(())
+    }
+
+    /// A free place for a request.
+    fn take_slot(&mut self) -> Option<u32> {
+        if let Some(index) = self.free.pop() {
+            return Some(index);
+        }
+        let index = u32::try_from(self.running.len()).ok()?;
+        if self.running.len() == self.settings.max_requests {
+            return None;
+        }
+        self.running.push(None);
+        Some(index)
     }
 
     /// Issues what can be issued. Call after submissions, completions, a new
@@ -336,136 +349,27 @@ impl Dispatcher {
         delayed.into_iter().chain(hung).chain(self.paths.next_repetition()).min()
     }
 
-    // --- choosing and issuing -----------------------------------------------
-
-    /// Decides where a part that wants a path goes; parks it if nowhere.
-    fn place(&mut self, now: Time, index: PartIndex) -> Choice {
-        let request = self.parts[index].request;
-        if self.running[request as usize].as_ref().is_none_or(|r| r.failure.is_some()) {
-            // A sibling failed: the request's end is decided.
-            self.parts.free(index);
-            self.part_over(request);
-            return Choice::Gone;
-        }
-        if self.parts[index].limits_generation != self.limits_generation {
-            self.cut_again(index);
-        }
-        let tried = self.parts[index].tried;
-        let mut any_usable = false;
-        for g in 0..self.table.groups.len() {
-            let group = &self.table.groups[g];
-            let usable = |p: &&crate::mpath::snapshot::PathView| self.paths.is_usable(p);
-            any_usable |= group.paths.iter().any(|p| usable(&p));
-            if !group.paths.iter().any(|p| usable(&p) && !tried.contains(p.id)) {
-                continue;
-            }
-            let load = |p: &crate::mpath::snapshot::PathView| -> Option<Load> {
-                let free =
-                    self.paths.is_usable(p) && !tried.contains(p.id) && !self.paths.is_full(p.id);
-                free.then(|| self.paths.load(p.id))
-            };
-            return match self.selector.select(self.table.selector, &group.paths, load) {
-                Some(i) => Choice::Path(group.paths[i].id, group.paths[i].epoch),
-                None => Choice::Full,
-            };
-        }
-        if any_usable { self.every_path_answered(now, index) } else { self.no_path_left(index) }
-    }
-
-    /// No usable path at all: hold or fail, as the table says; but wait while
-    /// a verdict about a path is still to come.
-    fn no_path_left(&mut self, index: PartIndex) -> Choice {
-        let request = self.parts[index].request;
-        if self.is_stopping(request) {
-            self.end_part(index, Outcome::Stopped, "ring-stopped", None);
-        } else if self.table.queueing == Queueing::Hold || self.paths.any_undecided() {
-            self.parts[index].place = Place::Held;
-            self.held.push_back(index);
-        } else {
-            self.end_part(index, Outcome::NoPath, "no-path", None);
-        }
-        Choice::Gone
-    }
-
-    /// Every usable path has given its answer: they agree, it is the LU's.
-    fn every_path_answered(&mut self, now: Time, index: PartIndex) -> Choice {
-        let (budget, queueing) = (self.settings.command_timeout, self.table.queueing);
-        let part = &mut self.parts[index];
-        let in_time = now.since(part.first_delay.unwrap_or(now)) < budget;
-        if part.next_is_passthrough || (part.tried.is_single() && !part.asked_twice) {
-            // Once more on a path that has spoken already: for the sense, or
-            // because there is nobody else to ask.
-            part.asked_twice |= !part.next_is_passthrough;
-            part.next_is_passthrough = false;
-            part.tried.clear();
-            self.ready.push_front(index);
-            return Choice::Gone;
-        }
-        match (part.answer, part.patience) {
-            // A path had transport trouble and did not fail for it: that is no
-            // answer, and what the others said may be no more than their own
-            // trouble. Hold it, as the queueing policy says.
-            _ if part.trouble && (in_time || queueing == Queueing::Hold) => {
-                self.delay(now, index, TRANSPORT_DELAY);
-            }
-            (Some((Outcome::Lu { .. }, ..)), Some(pause)) if in_time => {
-                self.delay(now, index, pause);
-            }
-            (Some((outcome, rule, path)), _) => self.end_part(index, outcome, rule, Some(path)),
-            (None, _) => self.end_part(index, Outcome::NoPath, "no-answer", None),
-        }
-        Choice::Gone
-    }
-
-    /// Issues a part; false if the path is full after all.
-    fn issue(
-        &mut self,
-        now: Time,
-        index: PartIndex,
-        id: PathId,
-        epoch: u32,
-        paths: &mut impl Issue,
-    ) -> bool {
-        let part = &self.parts[index];
-        let Some(running) = self.running[part.request as usize].as_ref() else { return true };
-        let timeout = self.timeout_for(running.request.tag.ring, now);
-        let data: &[Segment] = if part.whole { &running.request.data } else { &part.data };
-        let extents: &[Extent] = if part.whole { &running.request.extents } else { &part.extents };
-        let command =
-            Command { op: part.op, data, extents, passthrough: part.passthrough, timeout };
-        let cookie = self.parts.cookie(index);
-        match paths.issue(id, cookie, &command) {
-            Err(Rejected) => {
-                self.paths.set_full(id);
-                false
-            }
-            Ok(issued) => {
-                self.count_try(index);
-                self.paths.put_on(&mut self.parts, index, id, epoch, now);
-                if let Issued::Done(completion) = issued {
-                    self.complete(now, cookie, &completion);
-                }
-                true
-            }
-        }
-    }
-
-    fn count_try(&mut self, index: PartIndex) {
-        if let Some(running) = self.running[self.parts[index].request as usize].as_mut() {
-            running.tries += 1;
-        }
-    }
-
     // --- ends of parts and requests -----------------------------------------
 
     fn part_good(&mut self, index: PartIndex) {
-        if self.parts[index].left.blocks.0 > 0 {
+        let request = self.parts[index].request;
+        if self.parts[index].left.blocks.0 > 0 && !self.is_decided(request) {
             self.go_on_with_the_rest(index);
             return;
         }
+        self.drop_part(index);
+    }
+
+    /// The part has nothing more to do.
+    fn drop_part(&mut self, index: PartIndex) {
         let request = self.parts[index].request;
         self.parts.free(index);
         self.part_over(request);
+    }
+
+    /// Whether nothing of the request is to be issued any more.
+    fn is_decided(&self, request: u32) -> bool {
+        self.running[request as usize].as_ref().is_none_or(|r| r.failure.is_some())
     }
 
     fn end_part(
@@ -479,8 +383,7 @@ impl Dispatcher {
         if let Some(r) = self.running[request as usize].as_mut() {
             r.failure.get_or_insert((outcome, rule, path));
         }
-        self.parts.free(index);
-        self.part_over(request);
+        self.drop_part(index);
     }
 
     fn part_over(&mut self, request: u32) {
@@ -533,22 +436,12 @@ impl Dispatcher {
             }
             Some((outcome, rule, path)) => {
                 let op = r.request.op.unwrap_or(r.op);
-                self.report(Report::Guest(GuestError { op, outcome, rule, path, tries: r.tries }));
+                self.tell(GuestError { op, outcome, rule, path, tries: r.tries });
                 End::Finished(outcome)
             }
         };
         self.finished.push((r.request, end));
     }
-}
-
-/// What to do with a part that wants a path.
-enum Choice {
-    /// Issue it there.
-    Path(PathId, u32),
-    /// Wait for room on the paths.
-    Full,
-    /// It has been dealt with.
-    Gone,
 }
 
 #[cfg(test)]

@@ -12,12 +12,15 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{StillInKernel, Stop};
+use super::dispatch::Settings;
+use super::worker::Order;
+use super::{Counters, StillInKernel, Stop};
 use crate::guest::memory::Memory;
 use crate::guest::virtqueue::VirtQueue;
-use crate::io::Limits;
+use crate::io::{DeviceEvent, Limits, MapSlot};
 use crate::mpath::snapshot::{PathId, PathTable};
 use crate::passthrough_scsi::PathHandle;
+use crate::scsi::attention::Attentions;
 use crate::sys::eventfd::EventFd;
 
 /// Where a ring that stopped goes.
@@ -43,6 +46,16 @@ impl LastOne {
     }
 }
 
+/// A map as a queue thread is to serve it.
+#[derive(Debug)]
+pub(super) struct NewMap {
+    pub(super) map: MapSlot,
+    pub(super) settings: Settings,
+    pub(super) table: Arc<PathTable>,
+    pub(super) attentions: Option<Arc<Attentions>>,
+    pub(super) counters: Arc<Counters>,
+}
+
 /// A message to a queue thread, handled in order.
 #[derive(Debug)]
 pub(super) enum Mail {
@@ -56,14 +69,24 @@ pub(super) enum Mail {
     SetCall { index: u16, call: Option<OwnedFd> },
     /// Guest memory lies there now.
     SetMemory { memory: Arc<Memory>, done: LastOne },
+    /// A map to serve.
+    AddMap(Box<NewMap>),
+    /// A map that goes.
+    RemoveMap(MapSlot),
     /// A path a later table will name.
-    Attach(PathId, Arc<PathHandle>),
+    Attach(MapSlot, PathId, Arc<PathHandle>),
     /// A path no table names any more.
-    Detach(PathId),
+    Detach(MapSlot, PathId),
     /// The usable paths.
-    Table(Arc<PathTable>),
+    Table(MapSlot, Arc<PathTable>),
     /// The smallest limits over all paths.
-    SetLimits(Limits),
+    SetLimits(MapSlot, Limits),
+    /// Task management, from the thread that took it from its ring.
+    Manage(Order),
+    /// All threads are through with a function of this thread.
+    Managed { number: u64, found: bool },
+    /// Something for the driver.
+    Tell(DeviceEvent),
     /// End the thread once its rings are gone.
     Quit,
 }

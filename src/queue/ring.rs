@@ -8,7 +8,7 @@ use super::{StillInKernel, Stop};
 use crate::guest::memory::Memory;
 use crate::guest::ring::RingError;
 use crate::guest::virtqueue::VirtQueue;
-use crate::io::{Request, Time};
+use crate::io::{Request, RingRole, Time};
 
 /// How a request left its ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,9 @@ struct Retired {
 #[derive(Debug)]
 pub(super) struct RunningRing {
     pub(super) queue: Box<VirtQueue>,
+    pub(super) role: RingRole,
+    /// When it started, or was enabled again.
+    pub(super) since: Time,
     pub(super) enabled: bool,
     /// There may be something to take.
     pub(super) look: bool,
@@ -56,10 +59,17 @@ pub(super) struct RunningRing {
 }
 
 impl RunningRing {
-    pub(super) fn new(queue: Box<VirtQueue>, poll_generation: u32) -> RunningRing {
+    pub(super) fn new(
+        queue: Box<VirtQueue>,
+        role: RingRole,
+        since: Time,
+        poll_generation: u32,
+    ) -> RunningRing {
         let size = usize::from(queue.size());
         RunningRing {
             queue,
+            role,
+            since,
             enabled: true,
             look: true,
             broken: false,
@@ -74,6 +84,15 @@ impl RunningRing {
 
     pub(super) fn is_popping(&self) -> bool {
         self.enabled && !self.broken && self.stopping.is_none()
+    }
+
+    pub(super) fn carries_events(&self) -> bool {
+        self.role == RingRole::Events
+    }
+
+    /// Requests of it have not ended.
+    pub(super) fn is_busy(&self) -> bool {
+        self.requests > 0 || !self.retired.is_empty()
     }
 
     /// Nothing may be written to it any more.

@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+use super::cdb::Cdb;
+use super::command;
+
 /// A logical block address of the LU, in units of its logical block size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lba(pub u64);
@@ -49,6 +52,17 @@ impl Extent {
     }
 }
 
+/// Which way the data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// No data.
+    None,
+    /// From the LU into the segments.
+    In,
+    /// From the segments to the LU.
+    Out,
+}
+
 /// What a request or a command does to the LU. Ranges are in logical blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -72,6 +86,14 @@ pub enum Op {
         /// The LU may deallocate, provided the blocks read as zeroes afterwards.
         unmap: bool,
     },
+    /// A command the guest composed itself: passed on as it is, never cut,
+    /// its status, sense and residual delivered as the LU gave them.
+    Cdb {
+        /// The CDB, byte for byte.
+        cdb: Cdb,
+        /// Which way the data segments go.
+        direction: Direction,
+    },
 }
 
 impl Op {
@@ -83,12 +105,17 @@ impl Op {
             Op::Flush => "SYNCHRONIZE CACHE",
             Op::Unmap => "UNMAP",
             Op::WriteZeroes { .. } => "WRITE SAME",
+            Op::Cdb { cdb, .. } => cdb.name().unwrap_or("unknown command"),
         }
     }
 
     /// Whether doing it twice, with nothing in between, equals doing it once
-    /// (law 3). Every block operation is; raw CDBs will decide by table.
+    /// (law 3). Every block operation is; a guest's own command is if the
+    /// table of commands says so.
     pub fn is_idempotent(&self) -> bool {
-        true
+        match self {
+            Op::Cdb { cdb, .. } => command::info(cdb).idempotent,
+            _ => true,
+        }
     }
 }

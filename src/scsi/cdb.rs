@@ -11,7 +11,7 @@ use std::fmt;
 use thiserror::Error;
 
 use super::be;
-use crate::scsi::block::{Extent, Op};
+use crate::scsi::block::{Direction, Extent, Op};
 
 mod decode;
 mod opcode;
@@ -22,9 +22,9 @@ pub use opcode::name as opcode_name;
 #[cfg(test)]
 mod tests;
 
-/// Longest CDB carried: 16 bytes. The 32-byte variable-length commands are
-/// not among those we build or answer.
-pub const CDB_MAX: usize = 16;
+/// Longest CDB carried: the 32 bytes of the variable-length commands, which is
+/// also what virtio-scsi carries by default. We build none beyond 16.
+pub const CDB_MAX: usize = 32;
 
 /// A command descriptor block.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,7 +87,7 @@ impl Cdb {
 
     /// Name of the command, e.g. `READ(10)`; service actions are told apart.
     pub fn name(&self) -> Option<&'static str> {
-        opcode::name(self.bytes[0], self.bytes[1] & 0x1f)
+        opcode::name_of(self.as_slice())
     }
 
     /// TEST UNIT READY.
@@ -133,6 +133,15 @@ impl Cdb {
     /// REPORT LUNS, addressable logical units (SELECT REPORT 00h).
     pub fn report_luns(allocation: u32) -> Cdb {
         Cdb::of(opcode::REPORT_LUNS, 12).with(6, allocation.to_be_bytes())
+    }
+
+    /// REPORT TARGET PORT GROUPS; `extended`: with the extended header, which
+    /// older LUs refuse.
+    pub fn report_target_port_groups(extended: bool, allocation: u32) -> Cdb {
+        let format = u8::from(extended) << 5;
+        Cdb::of(opcode::MAINTENANCE_IN, 12)
+            .with(1, [format | opcode::SA_REPORT_TARGET_PORT_GROUPS])
+            .with(6, allocation.to_be_bytes())
     }
 
     /// READ(10) where LBA and length fit it, else READ(16).
@@ -192,6 +201,14 @@ impl Cdb {
             Op::Read(extent) => (Cdb::read(extent)?, Payload::In),
             Op::Write { extent, fua } => (Cdb::write(extent, fua)?, Payload::Out),
             Op::Flush => (Cdb::synchronize_cache_10(), Payload::None),
+            Op::Cdb { cdb, direction } => {
+                let payload = match direction {
+                    Direction::None => Payload::None,
+                    Direction::In => Payload::In,
+                    Direction::Out => Payload::Out,
+                };
+                (cdb, payload)
+            }
             Op::Unmap => {
                 let len = super::unmap::list_len(extents.len())
                     .filter(|_| !extents.is_empty())

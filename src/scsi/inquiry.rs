@@ -11,6 +11,16 @@ pub const LEN_MIN: usize = 36;
 /// Peripheral device type of a direct-access block device.
 pub const TYPE_DISK: u8 = 0x00;
 
+/// Peripheral device type of a well-known LU.
+pub const TYPE_WELL_KNOWN: u8 = 0x1e;
+
+/// TPGS, byte 5.
+const TPGS: u8 = 0x30;
+/// 3PC, byte 5.
+const THIRD_PARTY_COPY: u8 = 0x08;
+/// MULTIP, byte 6.
+const MULTIP: u8 = 0x10;
+
 /// Standard INQUIRY data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inquiry {
@@ -84,6 +94,45 @@ impl Inquiry {
     }
 }
 
+/// Makes standard INQUIRY data that of one LU behind one port: TPGS (no
+/// asymmetric access), 3PC (no third-party copy) and MULTIP are cleared, the
+/// rest stays byte for byte. Data of any length; bytes that are not there are
+/// left alone.
+pub fn hide_paths(data: &mut [u8]) {
+    if let Some(byte) = data.get_mut(5) {
+        *byte &= !(TPGS | THIRD_PARTY_COPY);
+    }
+    if let Some(byte) = data.get_mut(6) {
+        *byte &= !MULTIP;
+    }
+}
+
+/// Standard INQUIRY data for a LUN where no LU is or can be: peripheral
+/// qualifier 3, device type 1Fh (7Fh together; SPC-5 6.7.2).
+pub fn absent() -> [u8; LEN_MIN] {
+    own(3, 0x1f)
+}
+
+/// Standard INQUIRY data of the REPORT LUNS well-known LU.
+pub fn well_known() -> [u8; LEN_MIN] {
+    own(0, TYPE_WELL_KNOWN)
+}
+
+/// INQUIRY data that no LU gave us: we are the target.
+fn own(qualifier: u8, device_type: u8) -> [u8; LEN_MIN] {
+    Inquiry {
+        qualifier,
+        device_type,
+        version: 0x07,
+        command_queueing: true,
+        vendor: "VHMPATH".to_owned(),
+        product: "TARGET".to_owned(),
+        revision: "1".to_owned(),
+        ..Inquiry::default()
+    }
+    .encode()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,9 +164,34 @@ mod tests {
         assert!(!Inquiry::parse(&data).unwrap().is_disk());
     }
 
+    #[test]
+    fn what_we_answer_ourselves_is_no_disk() {
+        assert_eq!(absent()[0], 0x7f);
+        assert_eq!(well_known()[0], 0x1e);
+        for data in [absent(), well_known()] {
+            let inquiry = Inquiry::parse(&data).unwrap();
+            assert!(!inquiry.is_disk());
+            assert_eq!((data.len(), data[4]), (36, 31), "additional length");
+            assert_eq!(data[3] & 0x0f, 2, "response data format");
+        }
+    }
+
     proptest! {
         #[test]
         fn hostile_data_never_panics_and_prints_safely(raw in prop::collection::vec(any::<u8>(), 0..64)) {
+            let mut hidden = raw.clone();
+            hide_paths(&mut hidden);
+            if let Some(inquiry) = Inquiry::parse(&hidden) {
+                prop_assert!(!inquiry.multi_port && !inquiry.third_party_copy && inquiry.tpgs == 0);
+            }
+            let once = hidden.clone();
+            hide_paths(&mut hidden);
+            prop_assert_eq!(&once, &hidden, "an edit done twice is the edit");
+            for (i, (was, is)) in raw.iter().zip(&once).enumerate() {
+                let may_change = match i { 5 => 0x38, 6 => 0x10, _ => 0 };
+                prop_assert_eq!(was & !may_change, *is, "byte {}", i);
+            }
+            prop_assert_eq!(raw.len(), once.len());
             match Inquiry::parse(&raw) {
                 None => prop_assert!(raw.len() < LEN_MIN),
                 Some(inquiry) => {

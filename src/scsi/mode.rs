@@ -13,6 +13,9 @@ pub const CONTROL: u8 = 0x0a;
 /// Every page.
 pub const ALL_PAGES: u8 = 0x3f;
 
+/// WP in the device specific parameter of a disk.
+const WRITE_PROTECTED: u8 = 0x80;
+
 /// What MODE SENSE says about a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mode {
@@ -45,25 +48,19 @@ pub struct BlockDescriptor {
 impl Mode {
     /// Reads MODE SENSE(6) data; `None` if shorter than its header.
     pub fn parse_6(data: &[u8]) -> Option<Mode> {
-        let header = data.get(..4)?;
-        // MODE DATA LENGTH does not count itself.
-        let end = (usize::from(header[0]) + 1).min(data.len());
-        let pages = data.get(4 + usize::from(header[3])..end).unwrap_or(&[]);
-        Some(Mode::of(header[2], pages))
+        let pages = pages_6(data)?;
+        Some(Mode::of(data[2], pages))
     }
 
     /// Reads MODE SENSE(10) data; `None` if shorter than its header.
     pub fn parse_10(data: &[u8]) -> Option<Mode> {
-        let header = data.get(..8)?;
-        let end = (usize::from(be::u16_at(header, 0)?) + 2).min(data.len());
-        let descriptors = usize::from(be::u16_at(header, 6)?);
-        let pages = data.get(8 + descriptors..end).unwrap_or(&[]);
-        Some(Mode::of(header[3], pages))
+        let pages = pages_10(data)?;
+        Some(Mode::of(data[3], pages))
     }
 
     fn of(device_specific: u8, pages: &[u8]) -> Mode {
         Mode {
-            write_protected: device_specific & 0x80 != 0,
+            write_protected: device_specific & WRITE_PROTECTED != 0,
             dpofua: device_specific & 0x10 != 0,
             caching: find_page(pages, CACHING).map(|page| {
                 let flags = page.first().copied().unwrap_or(0);
@@ -107,6 +104,39 @@ impl Caching {
         page[2] = u8::from(self.write_cache) << 2 | u8::from(self.read_cache_disabled);
         page
     }
+}
+
+/// Sets WP in MODE SENSE(6) data, with `ten` in MODE SENSE(10) data: the LU
+/// may be writable, but not by this guest. Data too short for the field is
+/// left alone.
+pub fn set_write_protect(data: &mut [u8], ten: bool) {
+    if let Some(device_specific) = data.get_mut(if ten { 3 } else { 2 }) {
+        *device_specific |= WRITE_PROTECTED;
+    }
+}
+
+/// D_SENSE of the control page, if it is among MODE SENSE(6) data (with `ten`
+/// MODE SENSE(10) data): the LU sends its sense in descriptor format, and so
+/// must we for it.
+pub fn descriptor_sense(data: &[u8], ten: bool) -> Option<bool> {
+    let pages = if ten { pages_10(data) } else { pages_6(data) }?;
+    Some(find_page(pages, CONTROL)?.first()? & 0x04 != 0)
+}
+
+/// The mode pages of MODE SENSE(6) data; `None` if shorter than its header.
+fn pages_6(data: &[u8]) -> Option<&[u8]> {
+    let header = data.get(..4)?;
+    // MODE DATA LENGTH does not count itself.
+    let end = (usize::from(header[0]) + 1).min(data.len());
+    Some(data.get(4 + usize::from(header[3])..end).unwrap_or(&[]))
+}
+
+/// The mode pages of MODE SENSE(10) data; `None` if shorter than its header.
+fn pages_10(data: &[u8]) -> Option<&[u8]> {
+    let header = data.get(..8)?;
+    let end = (usize::from(be::u16_at(header, 0)?) + 2).min(data.len());
+    let descriptors = usize::from(be::u16_at(header, 6)?);
+    Some(data.get(8 + descriptors..end).unwrap_or(&[]))
 }
 
 /// The control page of an LU that reorders freely (QUEUE ALGORITHM MODIFIER
@@ -186,6 +216,23 @@ mod tests {
     }
 
     #[test]
+    fn the_format_of_sense_is_read_off_the_control_page() {
+        for ten in [false, true] {
+            let encode = |pages: &[u8]| match ten {
+                false => WRITE_BACK.encode_6(None, pages),
+                true => WRITE_BACK.encode_10(None, pages),
+            };
+            assert_eq!(descriptor_sense(&encode(&pages()), ten), Some(false));
+            let mut control = encode_control();
+            control[2] |= 0x04;
+            assert_eq!(descriptor_sense(&encode(&control), ten), Some(true));
+            assert_eq!(descriptor_sense(&encode(&control)[..4], ten), None);
+            let caching = Caching::default().encode();
+            assert_eq!(descriptor_sense(&encode(&caching), ten), None);
+        }
+    }
+
+    #[test]
     fn subpages_are_skipped_not_mistaken() {
         let mut pages = vec![0x40 | CACHING, 1, 0, 3, 0xff, 0xff, 0xff];
         pages.extend(Caching { write_cache: false, read_cache_disabled: true }.encode());
@@ -196,11 +243,33 @@ mod tests {
         );
     }
 
+    #[test]
+    fn write_protection_changes_one_bit() {
+        let writable = Mode { write_protected: false, ..WRITE_BACK };
+        for ten in [false, true] {
+            let encode = |mode: Mode| match ten {
+                false => mode.encode_6(None, &pages()),
+                true => mode.encode_10(None, &pages()),
+            };
+            let mut data = encode(writable);
+            set_write_protect(&mut data, ten);
+            assert_eq!(data, encode(WRITE_BACK));
+            set_write_protect(&mut data, ten);
+            assert_eq!(data, encode(WRITE_BACK));
+            for len in 0..4 {
+                let mut short = data[..len].to_vec();
+                set_write_protect(&mut short, ten);
+                assert_eq!(short, data[..len]);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn hostile_data_never_panics(raw in prop::collection::vec(any::<u8>(), 0..64)) {
             prop_assert_eq!(Mode::parse_6(&raw).is_some(), raw.len() >= 4);
             prop_assert_eq!(Mode::parse_10(&raw).is_some(), raw.len() >= 8);
+            let _ = (descriptor_sense(&raw, false), descriptor_sense(&raw, true));
         }
     }
 }

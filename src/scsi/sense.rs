@@ -2,9 +2,15 @@
 
 use std::fmt;
 
+mod build;
+mod codes;
 mod words;
 
+pub use build::{FieldPointer, SenseFormat};
 pub use words::describe;
+
+#[cfg(test)]
+mod tests;
 
 /// Most sense bytes kept: what the kernel's SG_IO and virtio-scsi carry.
 pub const SENSE_MAX: usize = 96;
@@ -104,6 +110,15 @@ impl SenseCode {
     pub const fn new(key: Key, asc: u8, ascq: u8) -> SenseCode {
         SenseCode { key, asc, ascq }
     }
+
+    /// Unit attentions after which this nexus may lead to another LU: a reset
+    /// or nexus loss, changed INQUIRY data, changed LUNs (law 2).
+    pub fn questions_identity(self) -> bool {
+        self.key == Key::UnitAttention
+            && (self.asc == 0x29
+                || self == SenseCode::INQUIRY_DATA_CHANGED
+                || self == SenseCode::REPORTED_LUNS_CHANGED)
+    }
 }
 
 impl fmt::Display for SenseCode {
@@ -130,17 +145,6 @@ impl Sense {
         sense.bytes[..len].copy_from_slice(&raw[..len]);
         sense.len = u8::try_from(len).unwrap_or(0);
         sense
-    }
-
-    /// Fixed-format current sense (response code 70h) of 18 bytes.
-    pub fn fixed(code: SenseCode) -> Sense {
-        let mut raw = [0u8; 18];
-        raw[0] = 0x70;
-        raw[2] = code.key as u8;
-        raw[7] = 10;
-        raw[12] = code.asc;
-        raw[13] = code.ascq;
-        Sense::from_bytes(&raw)
     }
 
     /// The bytes as received.

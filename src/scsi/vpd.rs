@@ -9,9 +9,14 @@ use super::inquiry::Inquiry;
 
 mod designator;
 mod disk;
+mod edit;
 
 pub use designator::{Association, Designator, DesignatorKind, Designators, designators};
 pub use disk::{BlockCharacteristics, BlockLimits, Provisioning};
+pub use edit::{
+    Ceiling, keep_lu_designators, limit_block_limits, own_block_limits, supported_of_absent,
+    supported_with_block_limits, withheld,
+};
 
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,24 @@ pub trait Medium: Send {
     /// # Errors
     /// Reported as 03/0c/00.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Whether the byte at `offset` takes space, and how many of the `len`
+    /// bytes from there on (one at least) do as it does. A medium that cannot
+    /// tell says that all do.
+    ///
+    /// # Errors
+    /// Reported as 03/11/00.
+    fn mapped(&mut self, _offset: u64, len: u64) -> io::Result<(bool, u64)> {
+        Ok((true, len))
+    }
+
+    /// Changes the size; what is gained reads as zeroes.
+    ///
+    /// # Errors
+    /// The size stays as it was. `Unsupported` where it is fixed.
+    fn resize(&mut self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 const CHUNK: usize = 64 * 1024;
@@ -121,6 +139,24 @@ impl Medium for MemoryMedium {
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
     }
+
+    fn mapped(&mut self, offset: u64, len: u64) -> io::Result<(bool, u64)> {
+        let mut pieces = self.pieces(offset, len)?;
+        let Some(first) = pieces.next() else { return Ok((true, 0)) };
+        let there = self.chunks.contains_key(&first.chunk);
+        let like_it = pieces.take_while(|piece| self.chunks.contains_key(&piece.chunk) == there);
+        let run = first.len + like_it.map(|piece| piece.len).sum::<usize>();
+        Ok((there, run as u64))
+    }
+
+    fn resize(&mut self, len: u64) -> io::Result<()> {
+        if len < self.len {
+            // What is cut off must not come back when it grows again.
+            self.zero(len, self.len - len, true)?;
+        }
+        self.len = len;
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for MemoryMedium {
@@ -155,6 +191,29 @@ mod tests {
         medium.read_at(9, &mut back).unwrap();
         assert_eq!((back[0], back[2 * CHUNK + 1]), (1, 1));
         assert!(back[1..=2 * CHUNK].iter().all(|b| *b == 0));
+    }
+
+    #[test]
+    fn runs_of_chunks_that_take_space_or_do_not_are_told() {
+        let mut medium = MemoryMedium::new(5 * CHUNK as u64);
+        medium.write_at(CHUNK as u64, &[1; 2 * CHUNK]).unwrap();
+        let chunk = CHUNK as u64;
+        assert_eq!(medium.mapped(10, 5 * chunk - 10).unwrap(), (false, chunk - 10));
+        assert_eq!(medium.mapped(chunk + 1, 100).unwrap(), (true, 100));
+        assert_eq!(medium.mapped(chunk, 4 * chunk).unwrap(), (true, 2 * chunk));
+        assert_eq!(medium.mapped(3 * chunk, 2 * chunk).unwrap(), (false, 2 * chunk));
+    }
+
+    #[test]
+    fn what_a_smaller_size_cuts_off_is_gone_for_good() {
+        let mut medium = MemoryMedium::new(CHUNK as u64);
+        medium.write_at(0, &[7; 100]).unwrap();
+        medium.resize(50).unwrap();
+        assert!(medium.read_at(50, &mut [0]).is_err());
+        medium.resize(2 * CHUNK as u64).unwrap();
+        let mut back = [9; 100];
+        medium.read_at(0, &mut back).unwrap();
+        assert_eq!((back[49], back[50]), (7, 0));
     }
 
     #[test]

@@ -1,10 +1,18 @@
 use super::*;
-use crate::io::Extent;
-use crate::scsi::sense::Key;
+use crate::scsi::cdb::Cdb;
+use crate::scsi::sense::{Key, Sense};
+use crate::scsi::status::Status;
 
+mod access;
+mod attentions;
 mod commands;
 mod faults;
+mod hostile;
+mod lu_faults;
+mod modes;
+mod moves;
 mod shadow;
+mod table;
 
 const BLOCK: usize = 512;
 
@@ -24,8 +32,17 @@ fn small() -> LuConfig {
         max_unmap_blocks: 32,
         max_unmap_descriptors: 4,
         max_write_same_blocks: 32,
+        max_compare_and_write_blocks: 4,
         ..LuConfig::default()
     }
+}
+
+/// A CDB of raw bytes, filled up with zeroes to the length of its group.
+fn raw(bytes: &[u8]) -> Cdb {
+    let mut cdb = [0; 16];
+    cdb[..bytes.len()].copy_from_slice(bytes);
+    let len = [6, 10, 10, 10, 16, 12, 10, 10][usize::from(bytes[0] >> 5)];
+    Cdb::from_bytes(&cdb[..len]).unwrap()
 }
 
 /// An array with two paths, and the time.
@@ -86,6 +103,23 @@ impl Rig {
 
     fn run(&mut self, cdb: Cdb, data_out: &[u8], data_in_max: usize) -> Done {
         self.run_on(self.a, cdb, data_out, data_in_max)
+    }
+
+    fn inject(&mut self, fault: Fault) {
+        self.array.try_inject(self.now, self.a, fault).unwrap();
+    }
+
+    fn tur(&mut self) -> Done {
+        self.tur_on(self.a)
+    }
+
+    fn tur_on(&mut self, nexus: NexusId) -> Done {
+        self.run_on(nexus, Cdb::test_unit_ready(), &[], 0)
+    }
+
+    /// What a path's next TEST UNIT READYs say until one is GOOD.
+    fn attentions_on(&mut self, nexus: NexusId) -> Vec<SenseCode> {
+        std::iter::from_fn(|| sense_of(&self.tur_on(nexus))).take(9).collect()
     }
 
     fn write(&mut self, lba: u64, blocks: usize, fill: u8) {

@@ -69,6 +69,32 @@ pub fn fallocate(fd: BorrowedFd<'_>, range: Range, offset: u64, len: u64) -> io:
     check(unsafe { libc::fallocate64(fd.as_raw_fd(), mode, offset, len) })
 }
 
+/// Whether the byte at `offset` is data (not a hole), and for how many bytes
+/// from there on that is so, at most to the end of the file. A file system
+/// that knows no holes says that all is data. Moves the file's position.
+///
+/// # Errors
+/// ENXIO beyond the end of the file; ESPIPE and the like for what is no file.
+pub fn run_at(fd: BorrowedFd<'_>, offset: u64) -> io::Result<(bool, u64)> {
+    let seek = |to: u64, whence: libc::c_int| {
+        let to =
+            libc::off64_t::try_from(to).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        // SAFETY: no pointers; std has no SEEK_DATA and SEEK_HOLE.
+        let found = unsafe { libc::lseek64(fd.as_raw_fd(), to, whence) };
+        u64::try_from(found).map_err(|_| io::Error::last_os_error())
+    };
+    let hole = seek(offset, libc::SEEK_HOLE)?;
+    if hole > offset {
+        return Ok((true, hole - offset));
+    }
+    let data = match seek(offset, libc::SEEK_DATA) {
+        // Nothing but the hole.
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => seek(0, libc::SEEK_END)?,
+        found => found?,
+    };
+    Ok((false, data.saturating_sub(offset)))
+}
+
 /// Alignment that direct I/O on an open file asks for, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirectAlignment {
@@ -179,6 +205,23 @@ mod tests {
         assert!(got[4096..12288].iter().all(|b| *b == 0));
         assert_eq!(file.metadata().unwrap().size(), 65536);
         assert!(fallocate(file.as_fd(), Range::Punch, u64::MAX, 1).is_err());
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn holes_and_data_are_told_apart() {
+        let dir = tempdir();
+        let file = File::create(dir.join("holes")).unwrap();
+        file.set_len(1 << 20).unwrap();
+        file.write_all_at(&[1; 65536], 1 << 18).unwrap();
+        let run = |offset| run_at(file.as_fd(), offset).unwrap();
+        if run(0) != (true, 1 << 20) {
+            // The file system knows holes.
+            assert_eq!(run(0), (false, 1 << 18));
+            assert_eq!(run((1 << 18) + 512), (true, 65536 - 512));
+            assert_eq!(run((1 << 18) + 65536), (false, (1 << 20) - (1 << 18) - 65536));
+        }
+        assert!(run_at(file.as_fd(), 1 << 20).is_err());
         std::fs::remove_dir_all(dir).unwrap();
     }
 

@@ -12,12 +12,15 @@ use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::io::{Completion, ErrnoFrom, Segment, total_len};
+use crate::io::{Completion, Direction, ErrnoFrom, Segment, total_len};
 use crate::scsi::sense::{SENSE_MAX, Sense};
 use crate::scsi::status::{HostByte, Status};
 
 const SG_IO: libc::Ioctl = 0x2285;
 const SG_GET_VERSION_NUM: libc::Ioctl = 0x2282;
+const SG_SCSI_RESET: libc::Ioctl = 0x2284;
+const SG_SCSI_RESET_DEVICE: libc::c_int = 1;
+const SG_SCSI_RESET_NO_ESCALATE: libc::c_int = 0x100;
 const SG_DXFER_NONE: i32 = -1;
 const SG_DXFER_TO_DEV: i32 = -2;
 const SG_DXFER_FROM_DEV: i32 = -3;
@@ -41,17 +44,6 @@ pub enum Interface {
     V3,
     /// `struct sg_io_v4`: bsg nodes; one flat buffer.
     V4,
-}
-
-/// Which way the data goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// No data.
-    None,
-    /// From the LU into the segments.
-    In,
-    /// From the segments to the LU.
-    Out,
 }
 
 /// `struct sg_io_hdr`.
@@ -161,6 +153,8 @@ struct Report {
 }
 
 impl Report {
+    /// Everything the kernel said, the sense that comes with a GOOD and the
+    /// residual of a GOOD included; `Good` only where there is nothing to add.
     fn completion(self, requested: usize) -> Completion {
         let byte = |v: u32| u8::try_from(v & 0xff).unwrap_or(u8::MAX);
         let status = Status(byte(self.status));
@@ -171,12 +165,14 @@ impl Report {
         } else if host == HostByte::OK && driver != 0 && driver != DRIVER_SENSE {
             host = HostByte::ERROR;
         }
-        // A device that claims more than was asked for moved everything.
-        let residual = u32::try_from(self.residual).unwrap_or(0);
-        let left = usize::try_from(residual).unwrap_or(usize::MAX).min(requested);
+        // A device that claims more than was asked for moved everything; one
+        // that claims less than nothing moved nothing.
+        let requested = u32::try_from(requested).unwrap_or(u32::MAX);
+        let residual = u32::try_from(self.residual).unwrap_or(0).min(requested);
         match (status, host) {
-            (Status::GOOD, HostByte::OK) if left == 0 => Completion::Good,
-            (Status::GOOD, HostByte::OK) => Completion::Short(requested - left),
+            (Status::GOOD, HostByte::OK) if residual == 0 && self.sense.is_empty() => {
+                Completion::Good
+            }
             _ => Completion::Scsi { status, host, sense: self.sense, residual },
         }
     }
@@ -187,7 +183,13 @@ impl Report {
 /// `timeout` is the kernel's, in whole milliseconds, at least one. An errno of
 /// the ioctl comes back as [`ErrnoFrom::Ioctl`], exactly as it came; a command
 /// that cannot be put into the header at all as EINVAL (V3) or EOPNOTSUPP
-/// (V4 with several segments) without a system call.
+/// (V4 with several segments) without a system call. What the device said is
+/// in the completion exactly: a GOOD with a residual or with sense data is
+/// [`Completion::Scsi`], never [`Completion::Short`].
+///
+/// How long a CDB may be is the kernel's to say, and it says it late: before
+/// 5.18 any length (the host adapter's limit then shows as `DID_ABORT`), since
+/// then 32 bytes (EINVAL beyond); shorter than 6 is EMSGSIZE.
 ///
 /// # Safety
 /// The segments are mapped for the whole call, writable if `direction` is
@@ -328,6 +330,23 @@ pub fn speaks_v3(fd: BorrowedFd<'_>) -> bool {
     result == 0 && version >= 30_000
 }
 
+/// Resets the logical unit behind an sd or sg node: LOGICAL UNIT RESET of its
+/// nexus (SAM-5 7.6), which ends the tasks of *every* host; the kernel does not
+/// go on to resets of the target or the bus where it fails.
+///
+/// Waits until the host adapter has done it; nothing bounds that but the
+/// adapter's own timeouts, as the kernel's error handler has it.
+///
+/// # Errors
+/// The ioctl's: ENOTTY or EINVAL where the node knows no reset (bsg), EACCES
+/// without CAP_SYS_ADMIN and CAP_SYS_RAWIO, EIO where the adapter failed.
+pub fn reset_device(fd: BorrowedFd<'_>) -> std::io::Result<()> {
+    let mut how = SG_SCSI_RESET_DEVICE | SG_SCSI_RESET_NO_ESCALATE;
+    // SAFETY: the ioctl reads one int of ours; std has no ioctl.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), SG_SCSI_RESET, &raw mut how) };
+    if result == -1 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Runs `f` with every signal blocked on this thread.
 pub fn without_signals<T>(f: impl FnOnce() -> T) -> T {
     let old = block_signals();
@@ -355,6 +374,7 @@ pub fn block_signals() -> Option<libc::sigset_t> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scsi::sense::{Key, SenseCode};
     use crate::sys::segment;
     use std::fs::File;
     use std::os::fd::AsFd;
@@ -373,14 +393,34 @@ mod tests {
         };
         assert_eq!(report(0, 0, 0, 0), Completion::Good);
         assert_eq!(report(0, 0, DRIVER_SENSE, 0), Completion::Good);
-        assert_eq!(report(0, 0, 0, 512), Completion::Short(3584));
-        assert_eq!(report(0, 0, 0, 9999), Completion::Short(0));
+        assert_eq!(report(0, 0, 0, 512), scsi(0, HostByte::OK, 512));
+        assert_eq!(report(0, 0, 0, 9999), scsi(0, HostByte::OK, 4096));
         assert_eq!(report(0, 0, 0, -512), Completion::Good, "overrun: all of ours moved");
         assert_eq!(report(2, 0, DRIVER_SENSE, 4096), scsi(2, HostByte::OK, 4096));
         assert_eq!(report(0x18, 0, 0, 0), scsi(0x18, HostByte::OK, 0));
         assert_eq!(report(0, 1, 0, 4096), scsi(0, HostByte::NO_CONNECT, 4096));
         assert_eq!(report(0, 0, DRIVER_TIMEOUT, 0), scsi(0, HostByte::TIME_OUT, 0));
         assert_eq!(report(0, 0, 4, 0), scsi(0, HostByte::ERROR, 0));
+    }
+
+    #[test]
+    fn sense_that_comes_with_a_good_status_is_not_lost() {
+        let recovered = Sense::fixed(SenseCode::new(Key::RecoveredError, 0x18, 0x02));
+        let report = Report { status: 0, host: 0, driver: 0, sense: recovered, residual: 0 };
+        let expected = Completion::Scsi {
+            status: Status::GOOD,
+            host: HostByte::OK,
+            sense: recovered,
+            residual: 0,
+        };
+        assert_eq!(report.completion(512), expected);
+    }
+
+    #[test]
+    fn a_node_without_a_reset_says_so() {
+        let null = File::open("/dev/null").unwrap();
+        let error = reset_device(null.as_fd()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTTY));
     }
 
     #[test]

@@ -196,7 +196,7 @@ impl Front for BlkFront {
     /// start of the buffers (2.7.8.2), yet puts the status last, so no value
     /// is right for a failed read: drivers do not look (QEMU reports the
     /// whole buffer), and we claim no data that nobody read.
-    fn finish(&mut self, request: &Request, outcome: &Outcome) -> u32 {
+    fn finish(&mut self, request: &mut Request, outcome: &Outcome) -> u32 {
         let status = status_of(request.op.as_ref(), outcome);
         write_status(request, status);
         match status {
@@ -212,7 +212,7 @@ impl Front for BlkFront {
 fn status_of(op: Option<&Op>, outcome: &Outcome) -> BlkStatus {
     match outcome {
         Outcome::Good => BlkStatus::Ok,
-        Outcome::Lu { status: Status::CHECK_CONDITION, sense }
+        Outcome::Lu { status: Status::CHECK_CONDITION, sense, .. }
             if matches!(op, Some(Op::Unmap | Op::WriteZeroes { .. })) =>
         {
             match sense.code() {
@@ -224,9 +224,12 @@ fn status_of(op: Option<&Op>, outcome: &Outcome) -> BlkStatus {
                 _ => BlkStatus::IoErr,
             }
         }
-        Outcome::Lu { .. } | Outcome::NoPath | Outcome::Host(_) | Outcome::Stopped => {
-            BlkStatus::IoErr
-        }
+        Outcome::Lu { .. }
+        | Outcome::NoPath
+        | Outcome::TimedOut
+        | Outcome::Host(_)
+        | Outcome::Stopped
+        | Outcome::Aborted { .. } => BlkStatus::IoErr,
     }
 }
 

@@ -84,12 +84,14 @@ fn serve_chain(device: &BlkDevice, tag: Tag, chain: Chain) -> u32 {
     let mut request = Request { tag, ..Request::default() };
     match front.parse(&readable, &writable, &mut request) {
         Parsed::Answered { used_len } => used_len,
+        // A disk of virtio-blk has no task management.
+        Parsed::Manage(_) => 0,
         Parsed::Submit => {
             let outcome = match &device.executor {
                 Some(executor) => executor.execute(&request),
                 None => Outcome::Host(NO_EXECUTOR),
             };
-            front.finish(&request, &outcome)
+            front.finish(&mut request, &outcome)
         }
     }
 }

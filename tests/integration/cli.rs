@@ -127,7 +127,7 @@ fn a_socket_in_no_directory_is_named() {
 fn a_wrong_command_line_is_exit_code_2_with_what_is_accepted() {
     let scratch = Scratch::new("cli-usage");
     let with_path = |option: &str| refused(&scratch, 2, &["--path", "null:1M", option]);
-    mentions(&with_path("--device=scsi"), &["scsi", "--device", "blk"]);
+    mentions(&with_path("--device=tape"), &["scsi", "--device", "blk"]);
     mentions(&with_path("--no-path-retry=maybe"), &["maybe", "--no-path-retry", "queue"]);
     mentions(&with_path("--transport=bsg"), &["bsg", "--transport", "sg-io"]);
     mentions(&with_path("--checker-timeout=0"), &["0", "--checker-timeout", "seconds"]);

@@ -4,10 +4,11 @@
 use vhost_mpath::guest::driver::{Descriptor, Driver, INDIRECT, NEXT, WRITE};
 use vhost_mpath::virtio::blk::{BlkStatus, RangeSegment, RequestHeader, RequestType};
 
-use crate::harness::blk_queue::{BlkQueue, Done, PATIENCE, Payload, RawSlot, UNANSWERED};
+use crate::harness::blk_queue::{BlkQueue, Done, PATIENCE, Payload};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::guest;
 use crate::harness::sim_daemon::{Daemon, Setup};
+use crate::harness::slot_queue::{RawSlot, UNANSWERED};
 
 const OK: u8 = BlkStatus::Ok as u8;
 const IOERR: u8 = BlkStatus::IoErr as u8;

@@ -8,11 +8,12 @@ use vhost::vhost_user::VhostUserFrontend;
 use vhost_mpath::guest::driver::{Descriptor, NEXT, WRITE};
 use vhost_mpath::virtio::blk::{RequestHeader, RequestType};
 
-use crate::harness::blk_queue::{PATIENCE, Payload, UNANSWERED};
+use crate::harness::blk_queue::{PATIENCE, Payload};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::guest;
 use crate::harness::load::{Load, Mix};
 use crate::harness::sim_daemon::{Daemon, Setup};
+use crate::harness::slot_queue::UNANSWERED;
 
 const MIX: Mix = Mix { sectors: 4096, block: 1, most: 24, zeroes: false };
 

@@ -15,23 +15,26 @@ use vhost_mpath::guest::inflight::{InflightArea, area_size, create};
 use vhost_mpath::guest::ring::Ring;
 use vhost_mpath::guest::virtqueue::{VirtQueue, VirtQueueParts};
 use vhost_mpath::host::{Options, PathSpec, open_path};
+use vhost_mpath::io::{Front, MapSlot, Outcome, Parsed, Request, Segment};
 use vhost_mpath::mpath::snapshot::{
     GroupView, PathId, PathTable, PathView, Queueing, SelectorKind,
 };
 use vhost_mpath::queue::dispatch::Settings;
-use vhost_mpath::queue::{Queues, RingHost, Stop};
+use vhost_mpath::queue::{DeviceSettings, Queues, RingHost, Stop};
 use vhost_mpath::vhost_blk::{BlkDevice, BlkSettings};
 use vhost_mpath::virtio::blk::RequestType;
 use vmm_sys_util::tempdir::TempDir;
 
-use harness::blk_queue::{BlkQueue, Manner, PATIENCE, Payload};
+use harness::blk_queue::{BlkQueue, PATIENCE, Payload};
 use harness::guest::Guest;
+use harness::slot_queue::{Manner, SlotQueue};
 
 #[path = "../integration/harness"]
 #[allow(dead_code)] // of what the stories use
 mod harness {
     pub(crate) mod blk_queue;
     pub(crate) mod guest;
+    pub(crate) mod slot_queue;
 }
 
 thread_local! {
@@ -74,17 +77,42 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// A device front whose requests go to each of so many maps in turn.
+struct Spread<F> {
+    front: F,
+    maps: u16,
+    next: u16,
+}
+
+impl<F: Front> Front for Spread<F> {
+    fn parse(
+        &mut self,
+        readable: &[Segment],
+        writable: &[Segment],
+        request: &mut Request,
+    ) -> Parsed {
+        let parsed = self.front.parse(readable, writable, request);
+        request.map = MapSlot(self.next % self.maps);
+        self.next = self.next.wrapping_add(1);
+        parsed
+    }
+
+    fn finish(&mut self, request: &mut Request, outcome: &Outcome) -> u32 {
+        self.front.finish(request, outcome)
+    }
+}
+
 const DEPTH: usize = 32;
 const SIZE: u16 = 128;
 
-/// One queue thread with one ring over the given paths.
+/// One queue thread with one ring over so many maps with the given paths.
 struct Running {
     queues: Queues,
     queue: BlkQueue,
     _guest: Guest,
 }
 
-fn start(paths: &[String]) -> Running {
+fn start(paths: &[String], maps: u16) -> Running {
     let open = |text: &String| {
         let spec: PathSpec = text.parse().expect("a path");
         open_path(&spec, &Options::default()).expect("opens")
@@ -117,11 +145,16 @@ fn start(paths: &[String]) -> Running {
         selector: SelectorKind::ServiceTime,
     });
     let empty = Arc::new(PathTable { generation: 0, groups: Vec::new(), ..(*table).clone() });
-    let (queues, _inlet) = Queues::start(1, settings, &empty, || device.front()).expect("threads");
-    for (slot, handle) in (0..).zip(&handles) {
-        queues.attach(id(slot), handle);
+    let device_settings = DeviceSettings { rings: 1, max_requests: 1024, tell_resets: false };
+    let front = || Spread { front: device.front(), maps, next: 0 };
+    let (queues, _inlet) = Queues::start(1, device_settings, front).expect("threads");
+    for map in (0..maps).map(MapSlot) {
+        queues.add_map(map, settings, &empty, None);
+        for (slot, handle) in (0..).zip(&handles) {
+            queues.attach(map, id(slot), handle);
+        }
+        queues.publish(map, &table);
     }
-    queues.publish(&table);
 
     let mut guest = Guest::new(&[4 << 20]);
     let manner = Manner {
@@ -133,7 +166,7 @@ fn start(paths: &[String]) -> Running {
         pieces: 1,
         polling: false,
     };
-    let queue = BlkQueue::new(&mut guest, manner);
+    let queue = BlkQueue::from(SlotQueue::new(&mut guest, manner));
     let ring = Ring::new(Arc::clone(guest.memory()), queue.driver.config()).expect("ring");
     let area =
         InflightArea::attach(create(1, SIZE).expect("memfd"), area_size(1, SIZE), 0, 1, SIZE);
@@ -183,8 +216,8 @@ impl Running {
     }
 }
 
-fn allocations(paths: &[String], count: u64) -> u64 {
-    let mut running = start(paths);
+fn allocations(paths: &[String], maps: u16, count: u64) -> u64 {
+    let mut running = start(paths, maps);
     running.run(count / 4);
     let before = COUNT.load(Ordering::Relaxed);
     running.run(count);
@@ -201,11 +234,13 @@ fn a_warm_queue_thread_allocates_nothing() {
     assert!(COUNT.load(Ordering::Relaxed) > before, "the counter counts");
 
     let null = ["null:1G,name=a".to_owned(), "null:1G,name=b".to_owned()];
-    assert_eq!(allocations(&null, 200_000), 0, "two null paths");
+    assert_eq!(allocations(&null, 1, 200_000), 0, "two null paths");
+    assert_eq!(allocations(&null, 5, 200_000), 0, "five maps of two null paths");
 
     let dir = TempDir::new().expect("temporary directory");
     let image = dir.as_path().join("disk.img");
     std::fs::File::create(&image).and_then(|f| f.set_len(4 << 20)).expect("image");
     let file = |name| format!("{},name={name}", image.display());
-    assert_eq!(allocations(&[file("c"), file("d")], 20_000), 0, "two paths to a file");
+    assert_eq!(allocations(&[file("c"), file("d")], 1, 20_000), 0, "two paths to a file");
+    assert_eq!(allocations(&[file("e"), file("f")], 3, 20_000), 0, "three maps of two such");
 }

@@ -48,6 +48,12 @@ impl Medium for Cached {
         self.medium.zero(offset, len, deallocate)
     }
 
+    fn resize(&mut self, len: u64) -> io::Result<()> {
+        let blocks = usize::try_from(len).unwrap() / BLOCK;
+        self.dirty.0.lock().unwrap().resize(blocks, false);
+        self.medium.resize(len)
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.dirty.0.lock().unwrap().fill(false);
         self.medium.sync()

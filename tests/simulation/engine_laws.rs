@@ -71,6 +71,10 @@ impl EngineLaws {
             };
             assert!(known.proven >= known.out, "{id} is in use with an unproven identity");
             let path = map.path(*id).expect("in the map");
+            let (proven, size) = (path.capacity, map.identity().capacity);
+            let sized = proven == size || path.is_being_proven();
+            assert!(sized, "{id} was proven with {proven} blocks, the map has {size}");
+            assert_eq!(path.shrunk_to, None, "{id} is in use and waits");
             assert!(!path.failed_by_administrator, "{id} is in use against the administrator");
             if known.listed {
                 assert_eq!(view.epoch, known.epoch, "{id} has another epoch without a break");

@@ -65,6 +65,23 @@ impl Shadow {
         }
     }
 
+    /// The write of `value` to one block has certainly not happened.
+    pub(crate) fn never(&mut self, handle: u64, value: u64) {
+        let (lba, blocks, start) = self.writes.remove(&handle).expect("a write ends once");
+        assert_eq!(blocks, 1);
+        let history = &mut self.blocks[usize::try_from(lba).unwrap()];
+        let seen = history.iter().find(|f| f.seen && f.value == value);
+        assert!(seen.is_none(), "block {lba}: what was not to be executed was: {seen:?}");
+        history.retain(|f| f.start != start || f.end.is_some());
+    }
+
+    /// What was written to the block last, for all one knows.
+    pub(crate) fn latest(&self, lba: u64) -> u64 {
+        let history = &self.blocks[usize::try_from(lba).unwrap()];
+        let certain = history.iter().filter(|f| f.certain && f.end.is_some());
+        certain.max_by_key(|f| f.end).map_or(0, |f| f.value)
+    }
+
     /// Whether every write to the block but the one that began at `start` had
     /// ended by then.
     pub(crate) fn settled(&self, block: usize, start: Moment) -> bool {

@@ -10,7 +10,7 @@ use vhost_mpath::io::{
     Blocks, Command, Completion, ErrnoFrom, Extent, Limits, Op, Segment, Time, total_len,
 };
 use vhost_mpath::mpath::checker::Checker;
-use vhost_mpath::mpath::classify::{PathVerdict, classify};
+use vhost_mpath::mpath::classify::{PathVerdict, classify, classify_raw};
 use vhost_mpath::mpath::snapshot::{PathId, PathTable};
 use vhost_mpath::passthrough_scsi::{Issued, Rejected};
 use vhost_mpath::queue::dispatch::{Cookie, Issue};
@@ -27,9 +27,32 @@ use crate::world::{BLOCK, SUSPECT_AFTER};
 /// Whose task it is.
 #[derive(Debug)]
 pub(crate) enum Purpose {
-    Guest { cookie: Cookie, key: u64 },
-    Check { path: PathId, check: u32, checker: Checker },
-    Prove { path: PathId, proof: u32, step: u8, tries: u8, capacity: Option<Capacity> },
+    Guest {
+        cookie: Cookie,
+        key: u64,
+    },
+    /// Another host's MODE SELECT.
+    OtherHost {
+        descriptor_sense: bool,
+    },
+    Check {
+        path: PathId,
+        check: u32,
+        checker: Checker,
+    },
+    Prove(Proof),
+}
+
+/// A proof of identity on its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proof {
+    pub(crate) path: PathId,
+    pub(crate) proof: u32,
+    pub(crate) step: u8,
+    pub(crate) tries: u8,
+    pub(crate) capacity: Option<Capacity>,
+    /// For [`vhost_mpath::scsi::attention::Attentions::drained`].
+    pub(crate) moment: u64,
 }
 
 /// A guest command on a path.
@@ -72,6 +95,9 @@ pub(crate) struct Wire {
     pub(crate) remapped: BTreeMap<PathId, Remapped>,
     /// The faults are over.
     pub(crate) calm: bool,
+    /// What the array has said of each raw command, by the address of its
+    /// first segment.
+    pub(crate) said: HashMap<usize, Vec<Completion>>,
 }
 
 thread_local! {
@@ -92,6 +118,7 @@ impl Wire {
             barred: BTreeMap::new(),
             remapped: BTreeMap::new(),
             calm: false,
+            said: HashMap::new(),
         }
     }
 
@@ -102,9 +129,17 @@ impl Wire {
 
     /// The guest gets its memory back: no path may still read or write it.
     pub(crate) fn nothing_uses(&self, memory: Segment) {
-        let within = memory.addr..memory.addr + memory.len;
-        let user = self.on_path.values().find(|w| within.contains(&w.address));
+        let user = self.user(memory);
         assert!(user.is_none(), "a request has ended and is still on a path: {user:?}");
+    }
+
+    pub(crate) fn uses(&self, memory: Segment) -> bool {
+        self.user(memory).is_some()
+    }
+
+    fn user(&self, memory: Segment) -> Option<&OnPath> {
+        let within = memory.addr..memory.addr + memory.len;
+        self.on_path.values().find(|w| within.contains(&w.address))
     }
 
     /// A guest command is back: what the request core is told of it.
@@ -128,8 +163,12 @@ impl Wire {
         } else {
             completion
         };
+        if matches!(was.op, Op::Cdb { .. }) {
+            self.said.entry(was.address).or_default().push(completion);
+        }
         let listed = view(table, was.path).map(|v| v.1);
-        let verdict = classify(&completion).path;
+        let raw = matches!(was.op, Op::Cdb { .. });
+        let verdict = if raw { classify_raw(&completion) } else { classify(&completion) }.path;
         let bar = match verdict {
             PathVerdict::Doubt => listed,
             PathVerdict::Fail => listed.filter(|epoch| *epoch == was.epoch),
@@ -206,11 +245,11 @@ impl Issue for ToArray<'_> {
         if told_of_remap(&mut wire, path, epoch) {
             wire.issued += 1;
             wire.bar(path, epoch, PathVerdict::Doubt);
-            return Ok(Issued::Done(luns_changed()));
+            return Ok(at_once(&mut wire, c, luns_changed()));
         }
         if let Some(ended) = ends_at_once(&mut wire) {
             wire.issued += 1;
-            return Ok(Issued::Done(ended));
+            return Ok(at_once(&mut wire, c, ended));
         }
         let short = cut_short(&mut wire, c);
         let (op, data) = match short {
@@ -253,7 +292,7 @@ impl ToArray<'_> {
         assert!(!barred, "issue on {path}, which failed or is in doubt at epoch {epoch}");
         // Never in two places: data segments identify a transfer.
         let address = c.data.first().map_or(0, |s| s.addr);
-        if matches!(c.op, Op::Read(_)) {
+        if matches!(c.op, Op::Read(_) | Op::Cdb { .. }) {
             let twice = wire.on_path.values().any(|w| w.address == address && w.op == c.op);
             assert!(!twice, "{:?} is on two paths", c.op);
         }
@@ -268,6 +307,13 @@ impl ToArray<'_> {
         }
         epoch
     }
+}
+
+fn at_once(wire: &mut Wire, c: &Command<'_>, completion: Completion) -> Issued {
+    if let (Op::Cdb { .. }, Some(first)) = (c.op, c.data.first()) {
+        wire.said.entry(first.addr).or_default().push(completion);
+    }
+    Issued::Done(completion)
 }
 
 /// REPORTED LUNS DATA HAS CHANGED.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use vhost_mpath::guest::buffer::Buffer;
 use vhost_mpath::io::{
-    Blocks, Completion, Extent, Identity, Lba, Limits, Op, Outcome, Request, Time,
+    Blocks, Completion, Extent, Identity, Lba, Limits, Op, Outcome, Request, Segment, Time,
 };
 use vhost_mpath::mpath::checker::{Checker, CheckerKind, Step, Verdict};
-use vhost_mpath::mpath::classify::PathVerdict;
+use vhost_mpath::mpath::classify::{PathVerdict, unit_attention};
 use vhost_mpath::mpath::effect::{Change, Effect, Effects};
 use vhost_mpath::mpath::event::{Event, IoReason, IoReport};
 use vhost_mpath::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
@@ -24,17 +24,20 @@ use vhost_mpath::scsi::sense::{Key, SenseCode};
 use vhost_mpath::scsi::status::{HostByte, Status};
 use vhost_mpath::scsi::vpd;
 use vhost_mpath::sim::Task;
-use vhost_mpath::sim::{Array, CutMode, Done, Fault, LuConfig, MemoryMedium, NexusId};
+use vhost_mpath::sim::{Array, CutMode, Done, Fault, LuConfig, MemoryMedium, NewCapacity, NexusId};
 
 use crate::durable::{Cached, Dirty};
 use crate::engine_laws::EngineLaws;
 use crate::random::Random;
 use crate::shadow::Shadow;
-use crate::wire::{OnPath, Purpose, Remapped, ToArray, Wire};
+use crate::wire::{OnPath, Proof, Purpose, Remapped, ToArray, Wire};
 
 mod control;
+mod events;
 mod faults;
 mod guest;
+mod scsi;
+mod tasks;
 
 pub(crate) const BLOCK: usize = 512;
 const BLOCKS: u64 = 256;
@@ -54,6 +57,18 @@ pub(crate) struct Totals {
     pub(crate) held: u64,
     pub(crate) hung: u64,
     pub(crate) abandoned: u64,
+    pub(crate) resized: u64,
+    // Of guests that compose their own commands:
+    /// Task management functions that end tasks, and tasks they ended.
+    pub(crate) functions: u64,
+    pub(crate) aborted: u64,
+    /// Events of the LU, and those the guest heard of.
+    pub(crate) events: u64,
+    pub(crate) heard: u64,
+    /// COMPARE AND WRITE: done, certainly not done, unknown.
+    pub(crate) swapped: u64,
+    pub(crate) not_swapped: u64,
+    pub(crate) ambiguous: u64,
     pub(crate) end: u64,
 }
 
@@ -67,11 +82,20 @@ impl AddAssign for Totals {
         self.held += o.held;
         self.hung += o.hung;
         self.abandoned += o.abandoned;
+        self.resized += o.resized;
+        self.functions += o.functions;
+        self.aborted += o.aborted;
+        self.events += o.events;
+        self.heard += o.heard;
+        self.swapped += o.swapped;
+        self.not_swapped += o.not_swapped;
+        self.ambiguous += o.ambiguous;
         self.end = self.end.max(o.end);
     }
 }
 
-/// Runs one seed to its end; panics where a law is broken.
+/// Runs one seed to its end; panics where a law is broken. The guest of an
+/// odd seed composes its own commands.
 pub(crate) fn run(seed: u64) -> Totals {
     // So that a failing seed names itself.
     struct Name(u64);
@@ -102,8 +126,20 @@ struct Pending {
     buffer: Option<Buffer>,
     start: u64,
     writes: Vec<u64>,
-    /// Blocks to compare for a read.
-    extent: Extent,
+    /// The block operation that a raw command stands for.
+    meaning: Op,
+    /// Its number among all requests.
+    serial: u64,
+    swap: Option<scsi::Swap>,
+    /// A task management function has reached it; by a reset?
+    aborted: Option<bool>,
+}
+
+impl Pending {
+    fn new(buffer: Option<Buffer>, start: u64, meaning: Op) -> Pending {
+        let (writes, swap, aborted) = (Vec::new(), None, None);
+        Pending { buffer, start, writes, meaning, serial: 0, swap, aborted }
+    }
 }
 
 struct World {
@@ -139,6 +175,20 @@ struct World {
     totals: Totals,
     paths_made: u32,
     limits: Limits,
+    /// When the LU changes its size, and to what; a stream of its own, so that
+    /// the rest of a seed's story stays what it is.
+    sizes: Random,
+    /// What the LU has now, and all it has had.
+    blocks: u64,
+    had: BTreeSet<u64>,
+    /// The LU was told not to be ready at some time.
+    not_ready: bool,
+    /// A path was told to answer with `DID_ERROR` at some time.
+    host_errors: bool,
+    serial: u64,
+    /// The guest composes its own commands.
+    scsi: Option<events::Scsi>,
+    functions: Vec<tasks::Function>,
 }
 
 impl World {
@@ -184,7 +234,14 @@ impl World {
         let medium = Cached { medium, dirty: dirty.clone() };
         let mut other = config.clone();
         other.wwid_naa[15] = 2;
-        let array = Array::new(config, Box::new(medium));
+        let mut array = Array::new(config, Box::new(medium));
+        let mut other = Array::new(other, Box::new(MemoryMedium::new(BLOCKS * BLOCK as u64)));
+        let scsi = (seed % 2 == 1).then(|| {
+            let host = array.add_nexus("another host");
+            assert_eq!(other.add_nexus("another host"), host);
+            events::Scsi::new(host)
+        });
+        let attentions = scsi.as_ref().map(|s| std::sync::Arc::clone(&s.attentions));
         let identity = Identity {
             wwid: "3600000000073696d0000000000000001".to_owned(),
             capacity: Blocks(BLOCKS),
@@ -209,9 +266,9 @@ impl World {
             now: Time(1_000_000_000),
             moment: 1,
             array,
-            other: Array::new(other, Box::new(MemoryMedium::new(BLOCKS * BLOCK as u64))),
+            other,
             map: Multipath::new(identity, policy),
-            core: Dispatcher::new(settings, std::sync::Arc::new(empty)),
+            core: Dispatcher::new(settings, std::sync::Arc::new(empty), attentions),
             wire: RefCell::new(Wire::new(Random::new(seed ^ 0xa11c_e000))),
             laws: EngineLaws::default(),
             dirty,
@@ -233,6 +290,14 @@ impl World {
             totals: Totals::default(),
             paths_made: 0,
             limits,
+            sizes: Random::new(seed ^ 0x5123_0000),
+            blocks: BLOCKS,
+            had: BTreeSet::from([BLOCKS]),
+            not_ready: false,
+            host_errors: false,
+            serial: 0,
+            scsi,
+            functions: Vec::new(),
             random,
         };
         world.array.set_latency(world.random.duration(Duration::from_millis(5)));
@@ -251,6 +316,17 @@ impl World {
             if self.random.one_in(120) {
                 self.stop_or_restart();
             }
+            if self.sizes.one_in(150) {
+                self.resize_lu();
+            }
+            if self.scsi.is_some() {
+                if self.random.one_in(15) {
+                    self.event();
+                }
+                if self.random.one_in(40) {
+                    self.manage();
+                }
+            }
             for _ in 0..self.random.below(4) {
                 self.guest_request();
             }
@@ -260,6 +336,12 @@ impl World {
         self.end_of_faults();
         self.come_to_rest();
         self.read_everything();
+    }
+
+    /// The longest that a command may be out.
+    fn longest(&self) -> Duration {
+        let patience = Duration::from_secs(120); // `scsi::patience`
+        if self.scsi.is_some() { patience } else { COMMAND_TIMEOUT }
     }
 
     fn pause(&mut self) -> Duration {
@@ -373,7 +455,7 @@ impl World {
         let reports: Vec<Report> = self.core.reports().collect();
         for report in reports {
             busy = true;
-            if let Report::Guest(GuestError { rule: "no-path", .. }) = report {
+            if let Report::Guest(GuestError { rule: "no-path" | "timed-out", .. }) = report {
                 let undecided = self.wire.borrow().undecided(self.core.table(), self.now);
                 assert_eq!(undecided, None, "no path, while nothing is decided about this one");
             }
@@ -397,12 +479,14 @@ impl World {
                 let nexus = self.nexus_of.remove(&path).unwrap();
                 self.laws.leaves(path);
                 self.names.remove(&path);
+                self.nexus_lost(path);
                 self.array.remove_nexus(self.now, nexus);
                 self.other.remove_nexus(self.now, nexus);
                 self.wire.borrow_mut().remapped.remove(&path);
                 self.map.retired(path);
             }
         }
+        self.functions_end();
         self.no_one_enters_a_hung_path();
         busy
     }
@@ -424,7 +508,7 @@ impl World {
 
     /// Once the faults have ended everything ends, and the paths come back.
     fn come_to_rest(&mut self) {
-        let limit = self.now + COMMAND_TIMEOUT * 3;
+        let limit = self.now + self.longest() * 3;
         while !self.pending.is_empty() {
             assert!(
                 self.now < limit,
@@ -441,6 +525,7 @@ impl World {
         let topology = self.map.topology();
         let all = topology.groups.iter().flat_map(|g| &g.paths).count();
         assert_eq!(topology.usable, all, "a path does not come back: {topology:#?}");
+        assert_eq!(self.map.identity().capacity, Blocks(self.blocks), "the map has another size");
         assert!(self.wire.borrow().on_path.is_empty());
         assert!(self.leaving.is_empty(), "removed and never closed: {:?}", self.leaving);
     }
@@ -456,12 +541,12 @@ impl World {
             request.op = Some(Op::Read(extent));
             request.data.push(buffer.segment());
             let start = self.moment;
-            let pending = Pending { buffer: Some(buffer), start, writes: Vec::new(), extent };
-            self.pending.insert(head, pending);
+            self.pending.insert(head, Pending::new(Some(buffer), start, Op::Read(extent)));
             self.core.submit(request).expect("room");
             self.advance(Duration::from_secs(2));
         }
         assert!(self.pending.is_empty(), "the last reads do not end");
+        self.last_events();
         self.totals.end = self.now.0;
     }
 }

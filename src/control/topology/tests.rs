@@ -5,6 +5,7 @@ fn path(dev: &str, hcil: &str, dev_t: &str, dm_st: &str, chk_st: &str) -> PathSt
     let undef = || "[undef]".to_owned();
     PathStatus {
         dev: dev.to_owned(),
+        multipath: "mpatha".to_owned(),
         dev_t: dev_t.to_owned(),
         hcil: hcil.to_owned(),
         dm_st: dm_st.to_owned(),
@@ -52,6 +53,7 @@ fn group(number: u16, dm_st: &str, paths: Vec<PathStatus>) -> GroupStatus {
 fn map(path_groups: Vec<GroupStatus>) -> MapStatus {
     MapStatus {
         name: "mpatha".to_owned(),
+        lun: None,
         uuid: "36525400abc".to_owned(),
         sysfs: String::new(),
         failback: "manual".to_owned(),
@@ -155,4 +157,44 @@ fn sizes_are_rounded_as_multipath_does() {
     ] {
         assert_eq!(size(bytes), text, "{bytes}");
     }
+}
+
+#[test]
+fn luns_are_listed_with_usable_and_all_paths() {
+    let lun = |lun: &str, map: &str, usable| LunStatus {
+        lun: lun.to_owned(),
+        map: map.to_owned(),
+        uuid: "36525400abc".to_owned(),
+        size: 256 << 20,
+        block_size: 512,
+        paths: 2,
+        usable,
+        read_only: usable == 0,
+        exposed: "lu".to_owned(),
+        state: "serving".to_owned(),
+        denied: Vec::new(),
+        attention_pending: false,
+    };
+    assert_eq!(
+        luns(&[lun("0:0", "system", 2), lun("0:260", "d", 0)], Colour::Never),
+        "lun   map    uuid        size paths write_prot state\n\
+         0:0   system 36525400abc 256M 2/2   rw         serving\n\
+         0:260 d      36525400abc 256M 0/2   ro         serving\n"
+    );
+}
+
+#[test]
+fn paths_of_several_maps_say_which() {
+    let mut all = [
+        path("sim0", "0:0:0:0", "0:0", "active", "ready"),
+        path("sim1", "0:0:1:0", "0:0", "active", "ready"),
+    ];
+    let table = |all: &[PathStatus]| paths(all, Colour::Never);
+    assert!(!table(&all).contains("mpatha"), "{}", table(&all));
+    all[1].multipath = "data".to_owned();
+    let text = table(&all);
+    let ends: Vec<_> = text.lines().map(|l| l.split_whitespace().last().unwrap()).collect();
+    assert_eq!(ends, ["multipath", "mpatha", "data"]);
+    let tree = tree(&MapStatus { lun: Some("0:1".to_owned()), ..map(Vec::new()) }, Colour::Never);
+    assert!(tree.contains("wp=rw lun=0:1\n"), "{tree}");
 }

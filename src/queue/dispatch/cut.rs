@@ -41,7 +41,7 @@ impl Dispatcher {
     /// Makes parts of a request until it is covered or no part is free.
     pub(super) fn cut(&mut self, request: u32) {
         // A request of gigabytes must not take the pool away from the others.
-        let share = u32::try_from(self.running.len() / 2).unwrap_or(u32::MAX);
+        let share = u32::try_from(self.settings.max_requests / 2).unwrap_or(u32::MAX);
         let most = share.clamp(1, MOST_PARTS_AT_ONCE);
         while let Some(r) = self.running[request as usize].as_mut() {
             if r.cursor.complete || r.failure.is_some() {
@@ -101,6 +101,12 @@ impl Dispatcher {
         let covered = match r.op {
             Op::Flush => {
                 r.cursor.complete = true;
+                true
+            }
+            Op::Cdb { .. } => {
+                r.cursor.complete = true;
+                part.whole = true;
+                part.passthrough = true;
                 true
             }
             Op::Unmap if limits.max_unmap.0 == 0 => {

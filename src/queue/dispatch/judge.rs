@@ -9,9 +9,9 @@ use super::Dispatcher;
 use super::cut::Progress;
 use super::parts::{PartIndex, Place};
 use crate::io::{Blocks, Completion, Op, Outcome, Time};
-use crate::mpath::classify::{self, Disposition, Executed, Next, PathVerdict};
+use crate::mpath::classify::{self, Disposition, Next, PathVerdict};
 use crate::mpath::snapshot::PathId;
-use crate::scsi::sense::{Key, Sense, SenseCode};
+use crate::scsi::sense::Key;
 use crate::scsi::status::{HostByte, Status};
 
 impl Dispatcher {
@@ -23,12 +23,19 @@ impl Dispatcher {
         epoch: u32,
         completion: &Completion,
     ) {
+        let op = self.parts[index].op;
+        let raw = matches!(op, Op::Cdb { .. });
+        if raw {
+            let request = self.parts[index].request as usize;
+            if let Some(running) = self.running[request].as_mut() {
+                running.request.answered_by = path.key();
+            }
+        }
         if matches!(completion, Completion::Good) {
-            self.part_good(index);
-            return;
+            return self.part_good(index);
         }
         let completion = &match *completion {
-            Completion::Short(done) => match self.continue_short(index, done) {
+            Completion::Short(done) if !raw => match self.continue_short(index, done) {
                 Progress::Some => return,
                 Progress::All => return self.part_good(index),
                 // Less than a block is nothing (and `Short` with some bytes
@@ -37,24 +44,25 @@ impl Dispatcher {
             },
             other => other,
         };
-        let verdict = classify::classify(completion);
-        let op = self.parts[index].op;
+        let verdict =
+            if raw { classify::classify_raw(completion) } else { classify::classify(completion) };
         if verdict.path != PathVerdict::Keep {
             self.report_path(now, path, epoch, verdict, op, completion);
+        }
+        if verdict.path == PathVerdict::Fail {
+            self.parts[index].lost(classify::is_timeout(completion));
+        }
+        if raw {
+            return self.judge_raw(now, index, path, verdict, completion);
+        }
+        self.overhear(index, path, completion);
+        if self.is_decided(self.parts[index].request) {
+            return self.drop_part(index);
         }
         if self.fall_back_to_writing_zeroes(index, completion) {
             return;
         }
-        let outcome = outcome_of(completion);
-        if !op.is_idempotent()
-            && verdict.executed == Executed::Maybe
-            && !matches!(verdict.next, Next::Done | Next::Deliver | Next::Own)
-        {
-            // Law 3: it may have been executed; the guest must decide.
-            self.end_part(index, ambiguous(), "ambiguous", Some(path));
-            return;
-        }
-        self.carry_out(now, index, path, verdict, outcome);
+        self.carry_out(now, index, path, verdict, outcome_of(completion));
     }
 
     pub(super) fn carry_out(
@@ -163,11 +171,11 @@ impl Dispatcher {
 }
 
 /// The outcome a completion stands for if it is delivered.
-fn outcome_of(completion: &Completion) -> Outcome {
+pub(super) fn outcome_of(completion: &Completion) -> Outcome {
     match completion {
         Completion::Good | Completion::Short(_) => Outcome::Host(libc::EIO),
-        Completion::Scsi { status, sense, .. } if *status != Status::GOOD => {
-            Outcome::Lu { status: *status, sense: *sense }
+        Completion::Scsi { status, sense, residual, .. } if *status != Status::GOOD => {
+            Outcome::Lu { status: *status, sense: *sense, residual: *residual }
         }
         // Nobody complained, but not everything was transferred.
         Completion::Scsi { host: HostByte::OK, .. } => Outcome::Host(libc::EIO),
@@ -181,7 +189,7 @@ fn outcome_of(completion: &Completion) -> Outcome {
 
 /// Errno of the host bytes with which the kernel passes on the LU's word
 /// (`scsi_result_to_blk_status`); the others speak of the transport.
-fn host_errno(host: HostByte) -> Option<i32> {
+pub(super) fn host_errno(host: HostByte) -> Option<i32> {
     match host {
         HostByte::TARGET_FAILURE => Some(libc::EREMOTEIO),
         HostByte::NEXUS_FAILURE => Some(libc::EBADE),
@@ -189,12 +197,6 @@ fn host_errno(host: HostByte) -> Option<i32> {
         HostByte::MEDIUM_ERROR => Some(libc::ENODATA),
         _ => None,
     }
-}
-
-/// CHECK CONDITION 0B/00/06: I/O process terminated.
-fn ambiguous() -> Outcome {
-    let sense = Sense::fixed(SenseCode::new(Key::AbortedCommand, 0x00, 0x06));
-    Outcome::Lu { status: Status::CHECK_CONDITION, sense }
 }
 
 /// Whether the LU (or the kernel for it) said that it does not know the

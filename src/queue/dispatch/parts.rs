@@ -11,13 +11,14 @@ use crate::mpath::snapshot::PathId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PartIndex(pub(super) u32);
 
-/// Names one command to the transport and back. At most 56 bits, so that a
-/// reactor can add its own tag; never the same for two commands in a row on
-/// the same part.
+/// Names one command to the transport and back. At most 40 bits, so that a
+/// reactor can add its own tag and the map; the same for two commands on the
+/// same part only when millions have come between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cookie(pub u64);
 
-const INDEX_BITS: u32 = 24;
+const INDEX_BITS: u32 = 16;
+const GENERATION_BITS: u32 = 24;
 
 /// Where a part is: exactly one of these (law 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,12 @@ pub(super) struct Part {
     pub(super) trouble: bool,
     /// Immediate repetitions.
     pub(super) again: u8,
+    /// Unit attentions it has met that the guest knew of.
+    pub(super) attentions: u8,
+    /// The next command goes to this path if it can.
+    pub(super) same_path: Option<PathId>,
+    /// Every path that lost it did so by a timeout; `None`: none has lost it.
+    pub(super) only_timeouts: Option<bool>,
     pub(super) first_delay: Option<Time>,
     pub(super) wake: Time,
     /// The last answer, the rule and the path it came by.
@@ -103,31 +110,16 @@ pub(super) struct Part {
     pub(super) epoch: u32,
     pub(super) issued: Time,
     pub(super) bytes: u64,
+    /// When, by the clock of the unit attentions.
+    pub(super) sent: u64,
     pub(super) prev: u32,
     pub(super) next: u32,
     generation: u32,
 }
 
 impl Part {
-    /// Nobody has said anything yet.
-    pub(super) fn new_round(&mut self) {
-        self.tried.clear();
-        self.patience = None;
-        self.trouble = false;
-        self.asked_twice = false;
-    }
-}
-
-/// The pool.
-#[derive(Debug)]
-pub(super) struct Parts {
-    items: Vec<Part>,
-    free: Vec<PartIndex>,
-}
-
-impl Parts {
-    pub(super) fn with_capacity(n: usize) -> Parts {
-        let blank = || Part {
+    fn blank() -> Part {
+        Part {
             request: 0,
             op: Op::Flush,
             place: Place::Free,
@@ -145,6 +137,9 @@ impl Parts {
             patience: None,
             trouble: false,
             again: 0,
+            attentions: 0,
+            same_path: None,
+            only_timeouts: None,
             first_delay: None,
             wake: Time::default(),
             answer: None,
@@ -152,20 +147,66 @@ impl Parts {
             epoch: 0,
             issued: Time::default(),
             bytes: 0,
+            sent: 0,
             prev: NONE,
             next: NONE,
             generation: 0,
-        };
-        let n = u32::try_from(n).unwrap_or(1 << INDEX_BITS).min(1 << INDEX_BITS);
-        Parts {
-            items: (0..n).map(|_| blank()).collect(),
-            free: (0..n).rev().map(PartIndex).collect(),
         }
+    }
+
+    fn next_generation(&mut self) {
+        self.generation = self.generation.wrapping_add(1) & ((1 << GENERATION_BITS) - 1);
+    }
+
+    /// How it ends when no path is left.
+    pub(super) fn no_path(&self) -> (Outcome, &'static str) {
+        if self.only_timeouts == Some(true) {
+            (Outcome::TimedOut, "timed-out")
+        } else {
+            (Outcome::NoPath, "no-path")
+        }
+    }
+
+    /// A path has lost it.
+    pub(super) fn lost(&mut self, by_timeout: bool) {
+        self.only_timeouts = Some(by_timeout && self.only_timeouts.unwrap_or(true));
+    }
+
+    /// Nobody has said anything yet.
+    pub(super) fn new_round(&mut self) {
+        self.tried.clear();
+        self.patience = None;
+        self.trouble = false;
+        self.asked_twice = false;
+    }
+}
+
+/// The pool. It grows on demand.
+#[derive(Debug)]
+pub(super) struct Parts {
+    items: Vec<Part>,
+    most: usize,
+    free: Vec<PartIndex>,
+}
+
+impl Parts {
+    /// Most parts a cookie can name.
+    pub(super) const MOST: usize = 1 << INDEX_BITS;
+
+    pub(super) fn at_most(n: usize) -> Parts {
+        Parts { items: Vec::new(), most: n.min(Parts::MOST), free: Vec::new() }
     }
 
     /// Takes a part from the pool for `request`, ready for a path.
     pub(super) fn take(&mut self, request: u32, op: Op) -> Option<PartIndex> {
-        let index = self.free.pop()?;
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None if self.items.len() < self.most => {
+                self.items.push(Part::blank());
+                PartIndex(u32::try_from(self.items.len() - 1).ok()?)
+            }
+            None => return None,
+        };
         let part = &mut self[index];
         part.request = request;
         part.op = op;
@@ -180,20 +221,23 @@ impl Parts {
         part.next_is_passthrough = false;
         part.new_round();
         part.again = 0;
+        part.attentions = 0;
+        part.same_path = None;
+        part.only_timeouts = None;
         part.first_delay = None;
         part.answer = None;
         Some(index)
     }
 
     pub(super) fn has_free(&self) -> bool {
-        !self.free.is_empty()
+        !self.free.is_empty() || self.items.len() < self.most
     }
 
     pub(super) fn free(&mut self, index: PartIndex) {
         let part = &mut self[index];
         debug_assert!(part.place != Place::Free && part.place != Place::OnPath);
         part.place = Place::Free;
-        part.generation = part.generation.wrapping_add(1);
+        part.next_generation();
         self.free.push(index);
     }
 
@@ -211,8 +255,7 @@ impl Parts {
 
     /// The part has left its path: its cookie is spent.
     pub(super) fn spend_cookie(&mut self, index: PartIndex) {
-        let part = &mut self[index];
-        part.generation = part.generation.wrapping_add(1);
+        self[index].next_generation();
     }
 
     /// Moves a part past the first `blocks` of its transfer.
@@ -226,7 +269,9 @@ impl Parts {
         let part = &mut self[index];
         let extent = match part.op {
             Op::Read(extent) | Op::Write { extent, .. } => extent,
-            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => return Progress::None,
+            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } | Op::Cdb { .. } => {
+                return Progress::None;
+            }
         };
         if blocks.0 == 0 {
             return Progress::None;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::parts::{NONE, PartIndex, Parts, Place};
-use crate::io::{Op, Time};
+use crate::io::Time;
 use crate::mpath::event::IoReport;
 use crate::mpath::selector::Load;
 use crate::mpath::snapshot::{PathId, PathTable, PathView};
@@ -43,7 +43,7 @@ const REPEAT_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     slots: Vec<Slot>,
-    /// A path of the present table carries an `Undecided` mark.
+    /// A path of the present table carries a mark.
     undecided: bool,
 }
 
@@ -80,7 +80,7 @@ impl Paths {
 
     fn look_for_undecided(&mut self) {
         let undecided =
-            |s: &Slot| s.listed.is_some_and(|epoch| s.mark == Some((epoch, Mark::Undecided)));
+            |s: &Slot| s.listed.is_some_and(|epoch| s.mark.is_some_and(|(e, _)| e == epoch));
         self.undecided = self.slots.iter().any(undecided);
     }
 
@@ -122,7 +122,10 @@ impl Paths {
         self.slot(id).map_or(Load { bytes: 0, commands: 0 }, |s| s.load)
     }
 
-    /// A path the table calls usable awaits the engine's decision.
+    /// A path the table calls usable awaits the engine's decision, or has
+    /// failed here, which the table does not know yet. Either way another
+    /// table is to come, and may have a path that this one has not: one that
+    /// was just reinstated.
     pub(super) fn any_undecided(&self) -> bool {
         self.undecided
     }
@@ -164,7 +167,7 @@ impl Paths {
         self.slots.iter().filter_map(|s| Some(s.unanswered?.1)).min()
     }
 
-    /// A part goes onto a path.
+    /// A part goes onto a path, with the `bytes` it counts for there.
     pub(super) fn put_on(
         &mut self,
         parts: &mut Parts,
@@ -182,10 +185,7 @@ impl Paths {
         if part.passthrough {
             part.next_is_passthrough = false;
         }
-        part.bytes = match part.op {
-            Op::Read(e) | Op::Write { extent: e, .. } => e.blocks.0,
-            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => 0,
-        };
+        part.same_path = None;
         slot.load.bytes += part.bytes;
         slot.load.commands += 1;
         (part.prev, part.next) = (slot.tail, NONE);

@@ -1,16 +1,22 @@
 //! The request core over a scripted wire.
 
 use super::*;
-use crate::io::{Blocks, ErrnoFrom, Extent, Lba, Tag, total_len};
+use crate::io::{Blocks, ErrnoFrom, Extent, Lba, Segment, Tag, total_len};
 use crate::mpath::classify::PathVerdict;
-use crate::mpath::event::IoReason;
-use crate::mpath::snapshot::{GroupView, PathView, SelectorKind};
+use crate::mpath::event::{IoReason, IoReport};
+use crate::mpath::snapshot::{GroupView, PathView, Queueing, SelectorKind};
 use crate::queue::Stop;
+use crate::scsi::attention::Attentions;
+use crate::scsi::block::Direction;
+use crate::scsi::cdb::Cdb;
 use crate::scsi::sense::{Key, Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 
+mod attentions;
 mod cutting;
+mod managing;
 mod paths;
+mod raw;
 mod retries;
 mod stopping;
 mod zeroes;
@@ -71,6 +77,8 @@ struct Rig {
 }
 
 const BLOCK: usize = 512;
+const READ_10: [u8; 10] = [0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0];
+const COMPARE_AND_WRITE: [u8; 16] = [0x89, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0];
 
 fn limits() -> Limits {
     Limits {
@@ -127,7 +135,16 @@ impl Rig {
     }
 
     fn of(settings: Settings, groups: &[&[(u8, u32)]]) -> Rig {
-        let core = Dispatcher::new(settings, table(1, groups, Queueing::Hold));
+        Rig::hearing(settings, groups, None)
+    }
+
+    /// Of a guest that hears of unit attentions.
+    fn hearing(
+        settings: Settings,
+        groups: &[&[(u8, u32)]],
+        attentions: Option<Arc<Attentions>>,
+    ) -> Rig {
+        let core = Dispatcher::new(settings, table(1, groups, Queueing::Hold), attentions);
         let (out, at_once) = (Vec::new(), VecDeque::new());
         let wire = Wire { out, count: 0, room: [64; 4], at_once };
         let (ended, reports) = (Vec::new(), Vec::new());
@@ -163,6 +180,22 @@ impl Rig {
     fn submit_request(&mut self, request: Request) {
         self.core.submit(Box::new(request)).expect("room");
         self.pump();
+    }
+
+    fn submit_cdb(&mut self, head: u16, cdb: &[u8], direction: Direction, bytes: usize) {
+        let cdb = Cdb::from_bytes(cdb).unwrap();
+        let data = if bytes > 0 { vec![Segment { addr: 0x1000, len: bytes }] } else { Vec::new() };
+        self.submit_data(head, Op::Cdb { cdb, direction }, data);
+    }
+
+    /// READ(10) of 8 blocks: idempotent.
+    fn submit_read(&mut self, head: u16) {
+        self.submit_cdb(head, &READ_10, Direction::In, 8 * BLOCK);
+    }
+
+    /// COMPARE AND WRITE of a block: not idempotent.
+    fn submit_compare_and_write(&mut self, head: u16) {
+        self.submit_cdb(head, &COMPARE_AND_WRITE, Direction::Out, 2 * BLOCK);
     }
 
     fn pump(&mut self) {
@@ -218,6 +251,14 @@ impl Rig {
             End::Finished(outcome) => outcome,
             End::Abandoned => panic!("abandoned"),
         }
+    }
+
+    fn told(&self) -> Vec<GuestError> {
+        let guest = |r: &Report| match r {
+            Report::Path(_) => None,
+            Report::Guest(r) => Some(*r),
+        };
+        self.reports.iter().filter_map(guest).collect()
     }
 
     fn path_reports(&self) -> Vec<IoReport> {

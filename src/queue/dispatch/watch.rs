@@ -3,7 +3,7 @@
 
 use super::parts::Place;
 use super::paths::Mark;
-use super::{Dispatcher, MAX_REPORTS, Report};
+use super::{Dispatcher, Report};
 use crate::io::{Completion, Op, Time};
 use crate::mpath::classify::{Disposition, PathVerdict};
 use crate::mpath::event::{IoReason, IoReport};
@@ -76,12 +76,6 @@ impl Dispatcher {
     pub(super) fn repeat_reports(&mut self, now: Time) {
         while let Some(report) = self.paths.next_unanswered(now) {
             self.report(Report::Path(report));
-        }
-    }
-
-    pub(super) fn report(&mut self, report: Report) {
-        if self.reports.len() < MAX_REPORTS {
-            self.reports.push(report);
         }
     }
 }

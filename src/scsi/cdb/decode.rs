@@ -1,8 +1,8 @@
-//! What a CDB asks for, as the simulated array reads it.
+//! What a CDB asks for: the reverse of the builders, which it checks.
 //!
-//! Knows the commands the array implements; anything else is
-//! [`Malformed::Opcode`]. It checks fields only as far as they cannot be
-//! right for any LU; ranges and limits are the LU's business.
+//! Not the simulated array's: that has a table of its own. Knows the commands
+//! the builders build, and few more; anything else is [`Malformed::Opcode`].
+//! It checks fields only as far as they cannot be right for any LU.
 
 use super::{Cdb, be, opcode};
 use crate::scsi::block::Extent;

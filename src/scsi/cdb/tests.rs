@@ -97,7 +97,7 @@ fn unsupported_and_malformed_cdbs_are_told_apart() {
     assert_eq!(decode(&[0x12, 0, 0x83, 0, 36, 0]), Err(Malformed::Field), "page without EVPD");
     assert_eq!(decode(&[0x28, 0, 0, 0, 0, 0]), Err(Malformed::Field), "short for its opcode");
     assert_eq!(decode(&[0x28, 0x20, 0, 0, 0, 0, 0, 0, 1, 0]), Err(Malformed::Field), "RDPROTECT");
-    assert!(Cdb::from_bytes(&[]).is_none() && Cdb::from_bytes(&[0; 17]).is_none());
+    assert!(Cdb::from_bytes(&[]).is_none() && Cdb::from_bytes(&[0; 33]).is_none());
 }
 
 proptest! {
@@ -112,7 +112,7 @@ proptest! {
     }
 
     #[test]
-    fn hostile_cdbs_never_panic(raw in prop::collection::vec(any::<u8>(), 1..=16)) {
+    fn hostile_cdbs_never_panic(raw in prop::collection::vec(any::<u8>(), 1..=32)) {
         let cdb = Cdb::from_bytes(&raw).unwrap();
         let _ = cdb.decode();
         let _ = format!("{cdb:?}");

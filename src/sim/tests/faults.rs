@@ -8,16 +8,6 @@ fn write_4(fill: u8) -> (Cdb, Vec<u8>) {
     (Cdb::write(Extent::new(0, 4), false).unwrap(), vec![fill; 4 * BLOCK])
 }
 
-impl Rig {
-    fn inject(&mut self, fault: Fault) {
-        self.array.inject(self.now, self.a, fault);
-    }
-
-    fn tur(&mut self) -> Done {
-        self.run(Cdb::test_unit_ready(), &[], 0)
-    }
-}
-
 #[test]
 fn a_task_touches_the_medium_when_it_completes_not_before() {
     let mut rig = Rig::new(small());

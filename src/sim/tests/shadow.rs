@@ -19,6 +19,8 @@ enum Work {
     Read,
     Write(u8),
     WriteSame { fill: u8, unmap: bool, ndob: bool },
+    CompareAndWrite { old: u8, new: u8 },
+    Verify(u8),
     Unmap,
     Flush,
 }
@@ -34,6 +36,9 @@ fn work() -> impl Strategy<Value = Work> {
     prop_oneof![
         4 => Just(Work::Read),
         4 => (1u8..).prop_map(Work::Write),
+        2 => (1u8..4).prop_map(Work::Write),
+        3 => (0u8..4, 0u8..4).prop_map(|(old, new)| Work::CompareAndWrite { old, new }),
+        2 => (0u8..4).prop_map(Work::Verify),
         2 => (any::<u8>(), any::<bool>(), any::<bool>())
             .prop_map(|(fill, unmap, ndob)| Work::WriteSame { fill, unmap, ndob }),
         2 => Just(Work::Unmap),
@@ -50,6 +55,9 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => (0u64..20).prop_map(|n| Fault::Delay(ms(n))),
         1 => (0u32..3).prop_map(|count| Fault::Sense { code: code(2, 4, 0x0b), count }),
         1 => (0u32..3).prop_map(|count| Fault::HostByte { host: HostByte::SOFT_ERROR, count }),
+        1 => (0u32..3).prop_map(|count| Fault::Busy { count }),
+        1 => (0u32..3).prop_map(|count| Fault::TaskSetFull { count }),
+        1 => Just(Fault::LuReset),
     ]
 }
 
@@ -82,6 +90,18 @@ fn cdb_of(work: Work, extent: Extent) -> (Cdb, Vec<u8>, usize) {
             let block = if ndob { vec![] } else { vec![fill; BLOCK] };
             (Cdb::write_same_16(extent, unmap, ndob).unwrap(), block, 0)
         }
+        Work::CompareAndWrite { old, new } => {
+            let mut cdb = [0; 16];
+            cdb[0] = 0x89;
+            cdb[2..10].copy_from_slice(&extent.lba.0.to_be_bytes());
+            cdb[13] = u8::try_from(extent.blocks.0).unwrap();
+            (raw(&cdb), [vec![old; bytes], vec![new; bytes]].concat(), 0)
+        }
+        Work::Verify(fill) => {
+            let [high, low] = u16::try_from(extent.lba.0).unwrap().to_be_bytes();
+            let blocks = u8::try_from(extent.blocks.0).unwrap();
+            (raw(&[0x2f, 0x02, 0, 0, high, low, 0, 0, blocks]), vec![fill; bytes], 0)
+        }
         Work::Unmap => {
             let mut list = Vec::new();
             unmap::encode(&[extent], &mut list).unwrap();
@@ -107,6 +127,8 @@ enum Fate {
     Lu,
     /// Ends with an injected sense or a unit attention.
     Sense(SenseCode),
+    /// Ends with this status, not executed.
+    Status(Status),
     /// Ends with this host byte, not executed.
     Host(HostByte),
     /// Was pending with fate `Lu` when its path was cut.
@@ -118,9 +140,10 @@ enum Fate {
 struct Path {
     cut: bool,
     hung: bool,
-    attention: bool,
+    attention: Option<SenseCode>,
     sense: Option<(SenseCode, u32)>,
     host: Option<(HostByte, u32)>,
+    status: Option<(Status, u32)>,
 }
 
 fn use_up<T>(slot: &mut Option<(T, u32)>) {
@@ -143,8 +166,12 @@ impl Path {
             use_up(&mut self.host);
             return Fate::Host(host);
         }
-        if std::mem::take(&mut self.attention) {
-            return Fate::Sense(code(6, 0x29, 7));
+        if let Some((status, _)) = self.status {
+            use_up(&mut self.status);
+            return Fate::Status(status);
+        }
+        if let Some(attention) = self.attention.take() {
+            return Fate::Sense(attention);
         }
         if let Some((sense, _)) = self.sense {
             use_up(&mut self.sense);
@@ -159,8 +186,12 @@ impl Path {
             Fault::Hang => self.hung = true,
             Fault::Sense { code, count } => self.sense = Some((code, count)),
             Fault::HostByte { host, count } => self.host = Some((host, count)),
-            Fault::Plug => *self = Path { attention: true, ..Path::default() },
-            Fault::Delay(_) => {}
+            Fault::Busy { count } => self.status = Some((Status::BUSY, count)),
+            Fault::TaskSetFull { count } => self.status = Some((Status::TASK_SET_FULL, count)),
+            Fault::Plug => {
+                *self = Path { attention: Some(code(6, 0x29, 7)), ..Path::default() };
+            }
+            _ => {}
         }
     }
 }
@@ -180,6 +211,14 @@ impl Shadow {
 
     fn inject(&mut self, path: usize, fault: Fault) {
         self.paths[path].apply(fault);
+        if fault == Fault::LuReset {
+            for path in &mut self.paths {
+                path.attention = Some(code(6, 0x29, 3)); // instead of a nexus loss
+            }
+            for flight in self.flights.iter_mut().flatten() {
+                flight.fate = Fate::Host(HostByte::RESET);
+            }
+        }
         for flight in self.flights.iter_mut().flatten().filter(|flight| flight.path == path) {
             match (fault, flight.fate) {
                 (Fault::Cut(mode), Fate::Lu) => flight.fate = Fate::Cut(mode),
@@ -196,6 +235,9 @@ impl Shadow {
         prop_assert!(flight.is_some(), "task {} ended twice", done.tag);
         let Some(flight) = flight else { return Ok(()) };
         match flight.fate {
+            Fate::Lu if takes(&flight) && !self.is_as_expected(&flight) => {
+                prop_assert_eq!(sense_of(done), Some(code(0xe, 0x1d, 0)));
+            }
             Fate::Lu if takes(&flight) => {
                 prop_assert_eq!(done.completion, Completion::Good);
                 self.apply(&flight, false);
@@ -208,6 +250,13 @@ impl Shadow {
                 prop_assert_eq!(key, Some(Key::IllegalRequest));
             }
             Fate::Sense(sense) => prop_assert_eq!(sense_of(done), Some(sense)),
+            Fate::Status(wanted) => {
+                let status = match done.completion {
+                    Completion::Scsi { status, .. } => status,
+                    _ => Status::GOOD,
+                };
+                prop_assert_eq!(status, wanted);
+            }
             Fate::Host(host) => prop_assert_eq!(host_of(done), host),
             Fate::Cut(mode) => {
                 prop_assert_eq!(host_of(done), HostByte::TRANSPORT_DISRUPTED);
@@ -217,6 +266,16 @@ impl Shadow {
             }
         }
         Ok(())
+    }
+
+    /// Whether a command that compares finds what it asks for.
+    fn is_as_expected(&self, flight: &Flight) -> bool {
+        let (Work::Verify(old) | Work::CompareAndWrite { old, .. }) = flight.work else {
+            return true;
+        };
+        let start = usize::try_from(flight.extent.lba.0).unwrap();
+        let len = usize::try_from(flight.extent.blocks.0).unwrap();
+        self.blocks[start..start + len].iter().all(|block| *block == old)
     }
 
     fn compare(&self, extent: Extent, data: &[u8]) -> Result<(), TestCaseError> {
@@ -232,7 +291,12 @@ impl Shadow {
         let (lba, len) = (flight.extent.lba.0, flight.extent.blocks.0);
         let part = |len| if half { len / 2 } else { len };
         match flight.work {
-            Work::Read | Work::Flush => {}
+            Work::Read | Work::Flush | Work::Verify(_) => {}
+            // Whole or not at all.
+            Work::CompareAndWrite { new, .. } if self.is_as_expected(flight) => {
+                self.fill(lba, len, new);
+            }
+            Work::CompareAndWrite { .. } => {}
             Work::Write(fill) => self.fill(lba, part(len), fill),
             Work::WriteSame { fill, ndob, .. } => {
                 self.fill(lba, part(len.max(1)), if ndob { 0 } else { fill });
@@ -260,7 +324,8 @@ fn takes(flight: &Flight) -> bool {
         Work::Flush => return true,
         Work::WriteSame { .. } => (blocks.0.max(1), 32),
         Work::Unmap => (blocks.0, 32),
-        Work::Read | Work::Write(_) => (blocks.0, 16),
+        Work::CompareAndWrite { .. } => (blocks.0, 4),
+        Work::Read | Work::Write(_) | Work::Verify(_) => (blocks.0, 16),
     };
     lba.0 + blocks <= BLOCKS && blocks <= limit
 }

@@ -126,6 +126,7 @@ fn check(device: &BlkDevice, rows: Vec<Row>) {
                     assert_eq!(chain.status(), Some(UNTOUCHED), "{name}: not answered yet");
                     Expect::Submit(request.op.expect("submitted"))
                 }
+                Parsed::Manage(_) => panic!("{name}: no task management in virtio-blk"),
                 Parsed::Answered { used_len } => {
                     assert_eq!(used_len, u32::from(writable > 0), "{name}: used length");
                     Expect::Answer(chain.status())
@@ -444,12 +445,14 @@ fn outcomes_become_status_bytes() {
     let check_condition = |key, asc, ascq| Outcome::Lu {
         status: Status::CHECK_CONDITION,
         sense: Sense::fixed(SenseCode::new(key, asc, ascq)),
+        residual: 0,
     };
     let illegal = |asc| check_condition(Key::IllegalRequest, asc, 0);
-    let bare = |status| Outcome::Lu { status, sense: Sense::EMPTY };
+    let bare = |status| Outcome::Lu { status, sense: Sense::EMPTY, residual: 0 };
     let not_check = Outcome::Lu {
         status: Status::BUSY,
         sense: Sense::fixed(SenseCode::new(Key::IllegalRequest, 0x20, 0)),
+        residual: 0,
     };
     let table = [
         (read, Outcome::Good, OK),
@@ -473,6 +476,7 @@ fn outcomes_become_status_bytes() {
         (write, bare(Status::RESERVATION_CONFLICT), IOERR),
         (write, bare(Status::TASK_SET_FULL), IOERR),
         (write, Outcome::NoPath, IOERR),
+        (write, Outcome::TimedOut, IOERR),
         (Op::Unmap, Outcome::NoPath, IOERR),
         (read, Outcome::Host(libc::EINVAL), IOERR),
         (zero, Outcome::Stopped, IOERR),
@@ -481,13 +485,13 @@ fn outcomes_become_status_bytes() {
     for (op, outcome, expected) in table {
         let mut reply = vec![vec![UNTOUCHED]];
         let data_in_len = if matches!(op, Op::Read(_)) { 512 } else { 0 };
-        let request = Request {
+        let mut request = Request {
             op: Some(op),
             reply: segments(&mut reply),
             data_in_len,
             ..Request::default()
         };
-        let used = front.finish(&request, &outcome);
+        let used = front.finish(&mut request, &outcome);
         assert_eq!(reply[0].first().copied(), expected, "{} {outcome:?}", op.name());
         let data = if expected == OK { data_in_len } else { 0 };
         assert_eq!(used, data + 1, "{} {outcome:?}", op.name());
@@ -546,6 +550,7 @@ proptest! {
         let after = chain.writable.concat();
         prop_assert_eq!(&chain.readable.concat(), &readable, "wrote to readable memory");
         match parsed {
+            Parsed::Manage(_) => prop_assert!(false, "no task management in virtio-blk"),
             Parsed::Answered { used_len } => {
                 prop_assert!(used_len as usize <= writable.len());
                 let Some((status, data)) = after.split_last() else {
@@ -580,6 +585,7 @@ proptest! {
                         prop_assert_eq!(len, 0);
                     }
                     Op::Flush => prop_assert_eq!(len, 0),
+                    Op::Cdb { .. } => prop_assert!(false, "no raw commands in virtio-blk"),
                 }
                 let data_in = if matches!(op, Op::Read(_)) { len } else { 0 };
                 prop_assert_eq!(u64::from(request.data_in_len), data_in);

@@ -1,217 +1,36 @@
-//! One request queue of a virtio-blk driver: chains out, answers back.
-//!
-//! Requests live in *slots* of guest memory (header, ranges, indirect table,
-//! data, status byte), as many as the queue's depth. Every answer is checked
-//! against what is outstanding: a chain that comes back twice, or that was
-//! never given, ends the test. Waiting is by the call eventfd, and a used
-//! element that is there without an interrupt after the wait is a lost one.
+//! One request queue of a virtio-blk driver: headers and status bytes on a
+//! [`SlotQueue`].
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::ops::{Deref, DerefMut};
 
-use vhost_mpath::guest::driver::{Descriptor, Driver, INDIRECT, NEXT, WRITE};
-use vhost_mpath::guest::memory::Memory;
 use vhost_mpath::virtio::blk::{RequestHeader, RequestType};
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::guest::{Guest, read, write};
-
-/// Descriptors of a slot's indirect table.
-const TABLE: u16 = 64;
-/// Bytes of a slot beside its data: header, ranges, table, status.
-const SLOT: u64 = 16 + 512 + 16 * TABLE as u64 + 16;
-/// What a status byte is before it is answered.
-pub(crate) const UNANSWERED: u8 = 0xee;
-
-/// How a queue behaves.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Manner {
-    /// Ring size.
-    pub(crate) size: u16,
-    /// Most requests at once.
-    pub(crate) depth: usize,
-    /// Bytes of each slot's data buffer.
-    pub(crate) slot_bytes: u32,
-    /// EVENT_IDX was negotiated.
-    pub(crate) event_idx: bool,
-    /// Chains go into an indirect table.
-    pub(crate) indirect: bool,
-    /// Descriptors that the data is spread over.
-    pub(crate) pieces: u32,
-    /// No interrupts wanted: the driver looks by itself.
-    pub(crate) polling: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    header: u64,
-    extra: u64,
-    table: u64,
-    status: u64,
-    data: u64,
-}
-
-/// What goes out behind the header.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Payload<'a> {
-    /// Nothing.
-    None,
-    /// These bytes.
-    Bytes(&'a [u8]),
-    /// So many bytes of whatever the buffer holds.
-    AsIs(u32),
-}
-
-/// A request that is out.
-#[derive(Clone, Copy, Debug)]
-struct Outstanding {
-    token: u64,
-    slot: usize,
-    data_in: u32,
-    table_len: u32,
-}
-
-/// A request that came back. Its data stays where it is until the next submit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Done {
-    /// What [`BlkQueue::submit`] returned.
-    pub(crate) token: u64,
-    /// Status byte.
-    pub(crate) status: u8,
-    /// Length in the used element.
-    pub(crate) used_len: u32,
-    /// Its slot: below the depth, and nobody else's while it was out.
-    pub(crate) slot: usize,
-    data: u64,
-    data_in: u32,
-    table_len: u32,
-}
+use super::slot_queue::{Chain, SlotQueue};
+pub(crate) use super::slot_queue::{Done, PATIENCE, Payload};
 
 /// See the module.
-pub(crate) struct BlkQueue {
-    pub(crate) driver: Driver,
-    pub(crate) kick: EventFd,
-    pub(crate) call: EventFd,
-    pub(crate) err: EventFd,
-    manner: Manner,
-    memory: Arc<Memory>,
-    base: u64,
-    slots: Vec<Slot>,
-    free: Vec<usize>,
-    by_head: Vec<Option<Outstanding>>,
-    outstanding: usize,
-    next_token: u64,
-    used_seen: u16,
-    kicked_at: u16,
-    calls: Epoll,
-    readable: Vec<(u64, u32)>,
-    writable: Vec<(u64, u32)>,
+pub(crate) struct BlkQueue(SlotQueue);
+
+impl From<SlotQueue> for BlkQueue {
+    fn from(queue: SlotQueue) -> BlkQueue {
+        BlkQueue(queue)
+    }
 }
 
-fn eventfd() -> EventFd {
-    EventFd::new(EFD_NONBLOCK).expect("eventfd")
+impl Deref for BlkQueue {
+    type Target = SlotQueue;
+    fn deref(&self) -> &SlotQueue {
+        &self.0
+    }
 }
 
-fn watch(call: &EventFd) -> Epoll {
-    use std::os::fd::AsRawFd;
-    let epoll = Epoll::new().expect("epoll");
-    let event = EpollEvent::new(EventSet::IN, 0);
-    epoll.ctl(ControlOperation::Add, call.as_raw_fd(), event).expect("epoll");
-    epoll
+impl DerefMut for BlkQueue {
+    fn deref_mut(&mut self) -> &mut SlotQueue {
+        &mut self.0
+    }
 }
 
 impl BlkQueue {
-    /// Bytes of guest memory a queue takes, generously.
-    pub(crate) fn footprint(manner: &Manner) -> u64 {
-        let slot = SLOT + u64::from(manner.slot_bytes) + 4096;
-        Driver::footprint(manner.size) + 4096 + slot * manner.depth as u64
-    }
-
-    /// Lays a queue out in the guest's memory.
-    pub(crate) fn new(guest: &mut Guest, manner: Manner) -> BlkQueue {
-        let base = guest.allocate_in_one(Driver::footprint(manner.size), 4096);
-        let mut slots = Vec::new();
-        for _ in 0..manner.depth {
-            let at = guest.allocate_in_one(SLOT, 16);
-            let data = if manner.slot_bytes == 0 {
-                0
-            } else {
-                guest.allocate(u64::from(manner.slot_bytes), 512.min(manner.slot_bytes.into()))
-            };
-            slots.push(Slot {
-                header: at,
-                extra: at + 16,
-                table: at + 16 + 512,
-                status: at + 16 + 512 + 16 * TABLE as u64,
-                data,
-            });
-        }
-        let memory = Arc::clone(guest.memory());
-        let call = eventfd();
-        BlkQueue {
-            driver: Driver::new(Arc::clone(&memory), base, manner.size, manner.event_idx),
-            kick: eventfd(),
-            calls: watch(&call),
-            call,
-            err: eventfd(),
-            manner,
-            memory,
-            base,
-            free: (0..slots.len()).rev().collect(),
-            slots,
-            by_head: vec![None; usize::from(manner.size)],
-            outstanding: 0,
-            next_token: 0,
-            used_seen: 0,
-            kicked_at: 0,
-            readable: Vec::with_capacity(usize::from(TABLE)),
-            writable: Vec::with_capacity(usize::from(TABLE)),
-        }
-    }
-
-    /// Lays the ring out anew, as a driver does after a device reset. What was
-    /// outstanding is forgotten.
-    pub(crate) fn reset(&mut self) {
-        let footprint = usize::try_from(Driver::footprint(self.manner.size)).expect("small");
-        write(&self.memory, self.base, &vec![0; footprint]);
-        let memory = Arc::clone(&self.memory);
-        self.driver = Driver::new(memory, self.base, self.manner.size, self.manner.event_idx);
-        self.free = (0..self.slots.len()).rev().collect();
-        self.by_head.fill(None);
-        self.outstanding = 0;
-        self.used_seen = 0;
-        self.kicked_at = 0;
-    }
-
-    /// Puts every data buffer elsewhere, one behind the other from `base`, in
-    /// the guest's present memory. Nothing may be outstanding.
-    pub(crate) fn move_data(&mut self, guest: &Guest, base: u64) {
-        assert_eq!(self.outstanding, 0);
-        self.memory = Arc::clone(guest.memory());
-        for (i, slot) in self.slots.iter_mut().enumerate() {
-            slot.data = base + i as u64 * u64::from(self.manner.slot_bytes);
-        }
-    }
-
-    /// A new call eventfd, not yet told to the back-end.
-    pub(crate) fn renew_call(&mut self) {
-        self.call = eventfd();
-        self.calls = watch(&self.call);
-    }
-
-    /// Requests that are out.
-    pub(crate) fn outstanding(&self) -> usize {
-        self.outstanding
-    }
-
-    /// How many more requests of `descriptors` each fit.
-    pub(crate) fn room(&self, descriptors: usize) -> usize {
-        let each = if self.manner.indirect { 1 } else { descriptors };
-        let fit = usize::from(self.manner.size) / each;
-        self.free.len().min(fit.saturating_sub(self.outstanding))
-    }
-
     /// Makes a request available, without a kick; `None` if it does not fit.
     pub(crate) fn submit(
         &mut self,
@@ -231,205 +50,14 @@ impl BlkQueue {
         payload: Payload<'_>,
         data_in: u32,
     ) -> Option<u64> {
-        let index = *self.free.last()?;
-        let slot = self.slots[index];
-        write(&self.memory, slot.header, &RequestHeader { kind, sector }.encode());
-        write(&self.memory, slot.status, &[UNANSWERED]);
-        self.readable.clear();
-        self.writable.clear();
-        self.readable.push((slot.header, 16));
-        let (at, len) = match payload {
-            Payload::None => (slot.data, 0),
-            Payload::AsIs(len) => (slot.data, len),
-            Payload::Bytes(bytes) => {
-                let len = u32::try_from(bytes.len()).expect("short");
-                // Range lists must not need a data buffer.
-                let at = if len <= self.manner.slot_bytes { slot.data } else { slot.extra };
-                write(&self.memory, at, bytes);
-                (at, len)
-            }
-        };
-        assert!(data_in <= self.manner.slot_bytes.max(512), "the slot is too small");
-        pieces(&mut self.readable, at, len, self.manner.pieces);
-        let data = if data_in <= self.manner.slot_bytes { slot.data } else { slot.extra };
-        pieces(&mut self.writable, data, data_in, self.manner.pieces);
-        self.writable.push((slot.status, 1));
-        let head = self.build(slot.table)?;
-        self.free.pop();
-        let table_len = self.readable.len() + self.writable.len();
-        let table_len = u32::try_from(16 * table_len).expect("short");
-        Some(self.give(head, index, data_in, table_len))
-    }
-
-    fn build(&mut self, table: u64) -> Option<u16> {
-        if !self.manner.indirect {
-            return self.driver.build(&self.readable, &self.writable);
-        }
-        let count = self.readable.len() + self.writable.len();
-        assert!(count <= usize::from(TABLE), "the indirect table is too small");
-        let len = u32::try_from(16 * count).expect("short");
-        let head = self.driver.build(&[(table, len)], &[])?;
-        let flagged = Descriptor { addr: table, len, flags: INDIRECT, next: 0 };
-        self.driver.set_descriptor(head, flagged);
-        let readable = self.readable.iter().map(|b| (b, 0));
-        let writable = self.writable.iter().map(|b| (b, WRITE));
-        for (i, (&(addr, len), flag)) in readable.chain(writable).enumerate() {
-            let flags = flag | if i + 1 < count { NEXT } else { 0 };
-            let next = u16::try_from(i + 1).expect("short");
-            self.driver.write_table(table, i, Descriptor { addr, len, flags, next });
-        }
-        Some(head)
-    }
-
-    fn give(&mut self, head: u16, slot: usize, data_in: u32, table_len: u32) -> u64 {
-        let token = self.next_token;
-        self.next_token += 1;
-        let entry = &mut self.by_head[usize::from(head)];
-        assert!(entry.is_none(), "descriptor {head} is used twice");
-        *entry = Some(Outstanding { token, slot, data_in, table_len });
-        self.outstanding += 1;
-        self.driver.offer(head);
-        self.driver.publish();
-        token
-    }
-
-    /// Makes a chain of `count` descriptors available whose contents are up to
-    /// `fill`, which gets the slot's first address, and the descriptors' own
-    /// indexes. Returns the token.
-    pub(crate) fn submit_raw(
-        &mut self,
-        count: usize,
-        fill: impl FnOnce(&Driver, &RawSlot, &[u16]),
-    ) -> u64 {
-        let index = self.free.pop().expect("a free slot");
-        let slot = self.slots[index];
-        write(&self.memory, slot.status, &[UNANSWERED]);
-        let head = self.driver.build(&vec![(slot.header, 16); count], &[]).expect("descriptors");
-        let mut indexes = vec![head];
-        while indexes.len() < count {
-            let last = u64::from(*indexes.last().expect("not empty"));
-            let mut next = [0; 2];
-            read(&self.memory, self.driver.config().desc + 16 * last + 14, &mut next);
-            indexes.push(u16::from_le_bytes(next));
-        }
-        let raw = RawSlot {
-            header: slot.header,
-            table: slot.table,
-            status: slot.status,
-            data: slot.data,
-        };
-        fill(&self.driver, &raw, &indexes);
-        self.give(head, index, 0, 0)
-    }
-
-    /// Kicks, if the device wants it for what was made available since the
-    /// last kick.
-    pub(crate) fn kick(&mut self) {
-        if self.driver.needs_kick(self.kicked_at) {
-            self.kick.write(1).expect("kick");
-        }
-        self.kicked_at = self.driver.avail_idx();
+        let header = RequestHeader { kind, sector }.encode();
+        self.submit_chain(&chain(&header, payload, data_in))
     }
 
     /// Makes the request that `done` was available once more, at another
     /// sector: its chain (in an indirect table) stands as it was.
     pub(crate) fn again(&mut self, done: &Done, sector: u64) -> u64 {
-        assert!(self.manner.indirect);
-        // The slot that was freed last, mostly.
-        let place = self.free.iter().rposition(|&slot| slot == done.slot).expect("free");
-        self.free.swap_remove(place);
-        let slot = self.slots[done.slot];
-        write(&self.memory, slot.header + 8, &sector.to_le_bytes());
-        write(&self.memory, slot.status, &[UNANSWERED]);
-        let head = self.driver.build(&[(slot.table, done.table_len)], &[]).expect("a descriptor");
-        let flagged =
-            Descriptor { addr: slot.table, len: done.table_len, flags: INDIRECT, next: 0 };
-        self.driver.set_descriptor(head, flagged);
-        self.give(head, done.slot, done.data_in, done.table_len)
-    }
-
-    /// What came back, if anything did.
-    pub(crate) fn poll(&mut self) -> Option<Done> {
-        let (head, used_len) = self.driver.used()?;
-        self.used_seen = self.used_seen.wrapping_add(1);
-        let entry = self.by_head[usize::from(head)].take();
-        let Outstanding { token, slot: index, data_in, table_len } =
-            entry.unwrap_or_else(|| panic!("chain {head} came back, which is not out"));
-        self.outstanding -= 1;
-        self.free.push(index);
-        let slot = self.slots[index];
-        let mut status = [0];
-        read(&self.memory, slot.status, &mut status);
-        let data = if data_in <= self.manner.slot_bytes { slot.data } else { slot.extra };
-        Some(Done { token, status: status[0], used_len, data, data_in, slot: index, table_len })
-    }
-
-    /// Asks for an interrupt for the next element; `poll` comes after that.
-    fn want_call(&mut self) {
-        if self.manner.event_idx {
-            self.driver.set_used_event(self.used_seen);
-        } else {
-            self.driver.set_no_interrupt(false);
-        }
-    }
-
-    /// No interrupts, until the next wait.
-    pub(crate) fn want_no_call(&mut self) {
-        if self.manner.event_idx {
-            self.driver.set_used_event(self.used_seen.wrapping_sub(1));
-        } else {
-            self.driver.set_no_interrupt(true);
-        }
-    }
-
-    /// Waits for something to come back, by interrupt unless polling.
-    pub(crate) fn wait(&mut self, timeout: Duration) -> Option<Done> {
-        let until = Instant::now() + timeout;
-        loop {
-            if let Some(done) = self.poll() {
-                return Some(done);
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            if self.manner.polling {
-                std::hint::spin_loop();
-                continue;
-            }
-            self.want_call();
-            if let Some(done) = self.poll() {
-                return Some(done);
-            }
-            let mut events = [EpollEvent::default()];
-            let millis = i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX);
-            // Interrupted by a signal is as good as woken.
-            let woken = self.calls.wait(millis, &mut events).unwrap_or(1);
-            if woken > 0 {
-                let _ = self.call.read();
-            } else {
-                let late = self.poll();
-                assert!(late.is_none(), "{late:?} came back without an interrupt");
-            }
-        }
-    }
-
-    /// Sleeps until an interrupt comes (or `timeout`), having asked for one.
-    pub(crate) fn sleep(&mut self, timeout: Duration) {
-        self.want_call();
-        if self.driver.used_idx() == self.used_seen {
-            let mut events = [EpollEvent::default()];
-            let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-            let _ = self.calls.wait(millis, &mut events);
-            let _ = self.call.read();
-        }
-    }
-
-    /// The data a request has read.
-    pub(crate) fn data(&self, done: &Done) -> Vec<u8> {
-        let mut bytes = vec![0; done.data_in as usize];
-        read(&self.memory, done.data, &mut bytes);
-        bytes
+        self.submit_again(done, 8, &sector.to_le_bytes())
     }
 
     /// Makes one request and waits for it; nothing else may be out.
@@ -440,51 +68,12 @@ impl BlkQueue {
         payload: Payload<'_>,
         data_in: u32,
     ) -> Done {
-        assert_eq!(self.outstanding, 0, "others are out");
-        let token = self.submit(kind, sector, payload, data_in).expect("room for one");
-        self.kick();
-        let done = self.wait(PATIENCE).unwrap_or_else(|| panic!("{kind:?} was not answered"));
-        assert_eq!(done.token, token);
-        done
-    }
-
-    /// Waits for everything that is out.
-    pub(crate) fn drain(&mut self, timeout: Duration) -> Vec<Done> {
-        let until = Instant::now() + timeout;
-        let mut all = Vec::new();
-        while self.outstanding > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.wait(left) {
-                Some(done) => all.push(done),
-                None => panic!("{} requests did not come back", self.outstanding),
-            }
-        }
-        all
+        let header = RequestHeader { kind: kind.to_wire(), sector }.encode();
+        self.run_chain(&chain(&header, payload, data_in))
     }
 }
 
-/// How long anything that must happen may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Addresses a raw chain can be made of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RawSlot {
-    pub(crate) header: u64,
-    pub(crate) table: u64,
-    pub(crate) status: u64,
-    pub(crate) data: u64,
-}
-
-/// Cuts a buffer into at most `count` descriptors, not of equal length.
-fn pieces(out: &mut Vec<(u64, u32)>, at: u64, len: u32, count: u32) {
-    let (mut at, mut left) = (at, len);
-    for i in (1..=count).rev() {
-        if left == 0 {
-            return;
-        }
-        let piece = if i == 1 { left } else { (left / i).next_multiple_of(512).min(left) };
-        out.push((at, piece));
-        at += u64::from(piece);
-        left -= piece;
-    }
+/// Header and data-out; data-in and the status byte.
+fn chain<'a>(header: &'a [u8; 16], payload: Payload<'a>, data_in: u32) -> Chain<'a> {
+    Chain { header, payload, reply: 1, reply_first: false, data_in }
 }

@@ -1,13 +1,17 @@
 //! Our own vhost-user front-end double, with the manners of QEMU.
 //!
-//! Negotiates, shares memory, starts and stops rings; goes away and comes back
-//! as QEMU's vhost-user-blk does: the in-flight area is asked for once and
+//! Of either device: what a queue carries is its own affair ([`BlkQueue`],
+//! [`ScsiQueue`]). Negotiates, shares memory, starts and stops rings; goes away and comes back
+//! as QEMU's devices do: the in-flight area is asked for once and
 //! given back at every reconnect, and a ring that was torn from us begins at
 //! its used index. Messages are framed by the `vhost` crate; for abuse there
 //! is `raw`.
+//!
+//! [`ScsiQueue`]: super::scsi_queue::ScsiQueue
 
 use std::fs::File;
 use std::net::Shutdown;
+use std::ops::DerefMut;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -22,8 +26,9 @@ use vhost::{VhostBackend, VringConfigData};
 use vhost_mpath::guest::driver::Driver;
 use vhost_mpath::virtio::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES};
 
-use super::blk_queue::{BlkQueue, Manner};
+use super::blk_queue::BlkQueue;
 use super::guest::{Guest, USER_BASE};
+use super::slot_queue::{Manner, SlotQueue};
 
 /// What a message may take: longer than any ring stop of these tests.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,7 +36,7 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the double is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
-    /// Request queues.
+    /// Queues: of virtio-scsi the control and the event queue, too.
     pub(crate) queues: u16,
     /// How each behaves.
     pub(crate) manner: Manner,
@@ -75,15 +80,20 @@ impl Shape {
     }
 }
 
+/// What lays a device's requests on a virtqueue.
+pub(crate) trait GuestQueue: DerefMut<Target = SlotQueue> + From<SlotQueue> {}
+
+impl<Q: DerefMut<Target = SlotQueue> + From<SlotQueue>> GuestQueue for Q {}
+
 /// See the module.
-pub(crate) struct FrontEnd {
+pub(crate) struct FrontEnd<Q: GuestQueue = BlkQueue> {
     socket: PathBuf,
     shape: Shape,
     connection: Option<Frontend>,
     /// The same socket, to hang up with.
     stream: Option<UnixStream>,
     pub(crate) guest: Guest,
-    pub(crate) queues: Vec<BlkQueue>,
+    pub(crate) queues: Vec<Q>,
     /// Negotiated virtio features.
     pub(crate) features: u64,
     /// Negotiated protocol features.
@@ -94,12 +104,27 @@ pub(crate) struct FrontEnd {
 impl FrontEnd {
     /// A guest that is not connected.
     pub(crate) fn new(socket: &Path, shape: Shape) -> FrontEnd {
-        let need = BlkQueue::footprint(&shape.manner) * u64::from(shape.queues) + (1 << 20);
+        FrontEnd::prepare(socket, shape)
+    }
+
+    /// Connects, negotiates and starts every ring, or says what failed.
+    pub(crate) fn connect(socket: &Path, shape: Shape) -> FrontEnd {
+        let mut front_end = FrontEnd::new(socket, shape);
+        front_end.reconnect();
+        front_end
+    }
+}
+
+impl<Q: GuestQueue> FrontEnd<Q> {
+    /// A guest of any device that is not connected.
+    pub(crate) fn prepare(socket: &Path, shape: Shape) -> FrontEnd<Q> {
+        let need = SlotQueue::footprint(&shape.manner) * u64::from(shape.queues) + (1 << 20);
         // Rings stay in one region each; data buffers may run from one into
         // the next.
         let region = (need / shape.regions + (1 << 20)).next_multiple_of(2 << 20);
         let mut guest = Guest::new(&vec![region; usize::try_from(shape.regions).expect("few")]);
-        let queues = (0..shape.queues).map(|_| BlkQueue::new(&mut guest, shape.manner)).collect();
+        let queue = |_| Q::from(SlotQueue::new(&mut guest, shape.manner));
+        let queues = (0..shape.queues).map(queue).collect();
         FrontEnd {
             socket: socket.to_owned(),
             shape,
@@ -113,20 +138,13 @@ impl FrontEnd {
         }
     }
 
-    /// Connects, negotiates and starts every ring, or says what failed.
-    pub(crate) fn connect(socket: &Path, shape: Shape) -> FrontEnd {
-        let mut front_end = FrontEnd::new(socket, shape);
-        front_end.reconnect();
-        front_end
-    }
-
     /// The connection.
     pub(crate) fn vhost(&mut self) -> &mut Frontend {
         self.connection.as_mut().expect("connected")
     }
 
     /// One queue.
-    pub(crate) fn queue(&mut self, index: usize) -> &mut BlkQueue {
+    pub(crate) fn queue(&mut self, index: usize) -> &mut Q {
         &mut self.queues[index]
     }
 
@@ -207,13 +225,18 @@ impl FrontEnd {
     /// Whether the daemon has popped `count` chains of each ring since the in-flight area was made, by the
     /// counters it writes there. True where there is no area: nobody can tell.
     pub(crate) fn has_popped(&self, count: u64) -> bool {
+        (0..self.queues.len()).all(|ring| self.has_popped_of(ring, count))
+    }
+
+    /// The same of one ring.
+    pub(crate) fn has_popped_of(&self, ring: usize, count: u64) -> bool {
         let Some((area, file)) = &self.inflight else { return true };
         let mut bytes = vec![0; usize::try_from(area.mmap_size).expect("a length")];
         file.read_exact_at(&mut bytes, area.mmap_offset).expect("the area");
         let counter = |state: &[u8]| u64::from_ne_bytes(state[8..].try_into().expect("8 bytes"));
-        let popped =
-            |ring: &[u8]| ring[16..].chunks_exact(16).map(counter).max() >= Some(count - 1);
-        bytes.chunks(bytes.len() / usize::from(self.shape.queues)).all(popped)
+        let mut rings = bytes.chunks(bytes.len() / usize::from(self.shape.queues));
+        let states = &rings.nth(ring).expect("a ring")[16..];
+        states.chunks_exact(16).map(counter).max() >= Some(count - 1)
     }
 
     /// Sets a ring up and enables it.
@@ -251,7 +274,7 @@ impl FrontEnd {
     pub(crate) fn reboot(&mut self) -> Vec<u16> {
         let bases = (0..self.queues.len()).map(|i| self.stop_ring(i)).collect();
         self.inflight = None;
-        self.queues.iter_mut().for_each(BlkQueue::reset);
+        self.queues.iter_mut().for_each(|queue| queue.reset());
         self.start();
         bases
     }
@@ -269,7 +292,7 @@ impl FrontEnd {
     }
 }
 
-impl Drop for FrontEnd {
+impl<Q: GuestQueue> Drop for FrontEnd<Q> {
     fn drop(&mut self) {
         self.disconnect();
     }

@@ -50,6 +50,7 @@ impl SyncExecutor for MemoryDisk {
                 }
             }
             Op::WriteZeroes { extent, .. } => bytes[self.range(extent)].fill(0),
+            Op::Cdb { .. } => return Outcome::Host(libc::ENOTTY),
         }
         Outcome::Good
     }

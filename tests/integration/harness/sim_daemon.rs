@@ -21,17 +21,41 @@ pub(crate) struct Setup {
     pub(crate) paths: usize,
     /// Request queues.
     pub(crate) queues: u16,
+    /// Serve vhost-user-scsi.
+    pub(crate) scsi: bool,
+    /// Further LUs of a SCSI device, each with as many paths and of the same
+    /// size: address and name. Its paths are the name and `0`, `1`, …
+    pub(crate) luns: Vec<(&'static str, &'static str)>,
     /// Options beside those.
     pub(crate) options: Vec<&'static str>,
 }
 
 impl Default for Setup {
     fn default() -> Setup {
-        Setup { size: 8 << 20, block_size: 512, paths: 2, queues: 1, options: Vec::new() }
+        Setup {
+            size: 8 << 20,
+            block_size: 512,
+            paths: 2,
+            queues: 1,
+            scsi: false,
+            luns: Vec::new(),
+            options: Vec::new(),
+        }
     }
 }
 
 impl Setup {
+    /// A SCSI device whose LUN 0 of target 0 is the image.
+    pub(crate) fn scsi() -> Setup {
+        Setup { scsi: true, queues: 4, ..Setup::default() }
+    }
+
+    /// With a LU more, at `address`.
+    pub(crate) fn lun(mut self, address: &'static str, name: &'static str) -> Setup {
+        self.luns.push((address, name));
+        self
+    }
+
     /// With options more.
     pub(crate) fn with(mut self, options: &[&'static str]) -> Setup {
         self.options.extend(options);
@@ -64,16 +88,29 @@ impl Daemon {
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vhost-mpath"));
         command.arg("--socket-path").arg(self.socket()).arg("--control").arg(self.control());
-        let Setup { size, block_size, .. } = self.setup;
         for path in 0..self.setup.paths {
-            let image = self.image();
-            let spec =
-                format!("sim:{},size={size},bs={block_size},name=sim{path}", image.display());
-            command.arg("--path").arg(spec);
+            command.arg("--path").arg(self.spec(&self.image(), &format!("sim{path}")));
+        }
+        for (address, name) in &self.setup.luns {
+            let mut lun = format!("--lun={address},alias={name}");
+            for path in 0..self.setup.paths {
+                let spec = self.spec(&self.file(&format!("{name}.img")), &format!("{name}{path}"));
+                lun += &format!(",path={}", spec.replace(',', ",,"));
+            }
+            command.arg(lun);
+        }
+        if self.setup.scsi {
+            command.args(["--device", "scsi"]);
         }
         command.arg("--num-queues").arg(self.setup.queues.to_string());
         command.args(&self.setup.options);
         command
+    }
+
+    /// A path to an image.
+    pub(crate) fn spec(&self, image: &Path, name: &str) -> String {
+        let Setup { size, block_size, .. } = self.setup;
+        format!("sim:{},size={size},bs={block_size},name={name}", image.display())
     }
 
     /// Runs the process (again) on the same image and sockets.
@@ -121,7 +158,12 @@ impl Daemon {
     }
 
     pub(crate) fn image(&self) -> PathBuf {
-        self.dir.as_path().join("disk.img")
+        self.file("disk.img")
+    }
+
+    /// A file in the daemon's directory.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.as_path().join(name)
     }
 
     /// What the daemon has said so far, over all its lives.
@@ -179,8 +221,13 @@ impl Daemon {
         self.qmp.as_mut().expect("running")
     }
 
-    fn fault(&mut self, path: usize, mut arguments: Value) {
-        arguments["path"] = json!(format!("sim{path}"));
+    fn fault(&mut self, path: usize, arguments: Value) {
+        self.fault_of(&format!("sim{path}"), arguments);
+    }
+
+    /// Any fault of any path: `{"fault": …}`.
+    pub(crate) fn fault_of(&mut self, path: &str, mut arguments: Value) {
+        arguments["path"] = json!(path);
         self.qmp().execute("sim-fault", &arguments);
     }
 
@@ -213,6 +260,21 @@ impl Daemon {
     /// The next `count` commands on the path get this sense (`K/ASC/ASCQ`).
     pub(crate) fn sense(&mut self, path: usize, sense: &str, count: u32) {
         self.fault(path, json!({"fault": "sense", "sense": sense, "count": count}));
+    }
+
+    /// How many paths of all maps are in use.
+    pub(crate) fn usable(&mut self) -> u64 {
+        let status = self.qmp().execute("query-status", &json!({}));
+        status["usable"].as_u64().expect("a number")
+    }
+
+    /// Waits for so many paths to be in use.
+    pub(crate) fn until_usable(&mut self, count: u64) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.usable() != count {
+            assert!(Instant::now() < until, "{} paths usable, not {count}", self.usable());
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Cuts or plugs every path.
@@ -267,6 +329,17 @@ impl Qmp {
         let mut line = String::new();
         self.reader.read_line(&mut line).expect("an answer within 20 s");
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
+    }
+
+    /// The next event of that name, of those that came already too; others
+    /// before it are dropped.
+    pub(crate) fn event(&mut self, name: &str) -> Value {
+        loop {
+            let event = if self.events.is_empty() { self.next() } else { self.events.remove(0) };
+            if event["event"] == name {
+                return event["data"].clone();
+            }
+        }
     }
 
     /// Runs a command; its error, if it has one.

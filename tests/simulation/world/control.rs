@@ -11,7 +11,10 @@ impl World {
             {
                 self.laws.doubted(self.moment, *path);
             }
-            Event::Proven { path, proof, identity: Ok(found) } if found == self.map.identity() => {
+            // The capacity is the engine's to judge.
+            Event::Proven { path, proof, identity: Ok(found) }
+                if found.wwid == self.map.identity().wwid =>
+            {
                 self.laws.proof_succeeds(*path, *proof);
             }
             _ => {}
@@ -49,12 +52,17 @@ impl World {
                 }
                 Effect::Prove { path, proof } => {
                     self.laws.proof_begins(self.moment, path, proof);
-                    let purpose = Purpose::Prove { path, proof, step: 0, tries: 5, capacity: None };
-                    self.probe(path, purpose, Cdb::read_capacity_16(32), 32);
+                    let (capacity, moment) = (None, self.moment());
+                    let proof = Proof { path, proof, step: 0, tries: 5, capacity, moment };
+                    self.probe(path, Purpose::Prove(proof), Cdb::read_capacity_16(32), 32);
                 }
                 Effect::Retire(path) => self.post(Message::Retire(path)),
                 Effect::Notify(Change::PathFailed { .. }) => self.totals.path_failures += 1,
                 Effect::Notify(Change::PathReinstated { .. }) => self.totals.reinstated += 1,
+                Effect::Notify(Change::Resized { to, .. }) => {
+                    assert!(self.had.contains(&to.0), "the LU never had {to} blocks");
+                    self.totals.resized += 1;
+                }
                 Effect::Notify(_) => {}
             }
         }
@@ -68,6 +76,9 @@ impl World {
             wire.tasks.insert(tag, purpose);
             tag
         };
+        if let Some(scsi) = &mut self.scsi {
+            scsi.sent.insert(tag, scsi.attentions.now());
+        }
         let timeout = self.policy.checker_timeout;
         let data_out = Vec::new();
         let task = Task { nexus, tag, cdb, data_out, data_in_max, timeout };
@@ -86,7 +97,11 @@ impl World {
         let purpose = self.wire.borrow_mut().tasks.remove(&done.tag).expect("a task ends once");
         match purpose {
             Purpose::Guest { cookie, key } => self.command_done(done, cookie, key),
+            Purpose::OtherHost { descriptor_sense } => {
+                self.mode_selected(&done.completion, descriptor_sense);
+            }
             Purpose::Check { path, check, mut checker } => {
+                self.overhear(path, done.tag, &done.completion);
                 match checker.on_completion(&done.completion) {
                     Step::Issue(_) => {
                         let purpose = Purpose::Check { path, check, checker };
@@ -95,8 +110,9 @@ impl World {
                     Step::Done(verdict) => self.post_checked(path, check, verdict),
                 }
             }
-            Purpose::Prove { path, proof, step, tries, capacity } => {
-                self.proof_step(done, path, proof, step, tries, capacity);
+            Purpose::Prove(proof) => {
+                self.overhear(proof.path, done.tag, &done.completion);
+                self.proof_step(done, proof);
             }
         }
     }
@@ -108,22 +124,20 @@ impl World {
     fn command_done(&mut self, done: &Done, cookie: Cookie, key: u64) {
         self.moment += 1;
         let table = std::sync::Arc::clone(self.core.table());
+        let path = self.wire.borrow().on_path.get(&key).map(|w| w.path);
         let completion =
             self.wire.borrow_mut().take_off(key, done.completion, &done.data_in, &table);
         let retry = !matches!(completion, Completion::Good);
         self.totals.retries += u64::from(retry);
+        if let (Some(scsi), Some(path)) = (&mut self.scsi, path) {
+            if let Some(sense) = unit_attention(&completion) {
+                scsi.told(path, sense);
+            }
+        }
         self.core.complete(self.now, cookie, &completion);
     }
 
-    fn proof_step(
-        &mut self,
-        done: &Done,
-        path: PathId,
-        proof: u32,
-        step: u8,
-        tries: u8,
-        capacity: Option<Capacity>,
-    ) {
+    fn proof_step(&mut self, done: &Done, p: Proof) {
         let good = match &done.completion {
             Completion::Good => true,
             Completion::Scsi { status, host, .. } => {
@@ -131,30 +145,40 @@ impl World {
             }
             _ => false,
         };
+        let Proof { path, proof, .. } = p;
         let answer = |identity| Message::ToEngine(Event::Proven { path, proof, identity });
-        if !good && tries > 0 {
-            let tries = tries - 1;
-            let (cdb, room) = if step == 0 {
-                (Cdb::read_capacity_16(32), 32)
+        if !good && p.tries > 0 {
+            let (cdb, room, moment) = if p.step == 0 {
+                (Cdb::read_capacity_16(32), 32, self.moment())
             } else {
-                (Cdb::inquiry(Some(vpd::IDENTIFICATION), 252), 252)
+                (Cdb::inquiry(Some(vpd::IDENTIFICATION), 252), 252, p.moment)
             };
-            self.probe(path, Purpose::Prove { path, proof, step, tries, capacity }, cdb, room);
+            let again = Proof { tries: p.tries - 1, moment, ..p };
+            self.probe(path, Purpose::Prove(again), cdb, room);
         } else if !good {
             self.post(answer(Err(format!("{:?}", done.completion))));
-        } else if step == 0 {
+        } else if p.step == 0 {
             // The name last, as in the daemon: INQUIRY uses up no unit attention.
             let capacity = Capacity::parse_16(&done.data_in);
-            let purpose = Purpose::Prove { path, proof, step: 1, tries, capacity };
+            let purpose = Purpose::Prove(Proof { step: 1, capacity, ..p });
             self.probe(path, purpose, Cdb::inquiry(Some(vpd::IDENTIFICATION), 252), 252);
         } else {
-            let capacity = capacity.expect("READ CAPACITY(16)");
+            let capacity = p.capacity.expect("READ CAPACITY(16)");
             let identity = Identity {
                 wwid: vpd::wwid(Some(&done.data_in), None).expect("VPD 83h"),
                 capacity: capacity.blocks,
                 block_size: capacity.block_size,
             };
+            let ours = identity == *self.map.identity();
+            if let Some(scsi) = self.scsi.as_mut().filter(|_| ours) {
+                scsi.proven(path, p.moment);
+            }
             self.post(answer(Ok(identity)));
         }
+    }
+
+    /// For the unit attentions: a proof begins.
+    fn moment(&self) -> u64 {
+        self.scsi.as_ref().map_or(0, |s| s.attentions.moment())
     }
 }

@@ -10,7 +10,7 @@ impl World {
         assert_eq!(self.other.add_nexus(&name), nexus);
         let new = NewPath {
             name: name.clone(),
-            identity: self.map.identity().clone(),
+            identity: Identity { capacity: Blocks(self.blocks), ..self.map.identity().clone() },
             checker: CheckerKind::Tur,
         };
         let mut fx = Effects::new();
@@ -20,6 +20,9 @@ impl World {
                 let used = self.nexus_of.keys().any(|old| old.slot == id.slot);
                 assert!(!used, "slot {} is used again too early", id.slot);
                 self.laws.joins(self.moment, id);
+                if let Some(scsi) = &mut self.scsi {
+                    scsi.proven(id, scsi.attentions.moment());
+                }
                 self.nexus_of.insert(id, nexus);
                 self.names.insert(id, name);
             }
@@ -65,7 +68,10 @@ impl World {
                     (0x2, 0x3a, 0x00),
                     (0xb, 0x47, 0x00),
                 ];
-                let (key, asc, ascq) = self.random.pick(&codes);
+                // A guest that hears of unit attentions gets those of `events.rs`.
+                let codes = if self.scsi.is_some() { &codes[3..] } else { &codes[..] };
+                let (key, asc, ascq) = self.random.pick(codes);
+                self.not_ready |= key == 0x2;
                 self.aborts += u32::from(key == 0xb);
                 // What is not ready may stay so for a while.
                 let count = if key == 0x2 { count } else { 1 };
@@ -79,6 +85,7 @@ impl World {
                     HostByte::ERROR,
                     HostByte::TRANSPORT_MARGINAL,
                 ]);
+                self.host_errors |= host == HostByte::ERROR;
                 Fault::HostByte { host, count }
             }
             8 => {
@@ -109,9 +116,31 @@ impl World {
                 return;
             }
             13 => return self.remap(id),
-            _ => Fault::Plug,
+            _ => {
+                self.nexus_lost(id);
+                Fault::Plug
+            }
         };
         self.array.inject(self.now, nexus, fault);
+    }
+
+    /// The storage administrator makes the LU larger, or smaller again, never
+    /// to less than the guest uses.
+    pub(super) fn resize_lu(&mut self) {
+        let blocks = BLOCKS + 64 * self.sizes.below(4);
+        if !self.may_be_resized() {
+            return;
+        }
+        let Some(nexus) = self.nexus_of.values().next() else { return };
+        let other = blocks != self.blocks;
+        self.blocks = blocks;
+        self.had.insert(self.blocks);
+        let bytes = self.blocks * BLOCK as u64;
+        let fault = Fault::Capacity(NewCapacity::Bytes(bytes));
+        self.array.try_inject(self.now, *nexus, fault).expect("the medium is memory");
+        if other {
+            self.resized();
+        }
     }
 
     /// The storage administrator gives the path's LUN to another LU, or back.
@@ -120,6 +149,8 @@ impl World {
         let nexus = self.nexus_of[&id];
         let mut wire = self.wire.borrow_mut();
         if wire.remapped.remove(&id).is_some() {
+            drop(wire);
+            self.nexus_lost(id);
             self.array.inject(self.now, nexus, Fault::Plug);
         } else if let Some(path) = self.map.path(id) {
             // As a unit attention that a plug leaves behind.
@@ -132,6 +163,7 @@ impl World {
         self.wire.borrow_mut().calm = true;
         for (id, nexus) in self.nexus_of.clone() {
             self.wire.borrow_mut().remapped.remove(&id);
+            self.nexus_lost(id);
             self.array.inject(self.now, nexus, Fault::Plug);
             self.array.inject(self.now, nexus, Fault::Delay(Duration::ZERO));
             let mut fx = Effects::new();
@@ -150,7 +182,7 @@ impl World {
         let how = self.random.pick(&[Stop::Finish, Stop::Suspend, Stop::Discard]);
         self.stopping = Some(how);
         // Bounded even with every path gone or hung: one command timeout.
-        let most = self.now + COMMAND_TIMEOUT + Duration::from_secs(2);
+        let most = self.now + self.longest() + Duration::from_secs(2);
         let patience = [0, 50, 2000, 31_000];
         let deadline = self.now + Duration::from_millis(self.random.pick(&patience));
         self.core.stop_ring(self.now, 0, how);
@@ -171,6 +203,9 @@ impl World {
                 // Nothing waits any more: each request has a command out.
                 let (left, out) = (self.core.outstanding(0), self.wire.borrow().on_path.len());
                 assert!(left as usize <= out, "{left} requests wait, {out} commands are out");
+            }
+            if self.scsi.is_some() && self.random.one_in(10) {
+                self.manage();
             }
             let pause = Duration::from_millis(20 + self.random.below(180));
             self.advance(pause);

@@ -7,6 +7,9 @@ impl World {
         if self.stopping.is_some() || self.core.room() == 0 {
             return;
         }
+        if self.scsi.is_some() {
+            return self.scsi_request();
+        }
         let Some(head) = self.free_heads.pop() else { return };
         self.moment += 1;
         self.totals.requests += 1;
@@ -16,7 +19,7 @@ impl World {
         let extent = Extent::new(lba, n);
         let mut request = Box::<Request>::default();
         request.tag.head = head;
-        let mut pending = Pending { buffer: None, start: self.moment, writes: Vec::new(), extent };
+        let mut pending = Pending::new(None, self.moment, Op::Flush);
         match self.random.below(12) {
             0 => request.op = Some(Op::Flush),
             1 if self.limits.max_unmap.0 > 0 => {
@@ -39,31 +42,32 @@ impl World {
                 request.op = Some(Op::Write { extent, fua: self.random.one_in(3) });
                 let mut buffer = Buffer::zeroed(usize::try_from(n).unwrap() * BLOCK);
                 buffer.write(&value.to_le_bytes().repeat(buffer.len() / 8));
-                self.segments(&buffer, &mut request);
+                self.segments(buffer.segment(), &mut request);
                 pending.writes.push(self.shadow.begin(self.moment, lba, n, value));
                 pending.buffer = Some(buffer);
             }
             _ => {
                 request.op = Some(Op::Read(extent));
                 let buffer = Buffer::zeroed(usize::try_from(n).unwrap() * BLOCK);
-                self.segments(&buffer, &mut request);
+                self.segments(buffer.segment(), &mut request);
                 pending.buffer = Some(buffer);
             }
         }
+        pending.meaning = request.op.expect("just set");
         self.pending.insert(head, pending);
         self.core.submit(request).expect("room");
     }
 
     /// Splits a buffer at random places, as a guest's pages do.
-    fn segments(&mut self, buffer: &Buffer, request: &mut Request) {
-        let mut rest = buffer.segment();
+    pub(super) fn segments(&mut self, all: Segment, request: &mut Request) {
+        let mut rest = all;
         while rest.len > 0 {
             let len = if self.random.one_in(3) {
                 rest.len
             } else {
                 (1 + usize::try_from(self.random.below(2000)).unwrap()).min(rest.len)
             };
-            request.data.push(vhost_mpath::io::Segment { addr: rest.addr, len });
+            request.data.push(Segment { addr: rest.addr, len });
             rest.addr += len;
             rest.len -= len;
         }
@@ -87,19 +91,29 @@ impl World {
                 Outcome::Stopped
             }
         };
-        let good = outcome == Outcome::Good;
+        let good = matches!(outcome, Outcome::Good | Outcome::Lu { status: Status::GOOD, .. });
         self.totals.errors += u64::from(!good);
-        self.allowed(&outcome);
-        if good {
-            self.is_durable(request, p.start);
+        if let Outcome::Lu { status: Status::CHECK_CONDITION, sense, .. } = &outcome {
+            if sense.code().is_some_and(|c| c.key == Key::UnitAttention) {
+                self.guest_hears(sense);
+            }
         }
-        for handle in p.writes {
+        self.allowed(&p, &outcome);
+        if matches!(request.op, Some(Op::Cdb { .. })) {
+            self.is_exact(&p, end);
+            self.swapped(&p, end);
+        }
+        if good {
+            self.is_durable(&p.meaning, request.durable, p.start);
+        }
+        for &handle in &p.writes {
             self.shadow.end(self.moment, handle, good);
         }
-        if let (Some(Op::Read(extent)), true) = (request.op, good) {
-            assert_eq!(extent, p.extent);
+        if let (Op::Read(extent), true) = (p.meaning, good) {
             let bytes = p.buffer.as_ref().expect("a read has a buffer").to_vec();
-            for (block, data) in (extent.lba.0..).zip(bytes.chunks(BLOCK)) {
+            let read = usize::try_from(extent.blocks.0).unwrap() * BLOCK;
+            assert!(bytes[read..].iter().all(|b| *b == 0xee), "more than was read has changed");
+            for (block, data) in (extent.lba.0..).zip(bytes[..read].chunks(BLOCK)) {
                 let value = u64::from_le_bytes(data[..8].try_into().unwrap());
                 assert!(data.chunks(8).all(|c| c == &data[..8]), "block {block} is torn");
                 if let Err(why) = self.shadow.read(p.start, self.moment, block, value) {
@@ -112,35 +126,42 @@ impl World {
 
     /// Law 9: what is flushed, or was to be durable, survives a power failure,
     /// unless something else was written to the block meanwhile.
-    fn is_durable(&self, request: &Request, start: u64) {
-        let blocks = match request.op {
-            Some(Op::Flush) => 0..BLOCKS,
-            Some(Op::Write { extent, fua: true }) => extent.lba.0..extent.end().unwrap().0,
-            Some(Op::WriteZeroes { extent, .. }) if request.durable => {
-                extent.lba.0..extent.end().unwrap().0
-            }
+    fn is_durable(&self, op: &Op, durable: bool, start: u64) {
+        let blocks = match *op {
+            Op::Flush => 0..BLOCKS,
+            Op::Write { extent, fua: true } => extent.lba.0..extent.end().unwrap().0,
+            Op::WriteZeroes { extent, .. } if durable => extent.lba.0..extent.end().unwrap().0,
             _ => return,
         };
         for block in blocks.map(|b| usize::try_from(b).unwrap()) {
             let lost = self.dirty.is(block) && self.shadow.settled(block, start);
-            assert!(!lost, "block {block} is not durable after {:?}", request.op);
+            assert!(!lost, "block {block} is not durable after {op:?}");
         }
     }
 
     /// Whether the guest may be told this.
-    fn allowed(&self, outcome: &Outcome) {
+    fn allowed(&self, p: &Pending, outcome: &Outcome) {
         match outcome {
             Outcome::Good => {}
+            Outcome::Lu { status: Status::GOOD, .. } => assert!(self.scsi.is_some()),
+            Outcome::Aborted { .. } => assert!(p.aborted.is_some(), "aborted by nobody"),
             Outcome::Stopped => assert!(self.stopping.is_some(), "stopped though nothing stops"),
-            Outcome::NoPath => {
+            Outcome::NoPath | Outcome::TimedOut => {
                 assert_ne!(
                     self.policy.no_path_retry,
                     NoPathRetry::Queue,
                     "an error while queueing"
                 );
             }
+            // Every path said so, of a command that may not fit its buffers.
+            Outcome::Host(libc::EIO) => {
+                assert!(self.scsi.is_some() && self.host_errors && p.swap.is_none());
+            }
             Outcome::Host(libc::ENODATA) => assert!(self.medium_errors),
-            Outcome::Lu { status: Status::CHECK_CONDITION, sense } => {
+            Outcome::Lu { status: Status::CHECK_CONDITION, sense, .. } if self.scsi.is_some() => {
+                self.allowed_raw(p, sense);
+            }
+            Outcome::Lu { status: Status::CHECK_CONDITION, sense, .. } => {
                 // An aborted command is the LU's word once the paths left have been
                 // asked twice and had nothing better to say.
                 let word = sense.code();

@@ -38,7 +38,7 @@ fn the_lus_own_word_is_delivered_at_once_byte_for_byte_and_costs_no_path() {
         rig.submit(1, read(0, 8));
         rig.next(answer);
         let Completion::Scsi { status, sense, .. } = answer else { panic!() };
-        assert_eq!(rig.outcome(), Outcome::Lu { status, sense });
+        assert_eq!(rig.outcome(), Outcome::Lu { status, sense, residual: 0 });
         assert!(rig.path_reports().is_empty());
         let Report::Guest(told) = rig.reports[0] else { panic!() };
         assert_eq!((told.rule, told.tries), (rule, 1));

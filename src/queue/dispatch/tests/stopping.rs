@@ -203,3 +203,16 @@ fn a_retry_during_a_stop_gets_no_more_time_than_the_stop_has() {
     rig.core.ring_stopped(0);
     assert_eq!(rig.core.timeout_for(0, rig.now), full);
 }
+
+#[test]
+fn what_rightly_takes_long_has_its_time_but_not_from_a_stop() {
+    let mut rig = Rig::new();
+    let op = |cdb| Op::Cdb { cdb, direction: Direction::Out };
+    let (unmap, tur) = (op(Cdb::unmap(24)), op(Cdb::test_unit_ready()));
+    let full = rig.core.timeout_for(0, rig.now);
+    assert_eq!(rig.core.patience_for(0, &unmap, rig.now), Duration::from_secs(120));
+    assert_eq!(rig.core.patience_for(0, &tur, rig.now), full);
+    rig.core.stop_ring(rig.now, 0, Stop::Finish);
+    let later = rig.now + Duration::from_secs(18);
+    assert_eq!(rig.core.patience_for(0, &unmap, later), Duration::from_secs(12));
+}

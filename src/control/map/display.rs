@@ -1,0 +1,182 @@
+//! A map as data: what `query-maps` and `query-luns` answer.
+
+use std::collections::BTreeMap;
+
+use super::Map;
+use crate::control::events;
+use crate::control::status::{GroupStatus, LunStatus, MapStatus, PathStatus};
+use crate::host::{DeviceState, device_state};
+use crate::io::Time;
+use crate::mpath::path::{Path, PathState};
+use crate::mpath::policy::NoPathRetry;
+use crate::mpath::topology::TopologyGroup;
+use crate::passthrough_scsi::{PathHandle, PathKind};
+
+impl Map {
+    /// Paths by the checker's finding, all paths, usable paths.
+    pub(in crate::control) fn counts(&self) -> (BTreeMap<String, usize>, usize, usize) {
+        let topology = self.engine.topology();
+        let mut states = BTreeMap::new();
+        let mut all = 0;
+        for path in topology.groups.iter().flat_map(|group| &group.paths) {
+            *states.entry(path.checker_state.name().to_owned()).or_default() += 1;
+            all += 1;
+        }
+        (states, all, topology.usable)
+    }
+
+    pub(in crate::control) fn status(&self, now: Time, front_end: bool) -> MapStatus {
+        let topology = self.engine.topology();
+        let policy = topology.policy;
+        let group = |g: &TopologyGroup| GroupStatus {
+            selector: format!("{} 0", policy.selector.name()),
+            pri: g.priority,
+            dm_st: g.status.name().to_owned(),
+            marginal_st: "normal".to_owned(),
+            group: g.number,
+            paths: g.paths.iter().map(|p| self.path_status(now, g.number, p)).collect(),
+        };
+        let holds = topology.queueing && policy.no_path_retry != NoPathRetry::Fail;
+        MapStatus {
+            name: self.name.clone(),
+            lun: self.lun.as_ref().map(|lun| lun.address.to_string()),
+            uuid: topology.identity.wwid.clone(),
+            sysfs: String::new(),
+            failback: "manual".to_owned(),
+            queueing: match (holds, policy.no_path_retry) {
+                (false, _) => "off".to_owned(),
+                (true, NoPathRetry::Times(n)) => format!("{n} chk"),
+                (true, _) => "on".to_owned(),
+            },
+            paths: topology.usable,
+            write_prot: if self.read_only { "ro" } else { "rw" }.to_owned(),
+            dm_st: "active".to_owned(),
+            features: if holds { "1 queue_if_no_path" } else { "0" }.to_owned(),
+            hwhandler: "0".to_owned(),
+            action: String::new(),
+            path_faults: topology.path_faults,
+            vend: self.geometry.vendor.clone(),
+            prod: self.geometry.product.clone(),
+            rev: self.geometry.revision.clone(),
+            switch_grp: topology.switches,
+            map_loads: topology.generation,
+            total_q_time: 0,
+            q_timeouts: topology.queue_timeouts,
+            path_groups: topology.groups.iter().map(group).collect(),
+            size: topology
+                .identity
+                .capacity
+                .0
+                .saturating_mul(u64::from(topology.identity.block_size)),
+            block_size: topology.identity.block_size,
+            serial: self.geometry.serial.clone(),
+            front_end,
+        }
+    }
+
+    fn path_status(&self, now: Time, group: u16, path: &Path) -> PathStatus {
+        let undef = || "[undef]".to_owned();
+        let handle = self.paths.get(&path.id).and_then(|p| p.open.as_ref()).map(|(h, _)| h);
+        let say = |f: &dyn Fn(&PathHandle) -> String| handle.map(|h| f(h)).unwrap_or_default();
+        let (ios, bytes) = self.queues.issued(self.slot, path.id);
+        let (next_check, interval) = path.next_check();
+        PathStatus {
+            dev: path.name.clone(),
+            multipath: self.name.clone(),
+            dev_t: say(&dev_t),
+            hcil: say(&|h| self.hcil(h, path)),
+            dm_st: path.dm_state().to_owned(),
+            dev_st: say(&dev_state),
+            chk_st: path.checker_state.name().to_owned(),
+            checker: path.checker.name().to_owned(),
+            pri: path.priority,
+            host_wwnn: undef(),
+            target_wwnn: undef(),
+            host_wwpn: undef(),
+            target_wwpn: undef(),
+            host_adapter: undef(),
+            lun_hex: undef(),
+            marginal_st: "normal".to_owned(),
+            group,
+            state: match path.state {
+                PathState::Active => "active",
+                PathState::Suspect => "suspect",
+                PathState::Doubt => "doubt",
+                PathState::Failed => "failed",
+            }
+            .to_owned(),
+            failed_by_administrator: path.failed_by_administrator,
+            checking: path.is_being_checked(),
+            next_check: next_check.since(now).as_secs_f64(),
+            check_interval: interval.as_secs_f64(),
+            failures: path.failures,
+            last_cause: path.last_cause.as_ref().map(events::cause_in_words),
+            last_cause_data: path.last_cause.as_ref().map(events::cause_as_data),
+            ios,
+            bytes,
+            spec: say(&|h| h.spec().to_owned()),
+            transport: say(&|h| h.transport().name().to_owned()),
+            transport_reason: say(&|h| h.transport_reason().to_owned()),
+            wwid: say(&|h| h.identity().wwid.clone()),
+            faults: handle.and_then(|h| h.faults()).map(|(words, _)| words),
+        }
+    }
+
+    /// What is not SCSI has no address: multipath-tools' placeholder. Each
+    /// simulated path has a target port of its own.
+    fn hcil(&self, handle: &PathHandle, path: &Path) -> String {
+        let address = self.lun.as_ref().map(|lun| lun.address).unwrap_or_default();
+        match (handle.hctl(), handle.kind()) {
+            (Some(hctl), _) => hctl.to_owned(),
+            (None, PathKind::Sim) => {
+                let port = u16::from(address.target) + u16::from(path.id.slot);
+                format!("0:0:{port}:{}", address.lun)
+            }
+            (None, _) => "#:#:#:#".to_owned(),
+        }
+    }
+
+    /// For `query-luns`; `None` for a disk served as vhost-user-blk.
+    pub(in crate::control) fn lun_status(&self) -> Option<LunStatus> {
+        let lun = self.lun.as_ref()?;
+        let topology = self.engine.topology();
+        let identity = &topology.identity;
+        Some(LunStatus {
+            lun: lun.address.to_string(),
+            map: self.name.clone(),
+            uuid: identity.wwid.clone(),
+            size: identity.capacity.0.saturating_mul(u64::from(identity.block_size)),
+            block_size: identity.block_size,
+            paths: topology.groups.iter().map(|group| group.paths.len()).sum(),
+            usable: topology.usable,
+            read_only: self.read_only,
+            exposed: if lun.joined { "lu" } else { "path" }.to_owned(),
+            state: if self.is_leaving() { "leaving" } else { "serving" }.to_owned(),
+            denied: lun
+                .policy
+                .denied(self.paths_joined())
+                .map(|group| group.name().to_owned())
+                .collect(),
+            attention_pending: lun.attentions.is_pending(),
+        })
+    }
+}
+
+fn dev_t(handle: &PathHandle) -> String {
+    match (handle.dev_t(), handle.kind()) {
+        (Some(dev_t), _) => dev_t.to_owned(),
+        (None, PathKind::Sim) => "0:0".to_owned(),
+        (None, _) => "#:#".to_owned(),
+    }
+}
+
+fn dev_state(handle: &PathHandle) -> String {
+    let Some(dev) = handle.dev_t() else { return "running".to_owned() };
+    let generic = matches!(handle.kind(), PathKind::ScsiGeneric | PathKind::ScsiBsg);
+    match device_state(dev, generic) {
+        DeviceState::Running => "running".to_owned(),
+        DeviceState::Blocked => "blocked".to_owned(),
+        DeviceState::Offline | DeviceState::Gone => "offline".to_owned(),
+        DeviceState::Other(state) => state,
+    }
+}

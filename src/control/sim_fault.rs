@@ -1,0 +1,252 @@
+//! The arguments of `sim-fault`: which fault of the simulated array they mean.
+//!
+//! Words only; injecting the fault is the path's work.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::qmp::QmpError;
+use crate::scsi::alua::AccessState;
+use crate::scsi::sense::{Key, SenseCode};
+use crate::scsi::status::HostByte;
+use crate::sim::{ACCESS_STATES, CutMode, Fault, NewCapacity};
+
+/// As a client gives them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SimFault {
+    pub(super) path: String,
+    pub(super) fault: FaultName,
+    mode: Option<CutName>,
+    milliseconds: Option<u32>,
+    sense: Option<String>,
+    host: Option<u8>,
+    count: Option<u32>,
+    lba: Option<u64>,
+    blocks: Option<u64>,
+    state: Option<String>,
+    preferred: Option<bool>,
+    bytes: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum FaultName {
+    Cut,
+    Plug,
+    Hang,
+    Delay,
+    Sense,
+    HostByte,
+    Busy,
+    TaskSetFull,
+    MediumError,
+    Mend,
+    Alua,
+    Prefer,
+    LuReset,
+    Remap,
+    UnmapLun,
+    Capacity,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CutName {
+    Before,
+    StatusLost,
+    Half,
+}
+
+impl FaultName {
+    /// The arguments that belong to the fault.
+    fn takes(self) -> &'static [&'static str] {
+        match self {
+            FaultName::Cut => &["mode"],
+            FaultName::Plug
+            | FaultName::Hang
+            | FaultName::Mend
+            | FaultName::LuReset
+            | FaultName::Remap
+            | FaultName::UnmapLun => &[],
+            FaultName::Delay => &["milliseconds"],
+            FaultName::Sense => &["sense", "count"],
+            FaultName::HostByte => &["host", "count"],
+            FaultName::Busy | FaultName::TaskSetFull => &["count"],
+            FaultName::MediumError => &["lba", "blocks"],
+            FaultName::Alua => &["state", "milliseconds"],
+            FaultName::Prefer => &["preferred"],
+            FaultName::Capacity => &["bytes"],
+        }
+    }
+}
+
+impl SimFault {
+    /// The fault asked for; what does not belong to it is refused.
+    pub(super) fn fault(&self) -> Result<Fault, QmpError> {
+        self.only_what_belongs()?;
+        let count = self.count.unwrap_or(1);
+        let milliseconds = |ms: u32| Duration::from_millis(ms.into());
+        Ok(match self.fault {
+            FaultName::Cut => Fault::Cut(match self.mode.unwrap_or(CutName::Before) {
+                CutName::Before => CutMode::Before,
+                CutName::StatusLost => CutMode::StatusLost,
+                CutName::Half => CutMode::Half,
+            }),
+            FaultName::Plug => Fault::Plug,
+            FaultName::Hang => Fault::Hang,
+            FaultName::Delay => {
+                Fault::Delay(milliseconds(needed("milliseconds", self.milliseconds)?))
+            }
+            FaultName::Sense => Fault::Sense { code: self.sense_code()?, count },
+            FaultName::HostByte => {
+                Fault::HostByte { host: HostByte(needed("host", self.host)?), count }
+            }
+            FaultName::Busy => Fault::Busy { count },
+            FaultName::TaskSetFull => Fault::TaskSetFull { count },
+            FaultName::MediumError => {
+                let lba = needed("lba", self.lba)?;
+                Fault::MediumError { lba, blocks: self.blocks.unwrap_or(1) }
+            }
+            FaultName::Mend => Fault::Mend,
+            FaultName::Alua => {
+                let transition = milliseconds(self.milliseconds.unwrap_or(0));
+                Fault::Alua { state: self.access_state()?, transition }
+            }
+            FaultName::Prefer => Fault::Prefer(self.preferred.unwrap_or(true)),
+            FaultName::LuReset => Fault::LuReset,
+            FaultName::Remap => Fault::Remap,
+            FaultName::UnmapLun => Fault::UnmapLun,
+            FaultName::Capacity => {
+                Fault::Capacity(self.bytes.map_or(NewCapacity::Grow, NewCapacity::Bytes))
+            }
+        })
+    }
+
+    fn only_what_belongs(&self) -> Result<(), QmpError> {
+        let there = [
+            ("mode", self.mode.is_some()),
+            ("milliseconds", self.milliseconds.is_some()),
+            ("sense", self.sense.is_some()),
+            ("host", self.host.is_some()),
+            ("count", self.count.is_some()),
+            ("lba", self.lba.is_some()),
+            ("blocks", self.blocks.is_some()),
+            ("state", self.state.is_some()),
+            ("preferred", self.preferred.is_some()),
+            ("bytes", self.bytes.is_some()),
+        ];
+        let taken = self.fault.takes();
+        match there.iter().find(|(name, there)| *there && !taken.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let desc = format!("argument '{name}' does not belong to this fault");
+                Err(QmpError::generic(desc))
+            }
+        }
+    }
+
+    fn sense_code(&self) -> Result<SenseCode, QmpError> {
+        let text = needed("sense", self.sense.as_deref())?;
+        parse_sense(text).ok_or_else(|| {
+            QmpError::generic(format!(
+                "'{text}' is no sense code; write K/ASC/ASCQ in hexadecimal, such as 02/04/0b"
+            ))
+        })
+    }
+
+    fn access_state(&self) -> Result<AccessState, QmpError> {
+        let text = needed("state", self.state.as_deref())?;
+        let named = ACCESS_STATES.iter().find(|(_, name)| *name == text);
+        named.map(|(state, _)| *state).ok_or_else(|| {
+            let names = ACCESS_STATES.map(|(_, name)| name).join(", ");
+            QmpError::generic(format!("'{text}' is no access state; there are {names}"))
+        })
+    }
+}
+
+fn needed<T>(name: &str, given: Option<T>) -> Result<T, QmpError> {
+    given.ok_or_else(|| QmpError::generic(format!("argument '{name}' is missing")))
+}
+
+/// `K/ASC/ASCQ` in hexadecimal.
+pub(super) fn parse_sense(text: &str) -> Option<SenseCode> {
+    let mut parts = text.split('/').map(|part| u8::from_str_radix(part, 16).ok());
+    let mut next = || parts.next().flatten();
+    let (key, asc, ascq) = (next()?, next()?, next()?);
+    (parts.next().is_none() && key < 16).then(|| SenseCode::new(Key::from_bits(key), asc, ascq))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn parse(arguments: Value) -> Result<Fault, String> {
+        let given: SimFault = serde_json::from_value(arguments).map_err(|e| e.to_string())?;
+        given.fault().map_err(|e| format!("{e:?}"))
+    }
+
+    #[test]
+    fn every_fault_has_its_arguments() {
+        let code = SenseCode::new(Key::NotReady, 0x04, 0x0b);
+        let ms = Duration::from_millis;
+        for (arguments, expected) in [
+            (json!({"fault": "cut"}), Fault::Cut(CutMode::Before)),
+            (json!({"fault": "cut", "mode": "half"}), Fault::Cut(CutMode::Half)),
+            (json!({"fault": "plug"}), Fault::Plug),
+            (json!({"fault": "hang"}), Fault::Hang),
+            (json!({"fault": "delay", "milliseconds": 5}), Fault::Delay(ms(5))),
+            (
+                json!({"fault": "sense", "sense": "2/4/b", "count": 3}),
+                Fault::Sense { code, count: 3 },
+            ),
+            (
+                json!({"fault": "host-byte", "host": 1}),
+                Fault::HostByte { host: HostByte::NO_CONNECT, count: 1 },
+            ),
+            (json!({"fault": "busy", "count": 0}), Fault::Busy { count: 0 }),
+            (json!({"fault": "task-set-full"}), Fault::TaskSetFull { count: 1 }),
+            (
+                json!({"fault": "medium-error", "lba": 7, "blocks": 2}),
+                Fault::MediumError { lba: 7, blocks: 2 },
+            ),
+            (json!({"fault": "medium-error", "lba": 7}), Fault::MediumError { lba: 7, blocks: 1 }),
+            (json!({"fault": "mend"}), Fault::Mend),
+            (
+                json!({"fault": "alua", "state": "standby", "milliseconds": 9}),
+                Fault::Alua { state: AccessState::Standby, transition: ms(9) },
+            ),
+            (json!({"fault": "prefer"}), Fault::Prefer(true)),
+            (json!({"fault": "prefer", "preferred": false}), Fault::Prefer(false)),
+            (json!({"fault": "lu-reset"}), Fault::LuReset),
+            (json!({"fault": "remap"}), Fault::Remap),
+            (json!({"fault": "unmap-lun"}), Fault::UnmapLun),
+            (json!({"fault": "capacity"}), Fault::Capacity(NewCapacity::Grow)),
+            (json!({"fault": "capacity", "bytes": 512}), Fault::Capacity(NewCapacity::Bytes(512))),
+        ] {
+            let mut arguments = arguments;
+            arguments["path"] = json!("p");
+            assert_eq!(parse(arguments), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn faults_with_wrong_arguments_are_refused_in_words() {
+        for (arguments, word) in [
+            (json!({"path": "p", "fault": "smoke"}), "smoke"),
+            (json!({"path": "p", "fault": "hang", "mode": "half"}), "'mode' does not belong"),
+            (json!({"path": "p", "fault": "delay"}), "'milliseconds' is missing"),
+            (json!({"path": "p", "fault": "sense", "sense": "2/4"}), "K/ASC/ASCQ"),
+            (json!({"path": "p", "fault": "sense", "sense": "10/4/0"}), "K/ASC/ASCQ"),
+            (json!({"path": "p", "fault": "medium-error"}), "'lba' is missing"),
+            (json!({"path": "p", "fault": "alua", "state": "up"}), "active-optimized, active-non"),
+            (json!({"path": "p", "fault": "remap", "bytes": 1}), "'bytes' does not belong"),
+            (json!({"fault": "cut"}), "path"),
+        ] {
+            let error = parse(arguments).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}

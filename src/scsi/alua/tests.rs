@@ -1,0 +1,103 @@
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn a_map_is_one_optimized_group_that_can_be_nothing_else() {
+    let data = report_one_group(false, 0x0102, 0x0304);
+    assert_eq!(
+        data,
+        [0, 0, 0, 12, 0x00, 0x01, 1, 2, 0, 0, 0, 1, 0, 0, 3, 4],
+        "AO_SUP only, no PREF, one port"
+    );
+    assert_eq!(transition_seconds(&data), None);
+    let extended = report_one_group(true, 0x0102, 0x0304);
+    assert_eq!(extended[..8], [0, 0, 0, 16, 0x10, 0, 0, 0]);
+    assert_eq!(extended[8..], data[4..]);
+    assert_eq!(transition_seconds(&extended), Some(0));
+    assert_eq!(parse(&data), parse(&extended));
+    assert_eq!(parse(&data)[0].ports, [0x0304]);
+}
+
+#[test]
+fn the_cdb_decides_the_header_and_the_length() {
+    let ask =
+        |extended, allocation| answer(&Cdb::report_target_port_groups(extended, allocation), 1, 1);
+    assert_eq!(ask(false, 4096), Ok(report_one_group(false, 1, 1)));
+    assert_eq!(ask(true, 4096), Ok(report_one_group(true, 1, 1)));
+    assert_eq!(ask(true, 6).unwrap(), [0, 0, 0, 16, 0x10, 0], "the length stays that of all");
+    assert_eq!(ask(false, 0), Ok(vec![]));
+    let reserved = Cdb::from_bytes(&[0xa3, 0x4a, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0]).unwrap();
+    let (code, field) = answer(&reserved, 1, 1).unwrap_err();
+    assert_eq!((code, field.byte), (SenseCode::INVALID_FIELD_IN_CDB, 1));
+    let other = Cdb::from_bytes(&[0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0]).unwrap();
+    assert_eq!(answer(&other, 1, 1).unwrap_err().0, SenseCode::INVALID_OPCODE);
+}
+
+#[test]
+fn the_cdb_is_that_of_the_standard() {
+    let raw = |extended| Cdb::report_target_port_groups(extended, 0x1000).as_slice().to_vec();
+    assert_eq!(raw(false), [0xa3, 0x0a, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0]);
+    assert_eq!(raw(true), [0xa3, 0x2a, 0, 0, 0, 0, 0, 0, 0x10, 0, 0, 0]);
+}
+
+#[test]
+fn only_the_extended_format_has_a_transition_time() {
+    let mut data = report_one_group(true, 1, 1);
+    data[5] = 60;
+    assert_eq!(transition_seconds(&data), Some(60));
+    for reserved in [0x20, 0x30, 0x50, 0x70] {
+        data[4] = reserved;
+        assert_eq!(transition_seconds(&data), None, "{reserved:02x}");
+    }
+}
+
+#[test]
+fn groups_cut_by_the_allocation_length_are_left_out() {
+    let groups: Vec<_> = [1, 2].map(|id| parse(&report_one_group(false, id, id))[0].clone()).into();
+    let data = encode(None, &groups);
+    assert_eq!(parse(&data), groups);
+    assert_eq!(parse(&data[..data.len() - 1]), groups[..1]);
+    assert_eq!(parse(&data[..4]), []);
+    assert_eq!(parse(&[]), []);
+}
+
+fn group() -> impl Strategy<Value = TargetPortGroup> {
+    let ports = prop::collection::vec(any::<u16>(), 0..4);
+    (any::<u16>(), 0u8..16, any::<bool>(), any::<u8>(), any::<u8>(), ports).prop_map(
+        |(id, state, preferred, supported, status_code, ports)| TargetPortGroup {
+            id,
+            state: AccessState::from_bits(state),
+            preferred,
+            supported,
+            status_code,
+            ports,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn groups_survive_the_wire(
+        seconds in prop::option::of(any::<u8>()), groups in prop::collection::vec(group(), 0..5),
+    ) {
+        let data = encode(seconds, &groups);
+        prop_assert_eq!(transition_seconds(&data), seconds);
+        prop_assert_eq!(parse(&data), groups);
+    }
+
+    #[test]
+    fn states_survive_the_wire(bits in 0u8..16) {
+        prop_assert_eq!(AccessState::from_bits(bits).to_bits(), bits);
+        prop_assert_eq!(AccessState::from_bits(bits | 0xf0).to_bits(), bits);
+    }
+
+    #[test]
+    fn hostile_data_never_panics(raw in prop::collection::vec(any::<u8>(), 0..200), len: u8) {
+        let mut raw = raw;
+        if raw.len() > 4 {
+            raw[..4].copy_from_slice(&[0, 0, 0, len]);
+        }
+        let ports: usize = parse(&raw).iter().map(|g| 8 + 4 * g.ports.len()).sum();
+        prop_assert!(ports <= raw.len());
+    }
+}

@@ -1,0 +1,44 @@
+//! Unit attention conditions of one I_T_L nexus (SAM-5 5.14, SPC-5 5.14).
+//!
+//! A queue in which a condition stands once; which commands report and clear
+//! it is decided in [`super::fault`].
+
+use std::collections::VecDeque;
+
+use crate::scsi::sense::SenseCode;
+
+/// Conditions not yet reported, in the order of reporting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Attentions(VecDeque<SenseCode>);
+
+impl Attentions {
+    /// Establishes a condition.
+    ///
+    /// A reset is reported first and takes with it what it says too: earlier
+    /// resets, and mode parameters that it has set back.
+    pub(super) fn raise(&mut self, code: SenseCode) {
+        if code.asc == 0x29 {
+            self.0.retain(|pending| {
+                pending.asc != 0x29 && *pending != SenseCode::MODE_PARAMETERS_CHANGED
+            });
+            self.0.push_front(code);
+        } else if !self.0.contains(&code) {
+            self.0.push_back(code);
+        }
+    }
+
+    /// Forgets all: the nexus was lost.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Reports the first, which ends it.
+    pub(super) fn take(&mut self) -> Option<SenseCode> {
+        self.0.pop_front()
+    }
+
+    /// Ends one condition without reporting it.
+    pub(super) fn forget(&mut self, code: SenseCode) {
+        self.0.retain(|pending| *pending != code);
+    }
+}

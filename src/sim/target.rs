@@ -1,0 +1,290 @@
+//! The target side of the I_T nexuses: ports, target port groups and their
+//! asymmetric access states (SPC-5 5.18), REPORT and SET TARGET PORT GROUPS
+//! (SPC-5 6.37, 6.45).
+//!
+//! A group has one state for every LU of the array. Knows no LU and no task.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::answer::{Answer, Call, Effect, Outcome, wrong_field, wrong_parameter};
+use super::lu::Lu;
+use crate::io::Time;
+use crate::scsi::alua::{self, AccessState, TargetPortGroup, supports};
+use crate::scsi::sense::SenseCode;
+
+/// Target port group of a path that says nothing else.
+pub(super) const DEFAULT_GROUP: u16 = 1;
+
+/// Every state a group can be in, and its word in commands (SPC-5 5.18.2).
+pub const ACCESS_STATES: [(AccessState, &str); 6] = [
+    (AccessState::ActiveOptimized, "active-optimized"),
+    (AccessState::ActiveNonOptimized, "active-non-optimized"),
+    (AccessState::Standby, "standby"),
+    (AccessState::Unavailable, "unavailable"),
+    (AccessState::Offline, "offline"),
+    (AccessState::Transitioning, "transitioning"),
+];
+
+/// What [`ACCESS_STATES`] says to RTPG.
+const SUPPORTED: u8 = supports::ACTIVE_OPTIMIZED
+    | supports::ACTIVE_NON_OPTIMIZED
+    | supports::STANDBY
+    | supports::UNAVAILABLE
+    | supports::OFFLINE
+    | supports::TRANSITIONING;
+
+/// A state that SET TARGET PORT GROUPS may ask for.
+fn settable(bits: u8) -> Option<AccessState> {
+    use AccessState::{ActiveNonOptimized, ActiveOptimized, Standby, Unavailable};
+    let state = AccessState::from_bits(bits);
+    [ActiveOptimized, ActiveNonOptimized, Standby, Unavailable].contains(&state).then_some(state)
+}
+
+/// In which access states a command is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    /// In all.
+    Always,
+    /// In all but transitioning.
+    Settled,
+    /// In the active ones and in standby.
+    Standby,
+    /// In the active ones.
+    Active,
+}
+
+impl Served {
+    /// What the command is refused with in `state`.
+    pub(super) fn refusal(self, state: AccessState) -> Option<SenseCode> {
+        match (self, state) {
+            (Served::Always, _) | (Served::Standby, AccessState::Standby) => None,
+            (_, AccessState::Transitioning) => Some(SenseCode::NOT_READY_TRANSITIONING),
+            (Served::Settled, _) => None,
+            (_, AccessState::Standby) => Some(SenseCode::NOT_READY_STANDBY),
+            (_, AccessState::Unavailable) => Some(SenseCode::NOT_READY_UNAVAILABLE),
+            (_, AccessState::Offline) => Some(SenseCode::NOT_READY_OFFLINE),
+            // The active ones.
+            _ => None,
+        }
+    }
+}
+
+/// STATUS CODE of RTPG: why a state was last entered.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(u8)]
+enum Why {
+    #[default]
+    None = 0,
+    Explicit = 1,
+    Implicit = 2,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    state: AccessState,
+    preferred: bool,
+    why: Why,
+    /// The state that follows [`AccessState::Transitioning`], and when.
+    next: Option<(Time, AccessState)>,
+}
+
+impl Default for Group {
+    fn default() -> Group {
+        let state = AccessState::ActiveOptimized;
+        Group { state, preferred: false, why: Why::None, next: None }
+    }
+}
+
+/// A port already belongs to another group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("target port {port} is in target port group {group} already")]
+pub struct PortConflict {
+    /// Relative target port identifier.
+    pub port: u16,
+    /// Its target port group.
+    pub group: u16,
+}
+
+struct Port {
+    group: u16,
+    nexuses: u32,
+}
+
+/// The target device: what all LUs have in common.
+pub(super) struct Target {
+    /// NAA 5 name, without a port's number.
+    name: u64,
+    ports: BTreeMap<u16, Port>,
+    groups: BTreeMap<u16, Group>,
+}
+
+impl Target {
+    /// A target that takes its name from a LU's.
+    pub(super) fn new(lu: &[u8; 16]) -> Target {
+        let lu = u128::from_be_bytes(*lu);
+        // The company id of the LU; of the rest, what tells arrays apart.
+        let company = u64::try_from(lu >> 100 & 0x00ff_ffff).unwrap_or(0);
+        let low = u64::try_from((lu ^ lu >> 20 ^ lu >> 40) & 0xf_ffff).unwrap_or(0);
+        let name = 5 << 60 | company << 36 | low << 16;
+        Target { name, ports: BTreeMap::new(), groups: BTreeMap::new() }
+    }
+
+    /// NAA designator of a port.
+    pub(super) fn port_name(&self, port: u16) -> [u8; 8] {
+        (self.name | u64::from(port)).to_be_bytes()
+    }
+
+    /// The first port from `from` on that is nobody's.
+    pub(super) fn free_port(&self, from: u16) -> u16 {
+        (from.max(1)..=u16::MAX).find(|port| !self.ports.contains_key(port)).unwrap_or(from.max(1))
+    }
+
+    /// A further nexus through `port`.
+    pub(super) fn join(&mut self, port: u16, group: Option<u16>) -> Result<(), PortConflict> {
+        let there = self.ports.get(&port).map(|there| there.group);
+        let group = group.or(there).unwrap_or(DEFAULT_GROUP);
+        if let Some(there) = there.filter(|there| *there != group) {
+            return Err(PortConflict { port, group: there });
+        }
+        self.ports.entry(port).or_insert(Port { group, nexuses: 0 }).nexuses += 1;
+        self.groups.entry(group).or_default();
+        Ok(())
+    }
+
+    /// One nexus less. A group keeps its state for ports that come back.
+    pub(super) fn leave(&mut self, port: u16) {
+        if let Some(there) = self.ports.get_mut(&port) {
+            there.nexuses -= 1;
+            if there.nexuses == 0 {
+                self.ports.remove(&port);
+            }
+        }
+    }
+
+    /// The group of a port.
+    pub(super) fn group_of(&self, port: u16) -> u16 {
+        self.ports.get(&port).map_or(DEFAULT_GROUP, |port| port.group)
+    }
+
+    /// The access state of a port.
+    pub(super) fn state_of(&self, port: u16) -> AccessState {
+        let group = self.groups.get(&self.group_of(port));
+        group.map_or(AccessState::ActiveOptimized, |group| group.state)
+    }
+
+    pub(super) fn is_preferred(&self, port: u16) -> bool {
+        self.groups.get(&self.group_of(port)).is_some_and(|g| g.preferred)
+    }
+
+    pub(super) fn prefer(&mut self, group: u16, preferred: bool) -> bool {
+        let group = self.groups.entry(group).or_default();
+        std::mem::replace(&mut group.preferred, preferred) != preferred
+    }
+
+    /// The array changes a group's state on its own, after `transition`.
+    /// Returns whether the new state is reached now and is another one.
+    pub(super) fn implicit(
+        &mut self,
+        now: Time,
+        group: u16,
+        state: AccessState,
+        transition: Duration,
+    ) -> bool {
+        let group = self.groups.entry(group).or_default();
+        if transition.is_zero() {
+            return group.enter(state, Why::Implicit);
+        }
+        group.state = AccessState::Transitioning;
+        group.next = Some((now + transition, state));
+        false
+    }
+
+    /// As SET TARGET PORT GROUPS asks. Returns whether anything changed.
+    pub(super) fn explicit(&mut self, states: &[(u16, AccessState)]) -> bool {
+        states.iter().fold(false, |changed, (group, state)| {
+            let group = self.groups.entry(*group).or_default();
+            group.enter(*state, Why::Explicit) || changed
+        })
+    }
+
+    /// When the next transition ends.
+    pub(super) fn next_transition(&self) -> Option<Time> {
+        self.groups.values().filter_map(|group| group.next.map(|(at, _)| at)).min()
+    }
+
+    /// Ends the transitions due by `now`; whether there were any.
+    pub(super) fn end_transitions(&mut self, now: Time) -> bool {
+        let mut ended = false;
+        for group in self.groups.values_mut() {
+            if let Some((_, state)) = group.next.filter(|(at, _)| *at <= now) {
+                group.enter(state, Why::Implicit);
+                ended = true;
+            }
+        }
+        ended
+    }
+
+    /// RTPG: every group that has ports.
+    fn report(&self, extended: bool) -> Vec<u8> {
+        let ports = |of: u16| {
+            let of_group = self.ports.iter().filter(move |(_, port)| port.group == of);
+            of_group.map(|(id, _)| *id).collect::<Vec<_>>()
+        };
+        let groups = self.groups.iter().map(|(id, group)| TargetPortGroup {
+            id: *id,
+            state: group.state,
+            preferred: group.preferred,
+            supported: SUPPORTED,
+            status_code: group.why as u8,
+            ports: ports(*id),
+        });
+        let groups: Vec<_> = groups.filter(|group| !group.ports.is_empty()).collect();
+        alua::encode(extended.then_some(0), &groups)
+    }
+}
+
+impl Group {
+    fn enter(&mut self, state: AccessState, why: Why) -> bool {
+        let changed = self.state != state;
+        *self = Group { state, why, next: None, ..*self };
+        changed
+    }
+}
+
+impl Lu {
+    /// REPORT TARGET PORT GROUPS.
+    pub(super) fn report_target_port_groups(&mut self, call: &Call<'_>) -> Outcome {
+        let extended = match call.byte(1) >> 5 {
+            0 => false,
+            1 => true,
+            _ => return Err(wrong_field(1, Some(7))),
+        };
+        let data = call.target.report(extended);
+        Ok(Answer::data(data, call.length_32(6)))
+    }
+
+    /// SET TARGET PORT GROUPS: all or nothing.
+    pub(super) fn set_target_port_groups(&mut self, call: &Call<'_>) -> Outcome {
+        let len = call.length_32(6);
+        let list = call.announced(len)?;
+        if list.is_empty() {
+            return Ok(Answer::taken(0));
+        }
+        if len < 4 || len % 4 != 0 {
+            return Err(SenseCode::PARAMETER_LIST_LENGTH_ERROR.into());
+        }
+        let mut states = Vec::new();
+        for (index, descriptor) in list[4..].chunks_exact(4).enumerate() {
+            let at = 4 + 4 * index;
+            let state = settable(descriptor[0] & 0x0f);
+            let group = u16::from_be_bytes([descriptor[2], descriptor[3]]);
+            let known = call.target.ports.values().any(|port| port.group == group);
+            states.push((group, state.ok_or_else(|| wrong_parameter(at))?));
+            if !known {
+                return Err(wrong_parameter(at + 2));
+            }
+        }
+        Ok(Answer { effect: Effect::Groups(states), ..Answer::taken(len) })
+    }
+}

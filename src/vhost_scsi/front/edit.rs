@@ -1,0 +1,194 @@
+//! Answers of the LU that the guest does not get as they are, so that it sees
+//! one LU rather than the path that answered (multipath-and-scsi, C.2), and
+//! what every path can carry.
+//!
+//! Such an answer goes to a buffer of ours, and from there to the guest once
+//! it is edited. How to edit is `scsi`'s; here is what, when, and how much the
+//! guest gets of it.
+
+use std::mem;
+
+use crate::guest::copy::copy_out;
+use crate::io::{Op, Request};
+use crate::scsi::attention::Hearing;
+use crate::scsi::cdb::Cdb;
+use crate::scsi::sense::{Key, Sense, SenseCode};
+use crate::scsi::status::Status;
+use crate::scsi::{inquiry, mode, opcodes, vpd};
+
+use super::Ending;
+use super::target::EVPD;
+use crate::vhost_scsi::units::Unit;
+
+/// Which answer it is that we edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Edit {
+    /// Standard INQUIRY data.
+    Inquiry = 1,
+    /// VPD page 00h.
+    SupportedPages,
+    /// VPD page 83h.
+    Identification,
+    /// VPD page B0h.
+    BlockLimits,
+    /// REPORT SUPPORTED OPERATION CODES.
+    Opcodes,
+    /// MODE SENSE(6).
+    ModeSense6,
+    /// MODE SENSE(10).
+    ModeSense10,
+    /// REQUEST SENSE.
+    RequestSense,
+}
+
+impl Edit {
+    const ALL: [Edit; 8] = [
+        Edit::Inquiry,
+        Edit::SupportedPages,
+        Edit::Identification,
+        Edit::BlockLimits,
+        Edit::Opcodes,
+        Edit::ModeSense6,
+        Edit::ModeSense10,
+        Edit::RequestSense,
+    ];
+
+    /// Whether and how the answer to this command is edited.
+    pub(super) fn wanted(unit: &Unit, cdb: &Cdb) -> Option<Edit> {
+        let raw = cdb.as_slice();
+        match (cdb.opcode(), raw[1]) {
+            (0x12, flags) if flags & EVPD == 0 => unit.joined.then_some(Edit::Inquiry),
+            (0x12, _) => match raw[2] {
+                vpd::SUPPORTED_PAGES => Some(Edit::SupportedPages),
+                vpd::IDENTIFICATION if unit.joined => Some(Edit::Identification),
+                vpd::BLOCK_LIMITS => Some(Edit::BlockLimits),
+                _ => None,
+            },
+            (0xa3, action) if action & 0x1f == 0x0c => Some(Edit::Opcodes),
+            (0x1a, _) if unit.read_only => Some(Edit::ModeSense6),
+            (0x5a, _) if unit.read_only => Some(Edit::ModeSense10),
+            (0x03, _) if unit.joined => Some(Edit::RequestSense),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the longest answer, where all of it is needed whatever the
+    /// guest's allocation length.
+    pub(super) fn whole(self) -> u64 {
+        match self {
+            Edit::SupportedPages => 255,
+            Edit::Identification => 2048,
+            Edit::BlockLimits => 64,
+            Edit::Opcodes => 16384,
+            Edit::Inquiry | Edit::ModeSense6 | Edit::ModeSense10 | Edit::RequestSense => 0,
+        }
+    }
+
+    pub(super) fn word(self) -> u32 {
+        u32::from(self as u8)
+    }
+
+    pub(super) fn of(word: u32) -> Option<Edit> {
+        Edit::ALL.into_iter().find(|edit| edit.word() == word & 0xff)
+    }
+}
+
+/// Edits what the LU answered and gives it to the guest; returns how the
+/// command ends and how much of its buffer the guest got filled.
+pub(super) fn edited(
+    edit: Edit,
+    unit: &Unit,
+    request: &mut Request,
+    ending: Ending,
+    moved: usize,
+) -> (Ending, usize) {
+    let mut data = mem::take(&mut request.front.buffer);
+    data.truncate(moved);
+    let mut ending = ending;
+    let has_none = edit == Edit::BlockLimits && is_illegal_request(&ending);
+    if has_none {
+        data.clear();
+        ending = Ending::GOOD;
+    }
+    if ending.status != Status::GOOD && data.is_empty() {
+        request.front.buffer = data;
+        return (ending, 0);
+    }
+    match edit {
+        Edit::Inquiry => inquiry::hide_paths(&mut data),
+        Edit::SupportedPages => data = supported_pages(unit, data),
+        Edit::Identification => data = vpd::keep_lu_designators(&data),
+        Edit::BlockLimits => vpd::limit_block_limits(&mut data, &ceiling(unit)),
+        Edit::Opcodes => data = offered_opcodes(unit, request.op.as_ref(), &data),
+        Edit::ModeSense6 => mode::set_write_protect(&mut data, false),
+        Edit::ModeSense10 => mode::set_write_protect(&mut data, true),
+        Edit::RequestSense => hear(unit, request.answered_by, &mut data),
+    }
+    let moved = copy_out(&request.front.guest, 0, &data);
+    // Back for its capacity.
+    request.front.buffer = data;
+    (ending, moved)
+}
+
+/// The LU has no such page.
+fn is_illegal_request(ending: &Ending) -> bool {
+    ending.status == Status::CHECK_CONDITION
+        && ending.code().is_some_and(|code| code.key == Key::IllegalRequest)
+}
+
+/// Page 00h. A guest that sees paths sees every page of the LU, but B0h is
+/// there in any case.
+fn supported_pages(unit: &Unit, page: Vec<u8>) -> Vec<u8> {
+    if unit.joined {
+        return vpd::supported_with_block_limits(&page);
+    }
+    let Some(codes) = vpd::supported(&page) else { return page };
+    if codes.contains(&vpd::BLOCK_LIMITS) {
+        return page;
+    }
+    let mut codes = codes.to_vec();
+    codes.push(vpd::BLOCK_LIMITS);
+    codes.sort_unstable();
+    let mut new = vpd::encode_supported(&codes);
+    new[0] = page[0];
+    new
+}
+
+/// What every path can carry. The LU's own limits are the same by every path.
+fn ceiling(unit: &Unit) -> vpd::Ceiling {
+    let max_transfer = u32::try_from(unit.limits.max_transfer.0).unwrap_or(u32::MAX);
+    vpd::Ceiling { max_transfer, ..vpd::Ceiling::default() }
+}
+
+fn offered_opcodes(unit: &Unit, op: Option<&Op>, data: &[u8]) -> Vec<u8> {
+    let asked = match op {
+        Some(Op::Cdb { cdb, .. }) => opcodes::Request::decode(cdb),
+        _ => None,
+    };
+    let Some(asked) = asked else { return Vec::new() };
+    let offers = |opcode, action| unit.policy.offers(opcode, action, unit.paths_joined());
+    // The one-command format does not repeat which command it is about.
+    match asked.command() {
+        Some((opcode, action)) if !offers(opcode, action) => opcodes::not_supported(),
+        Some(_) => data.to_vec(),
+        None => opcodes::filter(data, asked.reporting_options, offers),
+    }
+}
+
+/// A unit attention that a path tells as parameter data is heard like any
+/// other: what the guest knows or need not know becomes NO SENSE.
+fn hear(unit: &Unit, path: u64, data: &mut [u8]) {
+    let sense = Sense::from_bytes(data);
+    let Some(code) = sense.code().filter(|code| code.key == Key::UnitAttention) else { return };
+    if unit.attentions.met(path, u64::MAX, &sense) == Hearing::Known {
+        debug_assert_ne!(code, SenseCode::NO_SENSE);
+        let is_fixed = data[0] & 0x7f < 0x72;
+        let places: &[usize] = if is_fixed { &[2, 12, 13] } else { &[1, 2, 3] };
+        for place in places {
+            if let Some(byte) = data.get_mut(*place) {
+                *byte = 0;
+            }
+        }
+    }
+}
