@@ -17,4 +17,4 @@ mkdir -p $dir
 step "the bare disk"
 bare answers
 step "through the daemon, in a guest"
-through answers
+through answers --path "/dev/$P1" --path "/dev/$P2"

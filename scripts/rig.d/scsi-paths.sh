@@ -13,11 +13,12 @@ bare() (
   . "guest.d/$1"
 )
 
-# through JOB: the same job in a guest, on the daemon over both paths. Prints what it said.
+# through JOB OPTION…: the same job in a guest, on the daemon with these options. Prints what it said.
 through() {
   local job=$1
+  shift
   DAEMON_PEER_FILE=/dev/$P1
-  daemon_start "$dir" --device scsi --transport sg-io --path "/dev/$P1" --path "/dev/$P2"
+  daemon_start "$dir" --device scsi --transport sg-io "$@"
   GUEST_DEVICE=scsi GUEST_ARCHIVES=/rig/guest/scsi-tools GUEST_TIMEOUT=800 guest_start "$dir" "$DAEMON_SOCKET" "guest.d/$job"
   guest_finish 800 || { tail -8 "$DAEMON_LOG"; exit 1; }
   grep -a 'GUEST: ' "$GUEST_CONSOLE" | tr -d '\r'
