@@ -202,6 +202,7 @@ fn the_good_path_of_a_warm_scsi_front_allocates_nothing() {
         policy: CommandPolicy::default(),
         joined: true,
         multipath: true,
+        nexus: Arc::default(),
         read_only: false,
         limits: LIMITS,
         block_size: 512,

@@ -29,7 +29,7 @@ use crate::queue::Queues;
 use crate::scsi::attention::Attentions;
 use crate::scsi::command::CommandPolicy;
 use crate::scsi::sense::SenseCode;
-use crate::vhost_scsi::{NoPathAnswer, Unit};
+use crate::vhost_scsi::{Nexus, NoPathAnswer, Unit};
 
 use limits::shrunk;
 pub(super) use limits::smallest;
@@ -61,6 +61,13 @@ pub(super) enum JoinError {
          of its own: add lun T:L SPEC"
     )]
     Exposed(Address),
+    /// A reservation of the guest holds for the path it was made by.
+    #[error(
+        "LUN {0} has one path and its guest has sent reservations by it, which hold for that path \
+         only: no path joins; remove the LUN and add it with all its paths (a guest cannot reserve \
+         it then)"
+    )]
+    Reserved(Address),
     /// It is being removed.
     #[error("map {0} is being removed")]
     Leaving(String),
@@ -86,6 +93,8 @@ pub(super) struct Lun {
     /// The guest sees one LU; otherwise a path.
     pub(super) joined: bool,
     pub(super) no_path: NoPathAnswer,
+    /// Reservations against paths.
+    pub(super) nexus: Arc<Nexus>,
 }
 
 /// One map.
@@ -165,6 +174,7 @@ impl Map {
             policy: lun.policy,
             joined: lun.joined,
             multipath: self.paths.len() > 1,
+            nexus: Arc::clone(&lun.nexus),
             read_only: self.read_only,
             limits: self.limits,
             block_size: self.engine.identity().block_size,
@@ -220,6 +230,7 @@ impl Map {
             _ => {}
         }
         self.engine.admits(&name, handle.identity())?;
+        self.one_nexus_or_several()?;
         if handle.geometry().read_only && !self.read_only {
             return Err(JoinError::WriteProtected(name));
         }
@@ -248,6 +259,18 @@ impl Map {
         self.paths.insert(id, OpenPath { name, open, users: self.queues.threads() });
         self.carry_out(fx);
         Ok(id)
+    }
+
+    /// Law 5: no path joins a LU that its guest has reserved by another.
+    fn one_nexus_or_several(&self) -> Result<(), JoinError> {
+        match &self.lun {
+            Some(lun) if lun.joined => {
+                let first = self.paths.is_empty() && !lun.nexus.is_reserved();
+                let joins = first || lun.nexus.join();
+                if joins { Ok(()) } else { Err(JoinError::Reserved(lun.address)) }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The engine took a path that cannot join after all; nobody has heard.
@@ -311,6 +334,12 @@ impl Map {
             self.engine.retired(id);
             self.changed = true;
             log::debug!("path {} closed", path.name);
+            match &mut self.lun {
+                Some(lun) if self.paths.len() <= 1 && !lun.nexus.is_reserved() => {
+                    lun.nexus = Arc::default();
+                }
+                _ => {}
+            }
         }
     }
 

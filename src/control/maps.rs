@@ -205,6 +205,7 @@ impl Maps {
             policy: lu.command_policy(shown.settings.policy),
             joined: lu.joined,
             no_path: shown.settings.no_path,
+            nexus: Arc::default(),
         });
         let Common { queues, command_timeout, suspect_after, .. } = &self.common;
         let core = dispatch::Settings {

@@ -18,6 +18,7 @@ pub(super) fn unit(target: u8, lun: u16, map: u16) -> Unit {
         policy: CommandPolicy::default(),
         joined: true,
         multipath: true,
+        nexus: Arc::default(),
         read_only: false,
         limits: Limits {
             max_transfer: Blocks(128),
@@ -175,4 +176,14 @@ fn unit_attentions_outlive_a_change_of_the_table() {
     let mut view = View::new();
     view.refresh(&device.shared.units);
     assert!(view.units().find(0, 0).is_some_and(|u| u.attentions.is_pending()));
+}
+
+#[test]
+fn a_reservation_and_a_second_path_exclude_each_other_whichever_comes_first() {
+    let reserved = Nexus::default();
+    assert!(reserved.reserve() && reserved.reserve() && reserved.is_reserved());
+    assert!(!reserved.join());
+    let several = Nexus::default();
+    assert!(several.join() && several.join() && !several.is_reserved());
+    assert!(!several.reserve());
 }

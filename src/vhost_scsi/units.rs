@@ -4,7 +4,7 @@
 //! the table it saw last and compares one integer per request. Not here: what
 //! a LU is (`mpath`), and who may open it (`control`).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::io::{Limits, MapSlot};
@@ -21,6 +21,40 @@ pub enum NoPathAnswer {
     TransportError,
     /// CHECK CONDITION 02/3A/00: MEDIUM NOT PRESENT.
     NotReady,
+}
+
+/// What a LU's reservations and its paths settle between them (law 5): as long
+/// as a reservation is a matter of one nexus, a LU either has one path and the
+/// guest may reserve it, or it has several. Whichever comes first wins, whatever
+/// thread it comes by.
+#[derive(Debug, Default)]
+pub struct Nexus(AtomicU8);
+
+impl Nexus {
+    const RESERVED: u8 = 1;
+    const SEVERAL: u8 = 2;
+
+    /// The guest is about to reserve or to register; false if it may not.
+    pub fn reserve(&self) -> bool {
+        self.settle(Nexus::RESERVED)
+    }
+
+    /// The LU is about to have more than one path; false if it may not.
+    pub fn join(&self) -> bool {
+        self.settle(Nexus::SEVERAL)
+    }
+
+    /// Whether the guest has ever sent a command that reserves or registers.
+    pub fn is_reserved(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Nexus::RESERVED
+    }
+
+    fn settle(&self, what: u8) -> bool {
+        match self.0.compare_exchange(0, what, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(settled) => settled == what,
+        }
+    }
 }
 
 /// One LU as the guest addresses it.
@@ -41,6 +75,8 @@ pub struct Unit {
     /// The map has more than one path: with `joined`, reservations are
     /// refused, because they would hold for one path only.
     pub multipath: bool,
+    /// Reservations against paths, with `joined`.
+    pub nexus: Arc<Nexus>,
     /// Refuse commands that change the medium.
     pub read_only: bool,
     /// What one command may carry, over all paths.

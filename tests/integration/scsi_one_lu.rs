@@ -330,3 +330,28 @@ fn persistent_reservations_need_one_path() {
         assert_eq!(first, json!(expected), "{paths} paths, {options:?}");
     }
 }
+
+/// Law 5: what the guest registered by one path says nothing for another.
+#[test]
+fn a_lu_that_its_guest_has_reserved_takes_no_further_path() {
+    for reserves in [true, false] {
+        let mut daemon = Daemon::start(&Setup { paths: 1, ..Setup::scsi() });
+        let mut guest = ScsiGuest::connect(&daemon, 1);
+        if reserves {
+            guest.run(&Task::new(&cdb::register()).writing(&[0; 24]));
+        } else {
+            guest.say(&[0; 6]);
+        }
+        let spec = daemon.spec(&daemon.image(), "late");
+        let joined = daemon.qmp().try_execute("path-add", &json!({ "spec": spec }));
+        assert_eq!(joined.is_err(), reserves, "{joined:?}");
+        if let Err(error) = joined {
+            assert!(error.to_string().contains("has one path"), "{error}");
+        }
+        // Once there are several paths, it cannot be reserved.
+        guest.run(&Task::new(&cdb::register()).writing(&[0; 24]));
+        guest.say(&[0xc0; 6]);
+        let expected = if reserves { "vendor" } else { "persistent-reserve-out" };
+        assert_eq!(denied(&mut daemon), json!(expected));
+    }
+}

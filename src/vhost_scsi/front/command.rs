@@ -9,7 +9,7 @@
 use crate::guest::copy::{copy_in, slice};
 use crate::io::{Denied, Direction, Op, Request, Segment, total_len};
 use crate::scsi::cdb::Cdb;
-use crate::scsi::command::{self, Access};
+use crate::scsi::command::{self, Access, Group};
 use crate::scsi::luns::Address;
 use crate::scsi::sense::{FieldPointer, SenseCode};
 use crate::virtio::scsi::{CommandRequest, REQUEST_LEN, Response};
@@ -155,7 +155,8 @@ fn for_unit(
     without_naca(cdb)?;
     let joined = unit.paths_joined();
     let info = command::info(cdb);
-    if let Some(group) = info.group.filter(|group| unit.policy.denies(*group, joined)) {
+    let denies = |group: &Group| unit.policy.denies(*group, joined) || comes_late(unit, *group);
+    if let Some(group) = info.group.filter(denies) {
         *denied = Some(Denied { map: unit.map, cdb: *cdb, group: group.name() });
         return Err(Answer::check(SenseCode::INVALID_OPCODE));
     }
@@ -166,6 +167,13 @@ fn for_unit(
         Some(answer) => Err(answer),
         None => Ok(()),
     }
+}
+
+/// Whether a command that binds the LU to its one path comes after a second
+/// path has: the table of LUs may not say so yet.
+fn comes_late(unit: &Unit, group: Group) -> bool {
+    let binds = matches!(group, Group::Reserve | Group::PersistentReserveOut);
+    binds && unit.joined && !unit.nexus.reserve()
 }
 
 /// A command that no LU is behind.

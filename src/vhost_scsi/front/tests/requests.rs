@@ -298,6 +298,13 @@ fn what_the_policy_denies_is_an_unknown_command_and_told_once() {
     assert_eq!(sent(&one_path, &register), None);
     let (exposed, _) = with_unit(|u| u.joined = false);
     assert_eq!(sent(&exposed, &reserve), None);
+    // A second path has joined, and the table of LUs does not say so yet.
+    let (late, _) = with_unit(|u| {
+        u.multipath = false;
+        assert!(u.nexus.join());
+    });
+    assert_eq!(sent(&late, &register), Some("persistent-reserve-out"));
+    assert_eq!(sent(&late, &reserve), Some("reserve"));
     let (lax, _) = with_unit(|u| u.policy.allow(Group::ModeSelect));
     assert_eq!(sent(&lax, &mode_select), None);
     let (strict, _) = with_unit(|u| u.policy.deny(Group::ZoneOut));
