@@ -372,7 +372,12 @@ impl Multipath {
         match report.reason {
             IoReason::Judged { verdict: PathVerdict::Keep, .. } => {}
             IoReason::Judged { verdict: PathVerdict::Check, .. } => self.check_now(now, id, fx),
-            IoReason::Judged { verdict: PathVerdict::Fail, .. } => self.fail(now, id, cause, fx),
+            IoReason::Judged { verdict: PathVerdict::Fail, .. } => {
+                if let Some(path) = self.path_mut(id) {
+                    path.no_lun |= identity::says_no_lun(&report.reason);
+                }
+                self.fail(now, id, cause, fx);
+            }
             IoReason::Judged { verdict: PathVerdict::Doubt, .. } => {} // above
             IoReason::Hung { .. } => {
                 self.set_aside(id, PathState::Suspect, cause, fx);

@@ -19,11 +19,18 @@ use crate::scsi::sense::SenseCode;
 
 /// Whether a guest's command met the news that the capacity has changed.
 pub(super) fn says_resized(reason: &IoReason) -> bool {
+    sense_code(reason) == Some(SenseCode::CAPACITY_CHANGED)
+}
+
+/// Whether a guest's command was told that there is no such LU.
+pub(super) fn says_no_lun(reason: &IoReason) -> bool {
+    sense_code(reason) == Some(SenseCode::LUN_NOT_SUPPORTED)
+}
+
+fn sense_code(reason: &IoReason) -> Option<SenseCode> {
     match reason {
-        IoReason::Judged { completion: Completion::Scsi { sense, .. }, .. } => {
-            sense.code() == Some(SenseCode::CAPACITY_CHANGED)
-        }
-        _ => false,
+        IoReason::Judged { completion: Completion::Scsi { sense, .. }, .. } => sense.code(),
+        _ => None,
     }
 }
 

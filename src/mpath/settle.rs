@@ -91,9 +91,10 @@ impl Multipath {
         let undecided = self.usable() == 0 && self.all().any(Path::is_undecided);
         match self.policy.no_path_retry {
             _ if undecided => Queueing::Hold,
-            NoPathRetry::Fail => Queueing::Fail,
-            NoPathRetry::Times(_) if self.queueing_ended => Queueing::Fail,
-            NoPathRetry::Queue | NoPathRetry::Times(_) => Queueing::Hold,
+            NoPathRetry::Queue => Queueing::Hold,
+            NoPathRetry::Times(_) if !self.queueing_ended => Queueing::Hold,
+            NoPathRetry::Fail | NoPathRetry::Times(_) if self.lun_gone => Queueing::Gone,
+            NoPathRetry::Fail | NoPathRetry::Times(_) => Queueing::Fail,
         }
     }
 

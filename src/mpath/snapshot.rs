@@ -64,6 +64,9 @@ pub enum Queueing {
     Hold,
     /// Fail them (no_path_retry has ended).
     Fail,
+    /// The same, with the array's word: on every path it says that there is no
+    /// such LU (05/25/00).
+    Gone,
 }
 
 /// Path selector (`path_selector` in multipath.conf).

@@ -3,7 +3,6 @@
 
 #[allow(dead_code)] // some is for the load generator only
 pub(crate) mod blk_queue;
-#[allow(dead_code)] // taken up by the stories that follow
 pub(crate) mod cdb;
 pub(crate) mod daemon;
 pub(crate) mod driver_ring;
@@ -15,9 +14,8 @@ pub(crate) mod memory_disk;
 #[allow(dead_code)] // some is for the simulation only
 #[path = "../simulation/random.rs"]
 pub(crate) mod random;
-#[allow(dead_code)] // taken up by the stories that follow
 pub(crate) mod scsi_guest;
-#[allow(dead_code)] // taken up by the stories that follow
+pub(crate) mod scsi_load;
 pub(crate) mod scsi_queue;
 pub(crate) mod shadow;
 pub(crate) mod sim_daemon;

@@ -210,19 +210,18 @@ fn the_event_queue_survives_bad_buffers_and_reconnects() {
     for len in [1, 15] {
         guest.events().submit_control(&[], len).expect("room");
     }
-    guest.events().post_events(4);
+    guest.events().post_events(6);
+    // Each short one costs an event, which the next one tells.
     add(&mut daemon, "0:1", "one");
-    let mut seen = Vec::new();
-    while seen.is_empty() {
-        let done = guest.events().wait_for(|| "the event".into());
-        if done.used_len == 16 {
-            seen.push(guest.events().event(&done));
-        } else {
-            assert_eq!(done.used_len, 0, "a short buffer comes back empty");
-        }
+    remove(&mut daemon, "0:1");
+    for _ in 0..2 {
+        let done = guest.events().wait_for(|| "a short buffer".into());
+        assert_eq!(done.used_len, 0);
     }
-    assert_eq!(seen[0].lun, lun(0, 1));
-    assert_eq!(seen[0].event & !Event::MISSED, Event::TRANSPORT_RESET);
+    add(&mut daemon, "0:1", "one");
+    let next = event(&mut guest);
+    assert_eq!(next, Event { event: next.event, ..Event::rescan(lun(0, 1)) });
+    assert_eq!(next.event, Event::TRANSPORT_RESET | Event::MISSED);
     guest.disconnect();
     guest.reconnect();
     remove(&mut daemon, "0:1");

@@ -119,6 +119,7 @@ fn a_lun_that_the_array_took_away_is_gone_for_the_guest() {
     mend(&mut daemon);
     let done = guest.events().wait_for(|| "RESCAN".into());
     assert_eq!(guest.events().event(&done), Event::rescan(lun(0, 0)));
+    assert_eq!(guest.attentions(lun(0, 0)), ["06/3f/03"]);
     assert_eq!(read(&mut guest), "GOOD");
 }
 

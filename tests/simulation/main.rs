@@ -2,7 +2,8 @@
 //! and request core over the simulated array, in virtual time.
 //!
 //! One seed fixes the map's policy, the guest's workload (overlapping reads
-//! and writes, flush, discard, zeroes), the delays between the threads, and
+//! and writes, flush, discard, zeroes; the guest of an odd seed composes its own
+//! commands, COMPARE AND WRITE among them, and ends tasks), the delays between the threads, and
 //! the faults. After every step the world checks the laws of data integrity
 //! (see `world.rs`); at the end the faults end, everything must come to rest,
 //! and every block is read back.
@@ -48,6 +49,10 @@ fn nothing_is_lost_doubled_stale_or_in_two_places() {
         assert!(totals.held > 100, "{totals:?}");
         assert!(totals.hung > 50, "{totals:?}");
         assert!(totals.abandoned > 10, "{totals:?}");
+        assert!(totals.aborted > 1_000, "{totals:?}");
+        assert!(totals.heard > 500, "{totals:?}");
+        assert!(totals.swapped > 5_000, "{totals:?}");
+        assert!(totals.ambiguous > 100, "{totals:?}");
         assert!(totals.resized > 300, "{totals:?}");
     }
 }

@@ -10,7 +10,7 @@ use vhost_mpath::io::{
     Blocks, Command, Completion, ErrnoFrom, Extent, Limits, Op, Segment, Time, total_len,
 };
 use vhost_mpath::mpath::checker::Checker;
-use vhost_mpath::mpath::classify::{PathVerdict, classify};
+use vhost_mpath::mpath::classify::{PathVerdict, classify, classify_raw};
 use vhost_mpath::mpath::snapshot::{PathId, PathTable};
 use vhost_mpath::passthrough_scsi::{Issued, Rejected};
 use vhost_mpath::queue::dispatch::{Cookie, Issue};
@@ -53,8 +53,6 @@ pub(crate) struct Proof {
     pub(crate) capacity: Option<Capacity>,
     /// For [`vhost_mpath::scsi::attention::Attentions::drained`].
     pub(crate) moment: u64,
-    /// The last command before it.
-    pub(crate) sent: u64,
 }
 
 /// A guest command on a path.
@@ -169,7 +167,8 @@ impl Wire {
             self.said.entry(was.address).or_default().push(completion);
         }
         let listed = view(table, was.path).map(|v| v.1);
-        let verdict = classify(&completion).path;
+        let raw = matches!(was.op, Op::Cdb { .. });
+        let verdict = if raw { classify_raw(&completion) } else { classify(&completion) }.path;
         let bar = match verdict {
             PathVerdict::Doubt => listed,
             PathVerdict::Fail => listed.filter(|epoch| *epoch == was.epoch),

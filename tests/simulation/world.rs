@@ -183,6 +183,8 @@ struct World {
     had: BTreeSet<u64>,
     /// The LU was told not to be ready at some time.
     not_ready: bool,
+    /// A path was told to answer with `DID_ERROR` at some time.
+    host_errors: bool,
     serial: u64,
     /// The guest composes its own commands.
     scsi: Option<events::Scsi>,
@@ -292,6 +294,7 @@ impl World {
             blocks: BLOCKS,
             had: BTreeSet::from([BLOCKS]),
             not_ready: false,
+            host_errors: false,
             serial: 0,
             scsi,
             functions: Vec::new(),
@@ -333,6 +336,12 @@ impl World {
         self.end_of_faults();
         self.come_to_rest();
         self.read_everything();
+    }
+
+    /// The longest that a command may be out.
+    fn longest(&self) -> Duration {
+        let patience = Duration::from_secs(120); // `scsi::patience`
+        if self.scsi.is_some() { patience } else { COMMAND_TIMEOUT }
     }
 
     fn pause(&mut self) -> Duration {
@@ -499,7 +508,7 @@ impl World {
 
     /// Once the faults have ended everything ends, and the paths come back.
     fn come_to_rest(&mut self) {
-        let limit = self.now + COMMAND_TIMEOUT * 3;
+        let limit = self.now + self.longest() * 3;
         while !self.pending.is_empty() {
             assert!(
                 self.now < limit,

@@ -44,11 +44,11 @@ impl Map {
             self.resets.waiting.clear();
             return Some(failed("no path is usable"));
         };
-        self.resets.running = std::mem::take(&mut self.resets.waiting);
-        // The guest hears of it with the answer to its function.
         if let Some(lun) = &self.lun {
+            // The front tells the guest of it.
             lun.attentions.expect(SenseCode::LU_RESET);
         }
+        self.resets.running = std::mem::take(&mut self.resets.waiting);
         self.with_checking(path.id, super::Checking::reset_lu);
         None
     }

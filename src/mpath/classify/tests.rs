@@ -128,6 +128,77 @@ fn the_sense_beats_a_host_byte_the_kernel_derived_from_it() {
     assert_eq!(classify(&disrupted).rule, "host-transport-disrupted");
 }
 
+#[test]
+fn every_rule_for_raw_commands_exists_and_says_something_else() {
+    for &(rule, next) in RAW {
+        let of_table = TABLE.iter().find(|row| row.0 == rule).map(|row| row.3);
+        let of_block = of_table.unwrap_or_else(|| {
+            assert_eq!(rule, UNKNOWN.rule);
+            UNKNOWN.next
+        });
+        assert_ne!(of_block, next, "{rule}");
+    }
+}
+
+#[test]
+fn a_path_is_judged_the_same_whoever_composed_the_command() {
+    for row in TABLE {
+        let completion = example(row.1);
+        let (block, raw) = (classify(&completion), classify_raw(&completion));
+        let path = if BY_THE_GUEST.contains(&raw.rule) { PathVerdict::Check } else { block.path };
+        assert_eq!((raw.rule, raw.path, raw.executed), (block.rule, path, block.executed));
+    }
+}
+
+#[test]
+fn missing_bytes_are_a_raw_commands_own_affair() {
+    let good = |residual, sense: &[u8]| Completion::Scsi {
+        status: Status::GOOD,
+        host: HostByte::OK,
+        sense: Sense::from_bytes(sense),
+        residual,
+    };
+    assert_eq!(classify_raw(&good(0, &[])).next, Next::Done);
+    for answer in [good(1, &[]), good(0, &[0x72, 1, 0, 0, 0, 0, 0, 0]), Completion::Short(0)] {
+        let decided = classify_raw(&answer);
+        assert_eq!((decided.path, decided.next), (PathVerdict::Keep, Next::Deliver));
+    }
+}
+
+/// What follows is decided for commands that must not be executed twice.
+#[test]
+fn only_what_was_refused_before_it_began_was_certainly_not_executed() {
+    let not = |c: &Completion| classify(c).executed == Executed::No;
+    for certain in [
+        host(HostByte::NO_CONNECT),
+        host(HostByte::BAD_TARGET),
+        status(Status::BUSY),
+        status(Status::TASK_SET_FULL),
+        status(Status::RESERVATION_CONFLICT),
+        check(0x2, 0x04, 0x0b),
+        check(0x2, 0x3a, 0x00),
+        check(0x5, 0x25, 0x00),
+        check(0x6, 0x29, 0x00),
+        check(0x7, 0x27, 0x00),
+    ] {
+        assert!(not(&certain), "{certain:?}");
+    }
+    for perhaps in [
+        host(HostByte::BUS_BUSY),
+        host(HostByte::SOFT_ERROR),
+        host(HostByte::REQUEUE),
+        host(HostByte::RESET),
+        host(HostByte::TIME_OUT),
+        status(Status::TASK_ABORTED),
+        check(0x4, 0x44, 0x00),
+        check(0xb, 0x47, 0x00),
+        // sg says so of a command that was out when its device was deleted.
+        Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENODEV },
+    ] {
+        assert!(!not(&perhaps), "{perhaps:?}");
+    }
+}
+
 /// A write to a deleted sdX, whose size is zero then, ends with ENOSPC
 /// although the LU has room: seen when a path was deleted under a guest.
 #[test]

@@ -246,3 +246,31 @@ fn a_lun_that_one_path_has_is_not_gone() {
     }
     assert!(!rig.changes.contains(&Change::LunGone));
 }
+
+/// A guest's command may be the first to be told.
+#[test]
+fn what_guests_commands_are_told_makes_a_lun_gone_too() {
+    for (policy, queueing) in
+        [(NoPathRetry::Fail, Queueing::Gone), (NoPathRetry::Queue, Queueing::Hold)]
+    {
+        let mut rig = Rig::new(Policy { no_path_retry: policy, ..multibus() }, &["a", "b"]);
+        let no_lun = || {
+            let completion = Completion::Scsi {
+                status: Status::CHECK_CONDITION,
+                host: HostByte::OK,
+                sense: Sense::fixed(SenseCode::LUN_NOT_SUPPORTED),
+                residual: 0,
+            };
+            let (rule, verdict) = ("lun-not-supported", PathVerdict::Fail);
+            IoReason::Judged { rule, verdict, op: Op::Flush, completion }
+        };
+        rig.report("a", 1, no_lun());
+        assert!(!rig.changes.contains(&Change::LunGone));
+        rig.report("b", 1, no_lun());
+        assert!(rig.changes.contains(&Change::LunGone));
+        assert_eq!(rig.table().queueing, queueing);
+        rig.come_back("b");
+        assert!(rig.changes.contains(&Change::LunBack));
+        assert_ne!(rig.table().queueing, Queueing::Gone);
+    }
+}

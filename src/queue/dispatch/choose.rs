@@ -8,6 +8,8 @@ use crate::io::{Command, Extent, Op, Outcome, Segment, Time, total_len};
 use crate::mpath::selector::Load;
 use crate::mpath::snapshot::{GroupView, PathId, PathView, Queueing};
 use crate::passthrough_scsi::{Issued, Rejected};
+use crate::scsi::sense::{Sense, SenseCode};
+use crate::scsi::status::Status;
 
 /// Pause before a command goes round again that found transport trouble on
 /// every path.
@@ -77,10 +79,22 @@ impl Dispatcher {
             self.parts[index].place = Place::Held;
             self.held.push_back(index);
         } else {
-            let (outcome, rule) = self.parts[index].no_path();
+            let (outcome, rule) = match self.table.queueing {
+                Queueing::Gone => (self.lun_gone(request), "lun-gone"),
+                Queueing::Hold | Queueing::Fail => self.parts[index].no_path(),
+            };
             self.end_part(index, outcome, rule, None);
         }
         Choice::Gone
+    }
+
+    /// What the array would say to a request for a LU that is gone.
+    fn lun_gone(&self, request: u32) -> Outcome {
+        let running = self.running[request as usize].as_ref();
+        let asked = running.map_or(0, |r| total_len(&r.request.data));
+        let residual = u32::try_from(asked).unwrap_or(u32::MAX);
+        let sense = Sense::fixed(SenseCode::LUN_NOT_SUPPORTED);
+        Outcome::Lu { status: Status::CHECK_CONDITION, sense, residual }
     }
 
     /// Every usable path has given its answer: they agree, it is the LU's.
@@ -137,6 +151,7 @@ impl Dispatcher {
         let command =
             Command { op: part.op, data, extents, passthrough: part.passthrough, timeout };
         let cookie = self.parts.cookie(index);
+        let sent = self.attentions.as_ref().map_or(0, |a| a.now());
         match paths.issue(id, cookie, &command) {
             Err(Rejected) => {
                 self.paths.set_full(id);
@@ -145,6 +160,7 @@ impl Dispatcher {
             Ok(issued) => {
                 self.count_try(index);
                 self.parts[index].bytes = bytes;
+                self.parts[index].sent = sent;
                 self.paths.put_on(&mut self.parts, index, id, epoch, now);
                 if let Issued::Done(completion) = issued {
                     self.complete(now, cookie, &completion);

@@ -23,11 +23,17 @@ impl Dispatcher {
         epoch: u32,
         completion: &Completion,
     ) {
+        let op = self.parts[index].op;
+        let raw = matches!(op, Op::Cdb { .. });
+        if raw {
+            let request = self.parts[index].request as usize;
+            if let Some(running) = self.running[request].as_mut() {
+                running.request.answered_by = path.key();
+            }
+        }
         if matches!(completion, Completion::Good) {
             return self.part_good(index);
         }
-        let op = self.parts[index].op;
-        let raw = matches!(op, Op::Cdb { .. });
         let completion = &match *completion {
             Completion::Short(done) if !raw => match self.continue_short(index, done) {
                 Progress::Some => return,
@@ -49,7 +55,7 @@ impl Dispatcher {
         if raw {
             return self.judge_raw(now, index, path, verdict, completion);
         }
-        self.overhear(path, completion);
+        self.overhear(index, path, completion);
         if self.is_decided(self.parts[index].request) {
             return self.drop_part(index);
         }

@@ -110,6 +110,8 @@ pub(super) struct Part {
     pub(super) epoch: u32,
     pub(super) issued: Time,
     pub(super) bytes: u64,
+    /// When, by the clock of the unit attentions.
+    pub(super) sent: u64,
     pub(super) prev: u32,
     pub(super) next: u32,
     generation: u32,
@@ -145,6 +147,7 @@ impl Part {
             epoch: 0,
             issued: Time::default(),
             bytes: 0,
+            sent: 0,
             prev: NONE,
             next: NONE,
             generation: 0,

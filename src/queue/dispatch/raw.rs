@@ -57,20 +57,20 @@ impl Dispatcher {
     fn hear(&self, index: PartIndex, path: PathId, completion: &Completion) -> Option<Hearing> {
         let attentions = self.attentions.as_ref()?;
         let sense = classify::unit_attention(completion)?;
-        let request = self.parts[index].request;
+        let (request, sent) = (self.parts[index].request, self.parts[index].sent);
         if self.is_decided(request) || self.is_discarded(request) {
             // The guest will not see this command's end: its next one tells.
-            attentions.overheard(path.key(), sense);
+            attentions.overheard_since(path.key(), sent, sense);
             return None;
         }
-        Some(attentions.met(path.key(), sense))
+        Some(attentions.met(path.key(), sent, sense))
     }
 
     /// A block operation met a unit attention: it cannot carry it.
-    pub(super) fn overhear(&self, path: PathId, completion: &Completion) {
+    pub(super) fn overhear(&self, index: PartIndex, path: PathId, completion: &Completion) {
         if let Some(attentions) = &self.attentions {
             if let Some(sense) = classify::unit_attention(completion) {
-                attentions.overheard(path.key(), sense);
+                attentions.overheard_since(path.key(), self.parts[index].sent, sense);
             }
         }
     }

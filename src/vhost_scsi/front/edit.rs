@@ -42,9 +42,6 @@ pub(super) enum Edit {
     RequestSense,
 }
 
-/// A path that is none, for unit attentions that came as parameter data.
-const NO_PATH_IN_PARTICULAR: u64 = u64::MAX;
-
 impl Edit {
     const ALL: [Edit; 8] = [
         Edit::Inquiry,
@@ -127,7 +124,7 @@ pub(super) fn edited(
         Edit::Opcodes => data = offered_opcodes(unit, request.op.as_ref(), &data),
         Edit::ModeSense6 => mode::set_write_protect(&mut data, false),
         Edit::ModeSense10 => mode::set_write_protect(&mut data, true),
-        Edit::RequestSense => hear(unit, &mut data),
+        Edit::RequestSense => hear(unit, request.answered_by, &mut data),
     }
     let moved = copy_out(&request.front.guest, 0, &data);
     // Back for its capacity.
@@ -187,10 +184,10 @@ fn offered_opcodes(unit: &Unit, op: Option<&Op>, data: &[u8]) -> Vec<u8> {
 
 /// A unit attention that a path tells as parameter data is heard like any
 /// other: what the guest knows or need not know becomes NO SENSE.
-fn hear(unit: &Unit, data: &mut [u8]) {
+fn hear(unit: &Unit, path: u64, data: &mut [u8]) {
     let sense = Sense::from_bytes(data);
     let Some(code) = sense.code().filter(|code| code.key == Key::UnitAttention) else { return };
-    if unit.attentions.met(NO_PATH_IN_PARTICULAR, &sense) == Hearing::Known {
+    if unit.attentions.met(path, u64::MAX, &sense) == Hearing::Known {
         debug_assert_ne!(code, SenseCode::NO_SENSE);
         let is_fixed = data[0] & 0x7f < 0x72;
         let places: &[usize] = if is_fixed { &[2, 12, 13] } else { &[1, 2, 3] };

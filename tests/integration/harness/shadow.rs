@@ -85,15 +85,15 @@ impl Shadow {
         Shadow { versions: vec![ZERO; len], doubtful: HashMap::new(), busy: vec![0; len], next: 1 }
     }
 
+    /// The version of a sector, if only one is possible.
+    pub(crate) fn certain(&self, sector: u64) -> Option<u32> {
+        let at = Self::range(sector, 1).start;
+        (!self.doubtful.contains_key(&sector)).then(|| self.versions[at])
+    }
+
     fn range(first: u64, sectors: u64) -> std::ops::Range<usize> {
         let at = |s: u64| usize::try_from(s).expect("a small disk");
         at(first)..at(first + sectors)
-    }
-
-    /// The version that a sector holds for certain.
-    pub(crate) fn certain(&self, sector: u64) -> Option<u32> {
-        let doubtful = self.doubtful.contains_key(&sector);
-        (!doubtful).then(|| self.versions[Self::range(sector, 1).start])
     }
 
     /// Takes a range to read; false if a write is out for part of it.

@@ -52,8 +52,8 @@ impl World {
                 }
                 Effect::Prove { path, proof } => {
                     self.laws.proof_begins(self.moment, path, proof);
-                    let (capacity, (sent, moment)) = (None, self.moment_before());
-                    let proof = Proof { path, proof, step: 0, tries: 5, capacity, moment, sent };
+                    let (capacity, moment) = (None, self.moment());
+                    let proof = Proof { path, proof, step: 0, tries: 5, capacity, moment };
                     self.probe(path, Purpose::Prove(proof), Cdb::read_capacity_16(32), 32);
                 }
                 Effect::Retire(path) => self.post(Message::Retire(path)),
@@ -76,6 +76,9 @@ impl World {
             wire.tasks.insert(tag, purpose);
             tag
         };
+        if let Some(scsi) = &mut self.scsi {
+            scsi.sent.insert(tag, scsi.attentions.now());
+        }
         let timeout = self.policy.checker_timeout;
         let data_out = Vec::new();
         let task = Task { nexus, tag, cdb, data_out, data_in_max, timeout };
@@ -128,7 +131,7 @@ impl World {
         self.totals.retries += u64::from(retry);
         if let (Some(scsi), Some(path)) = (&mut self.scsi, path) {
             if let Some(sense) = unit_attention(&completion) {
-                scsi.told(path, key, sense);
+                scsi.told(path, sense);
             }
         }
         self.core.complete(self.now, cookie, &completion);
@@ -145,12 +148,12 @@ impl World {
         let Proof { path, proof, .. } = p;
         let answer = |identity| Message::ToEngine(Event::Proven { path, proof, identity });
         if !good && p.tries > 0 {
-            let (cdb, room, (sent, moment)) = if p.step == 0 {
-                (Cdb::read_capacity_16(32), 32, self.moment_before())
+            let (cdb, room, moment) = if p.step == 0 {
+                (Cdb::read_capacity_16(32), 32, self.moment())
             } else {
-                (Cdb::inquiry(Some(vpd::IDENTIFICATION), 252), 252, (p.sent, p.moment))
+                (Cdb::inquiry(Some(vpd::IDENTIFICATION), 252), 252, p.moment)
             };
-            let again = Proof { tries: p.tries - 1, moment, sent, ..p };
+            let again = Proof { tries: p.tries - 1, moment, ..p };
             self.probe(path, Purpose::Prove(again), cdb, room);
         } else if !good {
             self.post(answer(Err(format!("{:?}", done.completion))));
@@ -168,15 +171,14 @@ impl World {
             };
             let ours = identity == *self.map.identity();
             if let Some(scsi) = self.scsi.as_mut().filter(|_| ours) {
-                scsi.proven(path, p.sent, p.moment);
+                scsi.proven(path, p.moment);
             }
             self.post(answer(Ok(identity)));
         }
     }
 
-    /// The last command sent, and the moment for the unit attentions.
-    fn moment_before(&self) -> (u64, u64) {
-        let moment = self.scsi.as_ref().map_or(0, |s| s.attentions.moment());
-        (self.wire.borrow().next_tag, moment)
+    /// For the unit attentions: a proof begins.
+    fn moment(&self) -> u64 {
+        self.scsi.as_ref().map_or(0, |s| s.attentions.moment())
     }
 }

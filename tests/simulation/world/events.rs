@@ -3,9 +3,7 @@
 //!
 //! An event of a kind happens only when every path has told of the one before
 //! it, or had nothing to tell of it: SAM-5 keeps one unit attention of a kind
-//! per nexus, which does not say of which event it is. For the same reason a
-//! command that was sent before its path was proven, and comes back after that,
-//! may tell the guest a second time.
+//! per nexus, which does not say of which event it is.
 
 use super::*;
 use vhost_mpath::scsi::attention::Attentions;
@@ -19,11 +17,11 @@ pub(super) struct Scsi {
     host: NexusId,
     descriptor_sense: bool,
     host_is_busy: bool,
-    kinds: [Kind; 2],
+    kinds: [Kind; 3],
     /// Commands up to this tag may yet tell of what their path has forgotten.
     lost_until: u64,
-    /// The last command before each path's last proof.
-    proofs: BTreeMap<PathId, u64>,
+    /// When each check and each command of a proof was sent.
+    pub(super) sent: HashMap<u64, u64>,
 }
 
 /// A kind of event, and the last one.
@@ -36,20 +34,19 @@ struct Kind {
     heard: bool,
     /// When a path first told of it (`Attentions::moment`); zero: none ever.
     since: u64,
-    /// A command told of it that was older than the last proof of its path.
-    late: bool,
     /// Paths that have told of it or were proven since.
     clear: BTreeSet<PathId>,
 }
 
 const MODE_CHANGED: usize = 0;
 const RESET: usize = 1;
+const RESIZED: usize = 2;
 
 impl Kind {
     fn new(asc: u8, ascq: u8) -> Kind {
         let code = SenseCode::new(Key::UnitAttention, asc, ascq);
-        let (told, heard, late, since) = (false, false, false, 0);
-        Kind { code, untold: BTreeSet::new(), told, heard, since, late, clear: BTreeSet::new() }
+        let (told, heard, since) = (false, false, 0);
+        Kind { code, untold: BTreeSet::new(), told, heard, since, clear: BTreeSet::new() }
     }
 
     /// The last event has had its effect; another one may come.
@@ -65,31 +62,28 @@ impl Scsi {
             host,
             descriptor_sense: false,
             host_is_busy: false,
-            kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03)],
+            kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03), Kind::new(0x2a, 0x09)],
             lost_until: 0,
-            proofs: BTreeMap::new(),
+            sent: HashMap::new(),
         }
     }
 
     /// A path has told of an event, to whomever.
-    pub(super) fn told(&mut self, path: PathId, tag: u64, sense: &Sense) {
-        let late = self.proofs.get(&path).is_some_and(|sent| tag <= *sent);
+    pub(super) fn told(&mut self, path: PathId, sense: &Sense) {
         if let Some(kind) = self.kinds.iter_mut().find(|k| Some(k.code) == sense.code()) {
             kind.untold.remove(&path);
             if !kind.told {
                 kind.told = true;
-                kind.since = self.attentions.moment() + 1;
+                // (The clock ticks: what was proven before is not clear.)
+                kind.since = self.attentions.moment();
                 kind.clear.clear();
             }
-            kind.late |= late;
             kind.clear.insert(path);
         }
     }
 
-    /// The path was proven by a command sent after `moment`, and after the
-    /// command `sent`.
-    pub(super) fn proven(&mut self, path: PathId, sent: u64, moment: u64) {
-        self.proofs.insert(path, sent);
+    /// The path was proven by a command sent after `moment`.
+    pub(super) fn proven(&mut self, path: PathId, moment: u64) {
         self.attentions.drained(path.key(), moment);
         for kind in self.kinds.iter_mut().filter(|k| k.since <= moment) {
             kind.clear.insert(path);
@@ -123,7 +117,7 @@ impl World {
         let kind = scsi.kinds.iter_mut().find(|k| k.code == code);
         let kind = kind.unwrap_or_else(|| panic!("the guest heard {code}"));
         assert!(kind.told, "the guest heard of {code} before any path told of it");
-        assert!(!kind.heard || kind.late, "the guest heard of {code} twice");
+        assert!(!kind.heard, "the guest heard of {code} twice");
         kind.heard = true;
         self.totals.heard += 1;
     }
@@ -131,17 +125,10 @@ impl World {
     /// Another host changes the mode parameters, or resets the LU.
     pub(super) fn event(&mut self) {
         let kind = if self.random.one_in(2) { MODE_CHANGED } else { RESET };
-        let Some(scsi) = &mut self.scsi else { return };
-        let oldest = self.wire.borrow().tasks.keys().next().copied();
-        let last = &scsi.kinds[kind];
-        let clear = |id: &PathId| last.since == 0 || last.clear.contains(id);
-        let quiet = last.untold.is_empty()
-            && self.nexus_of.keys().all(clear)
-            && !scsi.attentions.is_pending()
-            && oldest.is_none_or(|tag| tag > scsi.lost_until);
-        if !quiet || scsi.host_is_busy {
+        if !self.is_quiet(kind) {
             return;
         }
+        let Some(scsi) = &mut self.scsi else { return };
         scsi.host_is_busy = kind == MODE_CHANGED;
         if kind == MODE_CHANGED {
             self.select_mode();
@@ -150,6 +137,27 @@ impl World {
             self.array.inject(self.now, host, Fault::LuReset);
             self.happened(RESET);
         }
+    }
+
+    /// Whether an event can be told from the last one of its kind.
+    fn is_quiet(&self, kind: usize) -> bool {
+        let Some(scsi) = &self.scsi else { return true };
+        let oldest = self.wire.borrow().tasks.keys().next().copied();
+        let last = &scsi.kinds[kind];
+        let clear = |id: &PathId| last.since == 0 || last.clear.contains(id);
+        last.untold.is_empty()
+            && self.nexus_of.keys().all(clear)
+            && !scsi.attentions.is_pending()
+            && !scsi.host_is_busy
+            && oldest.is_none_or(|tag| tag > scsi.lost_until)
+    }
+
+    pub(super) fn may_be_resized(&self) -> bool {
+        self.is_quiet(RESIZED)
+    }
+
+    pub(super) fn resized(&mut self) {
+        self.happened(RESIZED);
     }
 
     fn select_mode(&mut self) {
@@ -195,7 +203,7 @@ impl World {
         let paths = self.nexus_of.keys().filter(|id| !remapped.contains_key(id));
         let kind = &mut scsi.kinds[kind];
         kind.is_over();
-        (kind.told, kind.heard, kind.late) = (false, false, false);
+        (kind.told, kind.heard) = (false, false);
         kind.untold = paths.copied().collect();
         self.totals.events += 1;
     }
@@ -204,9 +212,10 @@ impl World {
     /// what no guest's command will.
     pub(super) fn overhear(&mut self, path: PathId, tag: u64, completion: &Completion) {
         let Some(scsi) = &mut self.scsi else { return };
+        let sent = scsi.sent.remove(&tag).expect("sent");
         if let Some(sense) = unit_attention(completion) {
-            scsi.told(path, tag, sense);
-            scsi.attentions.overheard(path.key(), sense);
+            scsi.told(path, sense);
+            scsi.attentions.overheard_since(path.key(), sent, sense);
         }
     }
 }

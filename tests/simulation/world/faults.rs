@@ -21,7 +21,7 @@ impl World {
                 assert!(!used, "slot {} is used again too early", id.slot);
                 self.laws.joins(self.moment, id);
                 if let Some(scsi) = &mut self.scsi {
-                    scsi.proven(id, self.wire.borrow().next_tag, scsi.attentions.moment());
+                    scsi.proven(id, scsi.attentions.moment());
                 }
                 self.nexus_of.insert(id, nexus);
                 self.names.insert(id, name);
@@ -85,6 +85,7 @@ impl World {
                     HostByte::ERROR,
                     HostByte::TRANSPORT_MARGINAL,
                 ]);
+                self.host_errors |= host == HostByte::ERROR;
                 Fault::HostByte { host, count }
             }
             8 => {
@@ -126,12 +127,20 @@ impl World {
     /// The storage administrator makes the LU larger, or smaller again, never
     /// to less than the guest uses.
     pub(super) fn resize_lu(&mut self) {
+        let blocks = BLOCKS + 64 * self.sizes.below(4);
+        if !self.may_be_resized() {
+            return;
+        }
         let Some(nexus) = self.nexus_of.values().next() else { return };
-        self.blocks = BLOCKS + 64 * self.sizes.below(4);
+        let other = blocks != self.blocks;
+        self.blocks = blocks;
         self.had.insert(self.blocks);
         let bytes = self.blocks * BLOCK as u64;
         let fault = Fault::Capacity(NewCapacity::Bytes(bytes));
         self.array.try_inject(self.now, *nexus, fault).expect("the medium is memory");
+        if other {
+            self.resized();
+        }
     }
 
     /// The storage administrator gives the path's LUN to another LU, or back.
@@ -173,7 +182,7 @@ impl World {
         let how = self.random.pick(&[Stop::Finish, Stop::Suspend, Stop::Discard]);
         self.stopping = Some(how);
         // Bounded even with every path gone or hung: one command timeout.
-        let most = self.now + COMMAND_TIMEOUT + Duration::from_secs(2);
+        let most = self.now + self.longest() + Duration::from_secs(2);
         let patience = [0, 50, 2000, 31_000];
         let deadline = self.now + Duration::from_millis(self.random.pick(&patience));
         self.core.stop_ring(self.now, 0, how);

@@ -153,6 +153,10 @@ impl World {
                     "an error while queueing"
                 );
             }
+            // Every path said so, of a command that may not fit its buffers.
+            Outcome::Host(libc::EIO) => {
+                assert!(self.scsi.is_some() && self.host_errors && p.swap.is_none());
+            }
             Outcome::Host(libc::ENODATA) => assert!(self.medium_errors),
             Outcome::Lu { status: Status::CHECK_CONDITION, sense, .. } if self.scsi.is_some() => {
                 self.allowed_raw(p, sense);

@@ -53,7 +53,7 @@ impl World {
             return;
         }
         self.totals.functions += 1;
-        let until = self.now + COMMAND_TIMEOUT + Duration::from_secs(1);
+        let until = self.now + self.longest() + Duration::from_secs(1);
         self.functions.push(Function { what, ticket: managed.ticket, reached, until });
         self.settle();
         // What waited has ended at once.

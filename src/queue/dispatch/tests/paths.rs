@@ -176,6 +176,15 @@ fn an_old_command_that_hangs_does_not_make_a_reinstated_path_undecided() {
     assert_eq!(rig.outcome(), Outcome::NoPath, "nothing is left to wait for");
 }
 
+#[test]
+fn a_lun_that_is_gone_is_told_in_the_arrays_words() {
+    let mut rig = Rig::single();
+    rig.table(&[], Queueing::Gone);
+    rig.submit(1, read(0, 1));
+    let code = sense_code(&rig.outcome());
+    assert_eq!(code, Some(crate::scsi::sense::SenseCode::LUN_NOT_SUPPORTED));
+}
+
 /// The table that still lists it may be older than the return of another.
 #[test]
 fn nobody_is_told_no_path_before_the_engine_knows_of_the_failure() {

@@ -308,7 +308,7 @@ fn request_sense_does_not_tell_what_concerns_a_path_only() {
     assert_eq!(ask(Sense::descriptor(changed)), SenseCode::NO_SENSE);
     let resize = SenseCode::CAPACITY_CHANGED;
     assert_eq!(ask(Sense::fixed(resize)), resize);
-    let known = one.attentions.met(3, &Sense::fixed(resize));
+    let known = one.attentions.met(3, u64::MAX, &Sense::fixed(resize));
     assert_eq!(known, crate::scsi::attention::Hearing::Known, "the guest has heard of it");
     let other = SenseCode::new(Key::NotReady, 0x04, 0x0a);
     assert_eq!(ask(Sense::fixed(other)), other);
