@@ -103,9 +103,6 @@ pub struct Request {
     /// An earlier owner of the ring had taken it: it may have been executed
     /// already, so that only what is idempotent may be issued (law 3).
     pub replayed: bool,
-    /// Which path answered the guest's own command last (`PathId::key`), for
-    /// answers that only the front can read.
-    pub answered_by: u64,
     /// For the front alone, between `parse` and `finish`.
     pub front: FrontState,
     /// Data segments in order.
@@ -134,7 +131,6 @@ impl Request {
         self.task = 0;
         self.op = None;
         self.replayed = false;
-        self.answered_by = 0;
         self.front.reset();
         self.data.clear();
         self.extents.clear();
@@ -155,7 +151,8 @@ pub struct FrontState {
     /// Where the guest wants its data.
     pub guest: Vec<Segment>,
     /// Data-in in our memory; its heap address does not change while the
-    /// request is out.
+    /// request is out. The answer to a REQUEST SENSE must come here: the
+    /// request core looks for unit attentions in it.
     pub buffer: Vec<u8>,
 }
 

@@ -19,6 +19,7 @@ mod front;
 mod transfer;
 mod units;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -211,6 +212,12 @@ impl ScsiDevice {
     /// parses; one it has parsed goes on to its map. Of two units with one
     /// address the first counts.
     pub fn set_units(&self, units: Vec<Unit>) {
+        // The next LU of a map that is not there has said nothing yet.
+        let maps: HashSet<_> = units.iter().map(|unit| usize::from(unit.map.0)).collect();
+        let known = self.shared.descriptor_sense.iter().enumerate();
+        for (_, is) in known.filter(|(map, _)| !maps.contains(map)) {
+            is.store(false, Ordering::Relaxed);
+        }
         self.shared.units.set(units);
     }
 

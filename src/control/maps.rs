@@ -256,22 +256,25 @@ impl Maps {
         Ok(slot)
     }
 
-    /// The guest hears of it, and the other LUs of the target say so.
+    /// The guest is to hear of it, and the other LUs of the target to say so.
     fn luns_changed(&mut self, address: Address, what: Happened) {
         let Address { target, lun } = address;
         self.happened.push(DeviceEvent { target, lun, what });
-        let others = self.maps.values().filter_map(|map| map.lun.as_ref());
-        for other in others.filter(|o| o.address.target == target && o.address != address) {
-            other.attentions.raise(&Sense::fixed(SenseCode::REPORTED_LUNS_CHANGED));
-        }
     }
 
-    /// Shows the guest what has changed, then tells it.
+    /// Shows the guest what has changed, then tells it: a REPORT LUNS between
+    /// the two would clear the unit attention and list what was.
     pub(super) fn show(&mut self) {
         let changed = self.maps.values_mut().fold(false, |any, map| map.take_changed() | any);
         let Some(shown) = &self.common.scsi else { return };
         if changed {
             shown.device.set_units(self.maps.values().filter_map(Map::unit).collect());
+        }
+        for DeviceEvent { target, lun, .. } in &self.happened {
+            let luns = self.maps.values().filter_map(|map| map.lun.as_ref());
+            for other in luns.filter(|o| o.address.target == *target && o.address.lun != *lun) {
+                other.attentions.raise(&Sense::fixed(SenseCode::REPORTED_LUNS_CHANGED));
+            }
         }
         let of_maps = self.maps.values_mut().flat_map(Map::take_happened);
         for event in self.happened.drain(..).chain(of_maps) {

@@ -135,7 +135,8 @@ pub const TABLE: &[Row] = {
     use ErrnoFrom::{Block, File, Ioctl};
     &[
     // The transport's word.
-    ("host-no-connect",           Host(HostByte::NO_CONNECT),           Fail,  Other,            No),
+    // Host adapters answer so, too, for what was under way when the port or the adapter went.
+    ("host-no-connect",           Host(HostByte::NO_CONNECT),           Fail,  Other,            Maybe),
     ("host-bad-target",           Host(HostByte::BAD_TARGET),           Fail,  Other,            No),
     ("host-transport-disrupted",  Host(HostByte::TRANSPORT_DISRUPTED),  Fail,  Other,            Maybe),
     ("host-transport-failfast",   Host(HostByte::TRANSPORT_FAILFAST),   Fail,  Other,            Maybe),

@@ -187,7 +187,10 @@ impl<F: Front> Worker<F> {
                 }
                 Mail::SetMemory { memory, done } => self.set_memory(&memory, &done),
                 Mail::AddMap(new) => self.maps.add(*new, &self.outbox),
-                Mail::RemoveMap(map) => self.maps.remove(map),
+                Mail::RemoveMap(map) => {
+                    self.maps.remove(map);
+                    self.end_parked_of(map);
+                }
                 Mail::Attach(map, id, handle) => {
                     self.maps.attach(map, id, &handle, &self.inbox, self.peers.len());
                 }

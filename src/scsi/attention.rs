@@ -311,16 +311,25 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_that_sees_paths_hears_of_its_own_reset_once_too() {
-        let attentions = Attentions::new(false);
-        for _ in 0..2 {
+    fn what_the_array_was_made_to_tell_is_known_once_from_every_path() {
+        for joined in [true, false] {
+            let attentions = Attentions::new(joined);
+            assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
+            let before = attentions.moment();
             attentions.expect(SenseCode::LU_RESET);
-            assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::Known);
-            for _ in 0..3 {
-                assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
+            // A check that began before says nothing of what comes after.
+            attentions.drained(3, before);
+            for path in [1, 2, 3] {
+                assert_eq!(attentions.met(path, NOW, &ua(0x29, 0x03)), Hearing::Known);
             }
+            assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News);
+            attentions.expect(SenseCode::LU_RESET);
+            attentions.drained(2, attentions.moment());
+            assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News, "of another reset");
+            attentions.expect(SenseCode::LU_RESET);
+            attentions.expect_no_more(SenseCode::LU_RESET);
+            assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
         }
-        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x07)), Hearing::News);
     }
 
     #[test]

@@ -179,6 +179,21 @@ impl Sense {
     }
 }
 
+/// Makes sense data, as parameter data of REQUEST SENSE, say NO SENSE; the rest
+/// of it stays. Data of no known format is left alone.
+pub fn make_no_sense(data: &mut [u8]) {
+    let places: &[usize] = match data.first().map(|byte| byte & 0x7f) {
+        Some(0x70 | 0x71) => &[2, 12, 13],
+        Some(0x72 | 0x73) => &[1, 2, 3],
+        _ => return,
+    };
+    for place in places {
+        if let Some(byte) = data.get_mut(*place) {
+            *byte = 0;
+        }
+    }
+}
+
 impl Default for Sense {
     fn default() -> Sense {
         Sense::EMPTY

@@ -135,8 +135,14 @@ impl ScsiFront {
     /// The LU's answer, or what stands in its place, edited; returns how it
     /// ended and how many bytes of the guest's data buffers were transferred.
     fn settle(&mut self, request: &mut Request, outcome: &Outcome) -> (Ending, usize) {
-        let (ending, residual) = ending_of(request.front.word, outcome);
-        if let Outcome::Lu { sense, .. } = outcome {
+        let (ending, residual) = match outcome {
+            // Not by this process; the driver must not simply send it again.
+            Outcome::Stopped | Outcome::NoPath if may_be_done_already(request) => {
+                (Ending::check(SenseCode::IO_PROCESS_TERMINATED), None)
+            }
+            _ => ending_of(request.front.word, outcome),
+        };
+        if let Words::Theirs(sense) = &ending.words {
             self.shared.learn_sense_format(request.map, sense);
         }
         let Some(residual) = residual else { return (ending, 0) };
@@ -268,6 +274,11 @@ fn respond(request: &Request, ending: &Ending, moved: usize, written: usize) -> 
     u32::try_from(room + written).unwrap_or(u32::MAX)
 }
 
+/// An earlier owner of the ring had taken it, and it must not be done twice.
+fn may_be_done_already(request: &Request) -> bool {
+    request.replayed && request.op.is_some_and(|op| !op.is_idempotent())
+}
+
 /// The ending, and the residual where the LU answered; without one no data
 /// counts as transferred. One table (multipath-and-scsi, E.4): the LU's word
 /// is exact, a path's never shows, BUSY where a quick retry can succeed.
@@ -275,7 +286,12 @@ fn ending_of(word: u32, outcome: &Outcome) -> (Ending, Option<u32>) {
     let ending = match *outcome {
         Outcome::Good => return (Ending::GOOD, Some(0)),
         Outcome::Lu { status, sense, residual } => {
-            let words = Words::Theirs(sense);
+            // The request core's word for a result it does not know.
+            let ours = sense == Sense::fixed(SenseCode::IO_PROCESS_TERMINATED);
+            let words = match sense.code() {
+                Some(code) if ours => Words::Ours(code, None),
+                _ => Words::Theirs(sense),
+            };
             return (Ending { response: Response::Ok, status, words }, Some(residual));
         }
         Outcome::NoPath if word & NOT_READY_WITHOUT_PATH != 0 => {

@@ -19,6 +19,11 @@ pub(super) enum Transfer {
     In(u64),
     /// To the LU, exactly so many bytes.
     Out(u64),
+    /// From the LU, so many bytes and more: blocks with protection information
+    /// are longer than we know.
+    InAtLeast(u64),
+    /// The same to the LU.
+    OutAtLeast(u64),
     /// From the LU, at most what this field of the CDB says (SPC-5 4.2.5.6,
     /// allocation length): a shorter buffer only gets less.
     Allocated(Field),
@@ -186,26 +191,11 @@ pub(super) fn transfer(cdb: &Cdb, block_size: u32) -> Transfer {
     let Some(kind) = kind(cdb) else { return Transfer::Unknown };
     let byte = |at: u8| cdb.as_slice().get(usize::from(at)).copied().unwrap_or(0);
     let blocks = |count: u64| count * u64::from(block_size);
-    // With protection information the blocks are longer than we know.
-    let protected = || byte(if cdb.opcode() == 0x7f { 10 } else { 1 }) >> 5 != 0;
     let count = |field: Field| match (cdb.opcode(), field.get(cdb)) {
         (0x08 | 0x0a, 0) => 256, // SBC-4 5.11: READ(6), WRITE(6)
         (_, count) => count,
     };
-    match kind {
-        // The bits above the 21-bit LBA of READ(6) and WRITE(6) are reserved.
-        Kind::BlocksIn(field) if cdb.opcode() == 0x08 => Transfer::In(blocks(count(field))),
-        Kind::BlocksOut(field) if cdb.opcode() == 0x0a => Transfer::Out(blocks(count(field))),
-        Kind::BlocksIn(_)
-        | Kind::BlocksOut(_)
-        | Kind::BlocksOutTwice(_)
-        | Kind::OneBlockOut
-        | Kind::Verify(..)
-        | Kind::WriteSame(_)
-            if protected() =>
-        {
-            Transfer::Unknown
-        }
+    let transfer = match kind {
         Kind::Nothing => Transfer::None,
         Kind::Fixed(len) => Transfer::In(len),
         Kind::Allocation(field) => Transfer::Allocated(field),
@@ -229,7 +219,26 @@ pub(super) fn transfer(cdb: &Cdb, block_size: u32) -> Transfer {
         Kind::WriteLong(field) => Transfer::Out(field.get(cdb)),
         Kind::Format if byte(1) & 0x10 == 0 => Transfer::None,
         Kind::Format => Transfer::Unknown,
+    };
+    match transfer {
+        Transfer::In(len) if len > 0 && is_protected(cdb, kind) => Transfer::InAtLeast(len),
+        Transfer::Out(len) if len > 0 && is_protected(cdb, kind) => Transfer::OutAtLeast(len),
+        other => other,
     }
+}
+
+/// RDPROTECT, WRPROTECT, VRPROTECT, ORPROTECT: the blocks go with protection
+/// information.
+fn is_protected(cdb: &Cdb, kind: Kind) -> bool {
+    let at = match (cdb.opcode(), kind) {
+        // The bits above the 21-bit LBA of READ(6) and WRITE(6) are reserved.
+        (0x08 | 0x0a, _) => return false,
+        (0x7f, _) => 10,
+        (_, Kind::BlocksIn(_) | Kind::BlocksOut(_) | Kind::BlocksOutTwice(_)) => 1,
+        (_, Kind::OneBlockOut | Kind::Verify(..) | Kind::WriteSame(_)) => 1,
+        _ => return false,
+    };
+    cdb.as_slice().get(at).is_some_and(|byte| byte >> 5 != 0)
 }
 
 /// SECURITY PROTOCOL IN and OUT (SPC-5 6.40, 6.41). An allocation length in

@@ -96,10 +96,14 @@ fn our_own_errors_are_never_a_paths_verdict() {
 
 #[test]
 fn a_lost_transfer_may_have_been_executed() {
-    for h in [HostByte::TRANSPORT_DISRUPTED, HostByte::TIME_OUT, HostByte::ERROR] {
+    // A transport fails what it has not sent and what was under way by the same
+    // DID_NO_CONNECT, when the port or the whole adapter goes.
+    for h in
+        [HostByte::TRANSPORT_DISRUPTED, HostByte::TIME_OUT, HostByte::ERROR, HostByte::NO_CONNECT]
+    {
         assert_eq!(classify(&host(h)).executed, Executed::Maybe);
     }
-    assert_eq!(classify(&host(HostByte::NO_CONNECT)).executed, Executed::No);
+    assert_eq!(classify(&host(HostByte::BAD_TARGET)).executed, Executed::No);
     assert_eq!(classify(&check(0x2, 0x04, 0x0b)).executed, Executed::No);
 }
 
@@ -170,7 +174,6 @@ fn missing_bytes_are_a_raw_commands_own_affair() {
 fn only_what_was_refused_before_it_began_was_certainly_not_executed() {
     let not = |c: &Completion| classify(c).executed == Executed::No;
     for certain in [
-        host(HostByte::NO_CONNECT),
         host(HostByte::BAD_TARGET),
         status(Status::BUSY),
         status(Status::TASK_SET_FULL),
@@ -184,6 +187,8 @@ fn only_what_was_refused_before_it_began_was_certainly_not_executed() {
         assert!(not(&certain), "{certain:?}");
     }
     for perhaps in [
+        // Also of what was under way when the port or the adapter went.
+        host(HostByte::NO_CONNECT),
         host(HostByte::BUS_BUSY),
         host(HostByte::SOFT_ERROR),
         host(HostByte::REQUEUE),

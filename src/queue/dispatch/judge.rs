@@ -26,10 +26,7 @@ impl Dispatcher {
         let op = self.parts[index].op;
         let raw = matches!(op, Op::Cdb { .. });
         if raw {
-            let request = self.parts[index].request as usize;
-            if let Some(running) = self.running[request].as_mut() {
-                running.request.answered_by = path.key();
-            }
+            self.hear_data(now, index, path, epoch, completion);
         }
         if matches!(completion, Completion::Good) {
             return self.part_good(index);

@@ -6,7 +6,7 @@
 //! memory.
 
 use super::stop::Waiting;
-use super::{Dispatcher, Failure, Running};
+use super::{Dispatcher, Failure, Running, raw};
 use crate::io::{Action, Management, Outcome, Time};
 
 /// Rule of requests that end because their map goes.
@@ -56,8 +56,15 @@ impl Dispatcher {
 
     /// Ends everything with `outcome`: the map goes. What waits ends at once,
     /// what is on a path when the path returns it.
+    /// Of the latter, what must not be repeated may have been executed (law 3).
     pub fn end_all(&mut self, outcome: Outcome) {
-        self.end_those(|_| true, (outcome, MAP_GONE, None));
+        let failure = (outcome, MAP_GONE, None);
+        self.retire(|_| true, failure, Waiting::All);
+        for r in self.running.iter_mut().flatten() {
+            let (outcome, rule, path) = failure;
+            let outcome = if r.op.is_idempotent() { outcome } else { raw::ambiguous() };
+            r.failure.get_or_insert((outcome, rule, path));
+        }
     }
 
     fn end_those(&mut self, which: impl Fn(&Running) -> bool, failure: Failure) {

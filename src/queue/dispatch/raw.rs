@@ -5,16 +5,19 @@
 use super::Dispatcher;
 use super::judge::{host_errno, outcome_of};
 use super::parts::PartIndex;
-use crate::io::{Completion, Outcome, Time, total_len};
-use crate::mpath::classify::{self, Disposition, Executed, Next};
+use crate::io::{Completion, Op, Outcome, Time, total_len};
+use crate::mpath::classify::{self, Disposition, Executed, Next, PathVerdict};
 use crate::mpath::snapshot::PathId;
 use crate::scsi::attention::Hearing;
-use crate::scsi::sense::{Sense, SenseCode};
+use crate::scsi::sense::{Sense, SenseCode, make_no_sense};
 use crate::scsi::status::{HostByte, Status};
 
 /// Most unit attentions that one path tells a command in a row, of which the
 /// guest knows; one after another is normal after an outage.
 const MOST_ATTENTIONS: u8 = 32;
+
+/// Operation code.
+const REQUEST_SENSE: u8 = 0x03;
 
 impl Dispatcher {
     /// Carries out what a raw command's completion means; the path's part of
@@ -51,6 +54,47 @@ impl Dispatcher {
             return self.end_part(index, outcome, rule, Some(path));
         }
         self.carry_out(now, index, path, verdict, outcome);
+    }
+
+    /// A unit attention that the LU tells as the data of a REQUEST SENSE, after
+    /// which it has forgotten it: it says the same of the path as it does as an
+    /// answer (law 2), and the guest hears it by the same rules. What the guest
+    /// need not hear becomes NO SENSE. (The data is where a front wants to see
+    /// it first; a REQUEST SENSE's always is.)
+    pub(super) fn hear_data(
+        &mut self,
+        now: Time,
+        index: PartIndex,
+        path: PathId,
+        epoch: u32,
+        completion: &Completion,
+    ) {
+        let op = self.parts[index].op;
+        let request = self.parts[index].request as usize;
+        if !matches!(op, Op::Cdb { cdb, .. } if cdb.opcode() == REQUEST_SENSE) {
+            return;
+        }
+        let Some(data) = self.running[request].as_ref().map(|r| &r.request.front.buffer) else {
+            return;
+        };
+        let told = Completion::Scsi {
+            status: Status::CHECK_CONDITION,
+            host: HostByte::OK,
+            sense: Sense::from_bytes(&data[..moved(completion, data.len())]),
+            residual: 0,
+        };
+        if classify::unit_attention(&told).is_none() {
+            return;
+        }
+        let verdict = classify::classify_raw(&told);
+        if verdict.path != PathVerdict::Keep {
+            self.report_path(now, path, epoch, verdict, op, &told);
+        }
+        if self.hear(index, path, &told) == Some(Hearing::Known) {
+            if let Some(running) = self.running[request].as_mut() {
+                make_no_sense(&mut running.request.front.buffer);
+            }
+        }
     }
 
     /// Tells the LU's unit attentions of one that this completion brought.
@@ -132,6 +176,18 @@ impl Dispatcher {
             }
             _ => outcome_of(completion),
         }
+    }
+}
+
+/// How many bytes of data came with a command that went well.
+fn moved(completion: &Completion, asked: usize) -> usize {
+    match *completion {
+        Completion::Good => asked,
+        Completion::Short(done) => done.min(asked),
+        Completion::Scsi { status: Status::GOOD, host: HostByte::OK, residual, .. } => {
+            asked.saturating_sub(usize::try_from(residual).unwrap_or(usize::MAX))
+        }
+        _ => 0,
     }
 }
 

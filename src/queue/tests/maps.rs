@@ -149,6 +149,34 @@ fn a_map_is_gone_only_when_its_last_command_is_back() {
     rig.end();
 }
 
+/// What waits for room belongs to the map it was sent to, not to the one that
+/// has its number by then.
+#[test]
+fn what_waits_for_room_ends_with_its_map() {
+    let mut rig = Rig::with(1, false);
+    rig.add_map(0, Queueing::Hold);
+    rig.add_map_on(1, &open("null:1G"));
+    rig.put(2, Ask::Read, 0, 0);
+    let waits = rig.put(2, Ask::Read, 1, 0);
+    rig.kick(2);
+    // Task management takes it from its ring.
+    rig.send_about(Ask::QueryTask, 1, waits);
+    assert_eq!(rig.answers(super::rig::CONTROL, 1), [Answer::Found]);
+    rig.queues.remove_map(MapSlot(1));
+    for _ in 0..2 {
+        assert!(matches!(rig.hear(), FromQueue::MapGone(MapSlot(1))));
+    }
+    // Another LU in its place, and room.
+    let other = open("null:1G");
+    rig.add_map_on(1, &other);
+    rig.attach(0, &open("null:1G"));
+    let mut back = rig.wait(2, 2);
+    back.retain(|b| b.0 == waits);
+    assert_eq!(back, [(waits, Answer::NoPath)]);
+    assert_eq!(rig.queues.issued(MapSlot(1), path_id(0)).0, 0);
+    rig.end();
+}
+
 #[test]
 fn a_path_leaves_an_idle_map() {
     let rig = Rig::new();

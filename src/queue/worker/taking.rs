@@ -1,7 +1,7 @@
 //! From the rings into the maps: taking chains, reading them, handing over.
 
 use super::{QUANTUM, Worker, manage};
-use crate::io::{Action, Front, Outcome, Parsed, Request, RingRole, Time};
+use crate::io::{Action, Front, MapSlot, Outcome, Parsed, Request, RingRole, Time};
 use crate::queue::FromQueue;
 use crate::queue::ring::RunningRing;
 
@@ -114,6 +114,19 @@ impl<F: Front> Worker<F> {
         while self.maps.room() > 0 {
             let Some(request) = self.parked.pop_front() else { return };
             self.hand_over(request);
+        }
+    }
+
+    /// Ends requests without room whose map goes: its number may be another
+    /// LU's by the time there is room.
+    pub(super) fn end_parked_of(&mut self, map: MapSlot) {
+        for _ in 0..self.parked.len() {
+            let Some(request) = self.parked.pop_front() else { break };
+            if request.map == map {
+                self.answer(request, &Outcome::NoPath);
+            } else {
+                self.parked.push_back(request);
+            }
         }
     }
 

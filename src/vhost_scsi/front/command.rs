@@ -88,7 +88,15 @@ pub(super) fn read(
     if shared.has_descriptor_sense(unit.map) {
         request.front.word |= DESCRIPTOR_SENSE;
     }
-    let cdb = for_unit(units, unit, cdb, denied)?;
+    let cdb = command_of(cdb)?;
+    if request.replayed && !command::info(&cdb).idempotent {
+        // It may have been executed already, which nothing we answer tells:
+        // least of all a unit attention, after which a driver sends it again.
+        // The request core ends it unissued (law 3).
+        request.op = Some(Op::Cdb { cdb, direction: Direction::None });
+        return Ok(());
+    }
+    for_unit(units, unit, &cdb, denied)?;
     shape(unit, cdb, chain, buffers, request)
 }
 
@@ -136,28 +144,27 @@ fn command_of(raw: &[u8]) -> Result<Cdb, Answer> {
 fn for_unit(
     units: &Units,
     unit: &Unit,
-    raw: &[u8],
+    cdb: &Cdb,
     denied: &mut Option<Denied>,
-) -> Result<Cdb, Answer> {
-    let cdb = command_of(raw)?;
+) -> Result<(), Answer> {
     if unit.attentions.is_pending() {
-        if let Some(answer) = target::attention(unit, &cdb) {
+        if let Some(answer) = target::attention(unit, cdb) {
             return Err(answer);
         }
     }
-    without_naca(&cdb)?;
+    without_naca(cdb)?;
     let joined = unit.paths_joined();
-    let info = command::info(&cdb);
+    let info = command::info(cdb);
     if let Some(group) = info.group.filter(|group| unit.policy.denies(*group, joined)) {
-        *denied = Some(Denied { map: unit.map, cdb, group: group.name() });
+        *denied = Some(Denied { map: unit.map, cdb: *cdb, group: group.name() });
         return Err(Answer::check(SenseCode::INVALID_OPCODE));
     }
     if unit.read_only && info.access == Access::Write {
         return Err(Answer::check(SenseCode::WRITE_PROTECTED));
     }
-    match target::answer(units, unit, &cdb) {
+    match target::answer(units, unit, cdb) {
         Some(answer) => Err(answer),
-        None => Ok(cdb),
+        None => Ok(()),
     }
 }
 
@@ -206,7 +213,13 @@ fn shape(
         Transfer::None => (Direction::None, 0),
         Transfer::In(len) if len <= in_len => (Direction::In, len),
         Transfer::Out(len) if len <= out_len => (Direction::Out, len),
-        Transfer::In(_) | Transfer::Out(_) => return Err(Answer::response(Response::Overrun)),
+        Transfer::InAtLeast(len) if len <= in_len => (Direction::In, in_len),
+        Transfer::OutAtLeast(len) if len <= out_len => (Direction::Out, out_len),
+        // In the other direction, too: some transports break off the whole
+        // session over data that does not go with the command.
+        Transfer::In(_) | Transfer::Out(_) | Transfer::InAtLeast(_) | Transfer::OutAtLeast(_) => {
+            return Err(Answer::response(Response::Overrun));
+        }
         Transfer::Allocated(field) => {
             let len = field.get(&cdb).min(in_len).min(max);
             return allocate(unit, cdb, field, len, chain, request);
@@ -243,7 +256,7 @@ fn allocate(
     request: &mut Request,
 ) -> Result<(), Answer> {
     let room = usize::try_from(len).unwrap_or(usize::MAX);
-    let edit = if len == 0 { None } else { Edit::wanted(unit, &cdb) };
+    let edit = Edit::wanted(unit, &cdb).filter(|edit| len > 0 || edit.is_always_wanted());
     let Some(edit) = edit else {
         slice(chain.writable, chain.reply_len, room, &mut request.data);
         let direction = if len == 0 { Direction::None } else { Direction::In };
@@ -252,8 +265,7 @@ fn allocate(
         return Ok(());
     };
     slice(chain.writable, chain.reply_len, room, &mut request.front.guest);
-    // The whole of what we edit, even where the guest wants its first bytes.
-    let whole = edit.whole().min(field.largest()).min(unit.max_bytes()).max(len);
+    let whole = edit.length(len).min(field.largest()).min(unit.max_bytes());
     let whole_len = usize::try_from(whole).unwrap_or(usize::MAX);
     request.front.word |= edit.word();
     request.front.buffer.clear();

@@ -10,9 +10,8 @@ use std::mem;
 
 use crate::guest::copy::copy_out;
 use crate::io::{Op, Request};
-use crate::scsi::attention::Hearing;
 use crate::scsi::cdb::Cdb;
-use crate::scsi::sense::{Key, Sense, SenseCode};
+use crate::scsi::sense::Key;
 use crate::scsi::status::Status;
 use crate::scsi::{inquiry, mode, opcodes, vpd};
 
@@ -38,7 +37,7 @@ pub(super) enum Edit {
     ModeSense6,
     /// MODE SENSE(10).
     ModeSense10,
-    /// REQUEST SENSE.
+    /// REQUEST SENSE: what the request core has made of it.
     RequestSense,
 }
 
@@ -68,21 +67,33 @@ impl Edit {
             (0xa3, action) if action & 0x1f == 0x0c => Some(Edit::Opcodes),
             (0x1a, _) if unit.read_only => Some(Edit::ModeSense6),
             (0x5a, _) if unit.read_only => Some(Edit::ModeSense10),
-            (0x03, _) if unit.joined => Some(Edit::RequestSense),
+            (0x03, _) => Some(Edit::RequestSense),
             _ => None,
         }
     }
 
-    /// Bytes of the longest answer, where all of it is needed whatever the
-    /// guest's allocation length.
-    pub(super) fn whole(self) -> u64 {
-        match self {
-            Edit::SupportedPages => 255,
-            Edit::Identification => 2048,
-            Edit::BlockLimits => 64,
-            Edit::Opcodes => 16384,
-            Edit::Inquiry | Edit::ModeSense6 | Edit::ModeSense10 | Edit::RequestSense => 0,
-        }
+    /// How many bytes of the answer are asked for where the guest has room for
+    /// `room`: all of it where all is needed, and never more than such answers
+    /// are long, because it is memory of ours.
+    pub(super) fn length(self, room: u64) -> u64 {
+        let (least, most) = match self {
+            Edit::Inquiry => (0, 260),
+            Edit::SupportedPages => (255, 260),
+            Edit::Identification => (2048, 16384),
+            Edit::BlockLimits => (64, 260),
+            Edit::Opcodes => (16384, 16384),
+            Edit::ModeSense6 => (0, 255),
+            Edit::ModeSense10 => (0, 16384),
+            // The LU may tell by it what it tells once, of which nothing must
+            // be missed.
+            Edit::RequestSense => (252, 252),
+        };
+        room.clamp(least, most)
+    }
+
+    /// Whether the answer is wanted though the guest has no room for any.
+    pub(super) fn is_always_wanted(self) -> bool {
+        self == Edit::RequestSense
     }
 
     pub(super) fn word(self) -> u32 {
@@ -124,7 +135,7 @@ pub(super) fn edited(
         Edit::Opcodes => data = offered_opcodes(unit, request.op.as_ref(), &data),
         Edit::ModeSense6 => mode::set_write_protect(&mut data, false),
         Edit::ModeSense10 => mode::set_write_protect(&mut data, true),
-        Edit::RequestSense => hear(unit, request.answered_by, &mut data),
+        Edit::RequestSense => {}
     }
     let moved = copy_out(&request.front.guest, 0, &data);
     // Back for its capacity.
@@ -179,22 +190,5 @@ fn offered_opcodes(unit: &Unit, op: Option<&Op>, data: &[u8]) -> Vec<u8> {
         Some((opcode, action)) if !offers(opcode, action) => opcodes::not_supported(),
         Some(_) => data.to_vec(),
         None => opcodes::filter(data, asked.reporting_options, offers),
-    }
-}
-
-/// A unit attention that a path tells as parameter data is heard like any
-/// other: what the guest knows or need not know becomes NO SENSE.
-fn hear(unit: &Unit, path: u64, data: &mut [u8]) {
-    let sense = Sense::from_bytes(data);
-    let Some(code) = sense.code().filter(|code| code.key == Key::UnitAttention) else { return };
-    if unit.attentions.met(path, u64::MAX, &sense) == Hearing::Known {
-        debug_assert_ne!(code, SenseCode::NO_SENSE);
-        let is_fixed = data[0] & 0x7f < 0x72;
-        let places: &[usize] = if is_fixed { &[2, 12, 13] } else { &[1, 2, 3] };
-        for place in places {
-            if let Some(byte) = data.get_mut(*place) {
-                *byte = 0;
-            }
-        }
     }
 }

@@ -18,7 +18,7 @@ fn with(len: usize, bytes: &[(usize, u8)]) -> Cdb {
 /// Row by row from the CDB tables of SBC-4 and SPC-5.
 #[test]
 fn data_lengths_of_block_commands() {
-    use Transfer::{In, None, Out, Unknown};
+    use Transfer::{In, InAtLeast, None, Out, OutAtLeast, Unknown};
     let rows: &[(&str, Cdb, Transfer)] = &[
         ("READ(6)", with(6, &[(0, 0x08), (4, 3)]), In(1536)),
         ("READ(6) of 0 is 256", with(6, &[(0, 0x08)]), In(256 * 512)),
@@ -26,7 +26,11 @@ fn data_lengths_of_block_commands() {
         ("WRITE(6) of 0 is 256", with(6, &[(0, 0x0a)]), Out(256 * 512)),
         ("READ(10)", with(10, &[(0, 0x28), (7, 1), (8, 2)]), In(258 * 512)),
         ("READ(10) of 0", with(10, &[(0, 0x28)]), In(0)),
-        ("READ(10), RDPROTECT", with(10, &[(0, 0x28), (1, 0x20), (8, 2)]), Unknown),
+        ("READ(10), RDPROTECT", with(10, &[(0, 0x28), (1, 0x20), (8, 2)]), InAtLeast(1024)),
+        ("WRITE(10), WRPROTECT", with(10, &[(0, 0x2a), (1, 0xe0), (8, 2)]), OutAtLeast(1024)),
+        ("READ(10) of 0, RDPROTECT", with(10, &[(0, 0x28), (1, 0x20)]), In(0)),
+        ("VERIFY(10), VRPROTECT", with(10, &[(0, 0x2f), (1, 0x20), (8, 9)]), None),
+        ("WRITE SAME(16), WRPROTECT", with(16, &[(0, 0x93), (1, 0x20)]), OutAtLeast(512)),
         ("READ(10), DPO and FUA", with(10, &[(0, 0x28), (1, 0x18), (8, 2)]), In(1024)),
         ("WRITE(10)", with(10, &[(0, 0x2a), (8, 1)]), Out(512)),
         ("WRITE AND VERIFY(10)", with(10, &[(0, 0x2e), (1, 2), (8, 1)]), Out(512)),
@@ -58,7 +62,9 @@ fn data_lengths_of_block_commands() {
         ("SYNCHRONIZE CACHE(16)", with(16, &[(0, 0x91), (13, 9)]), None),
         ("PRE-FETCH(16)", with(16, &[(0, 0x90), (13, 9)]), None),
         ("READ(32)", with(32, &[(0, 0x7f), (7, 24), (9, 0x09), (31, 1)]), In(512)),
-        ("READ(32), RDPROTECT", with(32, &[(0, 0x7f), (7, 24), (9, 0x09), (10, 0x20)]), Unknown),
+        ("READ(32), RDPROTECT", with(32, &[(0, 0x7f), (7, 24), (9, 0x09), (10, 0x20), (31, 1)]), {
+            InAtLeast(512)
+        }),
         ("VERIFY(32), BYTCHK 1", with(32, &[(0, 0x7f), (7, 24), (9, 0x0a), (10, 2), (31, 1)]), {
             Out(512)
         }),

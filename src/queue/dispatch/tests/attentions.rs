@@ -196,3 +196,111 @@ fn a_deferred_error_is_no_unit_attention() {
     }
     assert!(!attentions.is_pending());
 }
+
+/// A REQUEST SENSE of the guest, whose data comes to a buffer of ours.
+fn request_sense(head: u16) -> Request {
+    let mut buffer = vec![0; 252];
+    let data = vec![Segment { addr: buffer.as_mut_ptr().expose_provenance(), len: buffer.len() }];
+    let cdb = Cdb::from_bytes(&[0x03, 0, 0, 0, 252, 0]).unwrap();
+    Request {
+        tag: Tag { ring: 0, head },
+        op: Some(Op::Cdb { cdb, direction: Direction::In }),
+        front: crate::io::FrontState { buffer, ..Default::default() },
+        data,
+        ..Request::default()
+    }
+}
+
+impl Rig {
+    /// The LU answers a REQUEST SENSE with this data; what the guest gets.
+    fn tell_by_data(&mut self, head: u16, data: &Sense) -> Vec<u8> {
+        let mut request = request_sense(head);
+        request.front.buffer[..data.as_bytes().len()].copy_from_slice(data.as_bytes());
+        self.core.submit(Box::new(request)).expect("room");
+        self.core.pump(self.now, &mut self.wire);
+        let sent = self.wire.out.pop().expect("on a path");
+        let residual = 252 - u32::try_from(data.as_bytes().len()).unwrap();
+        let (status, host, sense) = (Status::GOOD, HostByte::OK, Sense::EMPTY);
+        let good = Completion::Scsi { status, host, sense, residual };
+        self.core.complete(self.now, sent.cookie, &good);
+        self.core.pump(self.now, &mut self.wire);
+        let ended: Vec<_> = self.core.finished().collect();
+        assert!(matches!(
+            ended[..],
+            [(_, End::Finished(Outcome::Lu { status: Status::GOOD, .. }))]
+        ));
+        self.reports.extend(self.core.reports().collect::<Vec<_>>());
+        ended[0].0.front.buffer[..data.as_bytes().len()].to_vec()
+    }
+}
+
+/// The LU forgets a unit attention that it has told as parameter data: nothing
+/// but that data says that the path may lead elsewhere now (law 2).
+#[test]
+fn what_request_sense_brings_puts_a_path_in_doubt_as_an_answer_does() {
+    for joined in [true, false] {
+        for code in [(0x29, 0x00), (0x3f, 0x03), (0x3f, 0x0e)] {
+            let (mut rig, _) = rig(joined, &[&[(0, 1)]]);
+            let sense = sense_of(ua(code));
+            let got = rig.tell_by_data(1, &sense);
+            let heard = !joined || code != (0x3f, 0x0e);
+            assert_eq!(got[2] & 0x0f, if heard { 6 } else { 0 }, "{code:02x?}");
+            let reports = rig.path_reports();
+            assert_eq!(reports.len(), 1, "{code:02x?}");
+            let doubt = PathVerdict::Doubt;
+            assert!(
+                matches!(reports[0].reason, IoReason::Judged { verdict, .. } if verdict == doubt)
+            );
+            rig.submit_read(2);
+            assert!(rig.wire.out.is_empty(), "nothing goes there until it is proven");
+        }
+    }
+}
+
+#[test]
+fn what_request_sense_brings_is_heard_once_and_not_lost() {
+    let (mut rig, attentions) = rig(true, &[&[(0, 1)]]);
+    let is = |data: &[u8]| Sense::from_bytes(data).code().unwrap();
+    for sense in
+        [sense_of(ua(MODE_CHANGED)), Sense::descriptor(is(sense_of(ua((0x2a, 0x09))).as_bytes()))]
+    {
+        let code = sense.code().unwrap();
+        assert_eq!(rig.tell_by_data(1, &sense), sense.as_bytes(), "byte for byte");
+        // The same path tells again: it is another event.
+        rig.submit_read(2);
+        rig.next(check(6, code.asc, code.ascq));
+        assert_eq!(sense_code(&rig.outcome()), Some(code));
+    }
+    // What another path has told, and what concerns a path only.
+    assert_eq!(
+        attentions.met(77, u64::MAX, &sense_of(ua((0x2a, 0x02)))),
+        crate::scsi::attention::Hearing::News
+    );
+    for (asc, ascq) in [(0x2a, 0x02), (0x2a, 0x06)] {
+        let code = SenseCode::new(Key::UnitAttention, asc, ascq);
+        for sense in [Sense::fixed(code), Sense::descriptor(code)] {
+            let got = rig.tell_by_data(3, &sense);
+            if (asc, ascq) == (0x2a, 0x06) || sense == Sense::fixed(code) {
+                assert_eq!(is(&got), SenseCode::NO_SENSE, "{code}");
+            }
+        }
+    }
+    assert!(!attentions.is_pending());
+    let not_ready = Sense::fixed(SenseCode::new(Key::NotReady, 0x04, 0x04));
+    assert_eq!(rig.tell_by_data(4, &not_ready), not_ready.as_bytes());
+}
+
+#[test]
+fn what_an_aborted_request_sense_brought_waits_for_the_next_command() {
+    let (mut rig, attentions) = rig(true, &[&[(0, 1)]]);
+    let mut request = request_sense(1);
+    let sense = sense_of(ua(MODE_CHANGED));
+    request.front.buffer[..sense.as_bytes().len()].copy_from_slice(sense.as_bytes());
+    rig.submit_request(request);
+    let reach = crate::io::Reach::Unit(crate::io::MapSlot(0));
+    let action = crate::io::Action::End { reset: false };
+    rig.core.manage(rig.now, &crate::io::Management { action, reach });
+    rig.next(Completion::Good);
+    assert_eq!(rig.outcome(), Outcome::Aborted { reset: false });
+    assert_eq!(attentions.take().and_then(|s| s.code()), sense.code());
+}

@@ -205,3 +205,22 @@ fn a_map_that_goes_ends_what_waits_and_awaits_what_is_out() {
     assert!(rig.core.is_idle());
     assert!(rig.told().is_empty());
 }
+
+/// Law 3: a path had it, so that nobody knows; what none had was not executed.
+#[test]
+fn a_command_that_must_not_be_repeated_is_ambiguous_if_a_path_had_it_when_its_map_went() {
+    let mut rig = Rig::new();
+    rig.submit_compare_and_write(1);
+    rig.submit_read(2);
+    rig.core.end_all(Outcome::NoPath);
+    rig.next(Completion::Good);
+    assert_eq!(rig.outcome(), super::super::raw::ambiguous());
+    rig.next(Completion::Good);
+    assert_eq!(rig.outcome(), Outcome::NoPath);
+    let mut rig = Rig::single();
+    rig.table(&[], Queueing::Hold);
+    rig.submit_compare_and_write(1);
+    rig.core.end_all(Outcome::NoPath);
+    rig.pump();
+    assert_eq!(rig.outcome(), Outcome::NoPath);
+}

@@ -185,13 +185,9 @@ fn what_may_have_been_executed_and_must_not_be_twice_is_never_repeated() {
 
 #[test]
 fn what_was_certainly_not_executed_is_repeated_though_it_must_not_be_twice() {
-    for lost in [
-        host(HostByte::NO_CONNECT),
-        host(HostByte::BAD_TARGET),
-        check(2, 0x04, 0x0b),
-        check(5, 0x25, 0),
-        check(2, 0x3a, 0),
-    ] {
+    for lost in
+        [host(HostByte::BAD_TARGET), check(2, 0x04, 0x0b), check(5, 0x25, 0), check(2, 0x3a, 0)]
+    {
         let mut rig = Rig::new();
         rig.submit_compare_and_write(1);
         rig.next(lost);

@@ -372,11 +372,12 @@ fn our_sense_is_in_the_format_of_the_lu() {
     };
     let says = |sense: Sense| {
         let mut chain = Chain::command(LUN_0, &cdb(6, &[]), 0, 0);
-        exchange(&device, &mut chain, &[], |_| Outcome::Lu {
+        let (_, reply, _) = exchange(&device, &mut chain, &[], |_| Outcome::Lu {
             status: Status::CHECK_CONDITION,
             sense,
             residual: 0,
         });
+        reply
     };
     let not_ready = SenseCode::NOT_READY_TRANSITIONING;
     assert_eq!(ours(0)[0], 0x70, "until the LU has said something");
@@ -393,6 +394,16 @@ fn our_sense_is_in_the_format_of_the_lu() {
     assert_eq!(ours(0), exact.as_bytes(), "a path's own words");
     says(Sense::from_bytes(&[0x7f, 1, 2]));
     assert_eq!(ours(0)[0], 0x72, "nonsense says nothing of the format");
+    // What the request core says of an ambiguous result is ours, too.
+    let terminated = SenseCode::IO_PROCESS_TERMINATED;
+    let reply = says(Sense::fixed(terminated));
+    assert_eq!(reply.sense, Sense::descriptor(terminated).as_bytes());
+    assert_eq!(ours(0)[0], 0x72, "and says nothing of the LU's format");
+    // Another LU in its place.
+    device.set_units(vec![units[1].clone()]);
+    device.set_units(units.clone());
+    assert_eq!(ours(0)[0], 0x70);
+    says(Sense::descriptor(not_ready));
     says(Sense::fixed(not_ready));
     assert_eq!(ours(0)[0], 0x70);
 }

@@ -294,22 +294,20 @@ fn mode_sense_of_a_read_only_disk_says_write_protected() {
     }
 }
 
-/// What a path reports as parameter data is heard by the same rules.
+/// A unit attention is forgotten by the LU once told: all of it must be seen
+/// by the request core, however little of it the guest wants.
 #[test]
-fn request_sense_does_not_tell_what_concerns_a_path_only() {
-    let (device, one) = with_unit(|_| ());
-    let ask = |sense: Sense| {
-        let mut chain = Chain::command(LUN_0, &cdb(6, &[(0, 3), (4, 252)]), 0, 252);
-        let (_, reply, _) = exchange(&device, &mut chain, sense.as_bytes(), good);
-        Sense::from_bytes(&reply.data[..sense.as_bytes().len()]).code().expect("sense data")
-    };
-    let changed = SenseCode::ACCESS_STATE_CHANGED;
-    assert_eq!(ask(Sense::fixed(changed)), SenseCode::NO_SENSE);
-    assert_eq!(ask(Sense::descriptor(changed)), SenseCode::NO_SENSE);
-    let resize = SenseCode::CAPACITY_CHANGED;
-    assert_eq!(ask(Sense::fixed(resize)), resize);
-    let known = one.attentions.met(3, u64::MAX, &Sense::fixed(resize));
-    assert_eq!(known, crate::scsi::attention::Hearing::Known, "the guest has heard of it");
-    let other = SenseCode::new(Key::NotReady, 0x04, 0x0a);
-    assert_eq!(ask(Sense::fixed(other)), other);
+fn sense_data_is_asked_for_as_a_whole_whatever_the_guest_has_room_for() {
+    let sense = Sense::fixed(SenseCode::CAPACITY_CHANGED);
+    for joined in [true, false] {
+        let (device, _) = with_unit(|u| u.joined = joined);
+        for (allocation, room) in [(252, 252), (252, 3), (3, 252), (0, 252), (18, 0)] {
+            let mut chain = Chain::command(LUN_0, &cdb(6, &[(0, 3), (4, allocation)]), 0, room);
+            let (asked, reply, used) = exchange(&device, &mut chain, sense.as_bytes(), good);
+            assert_eq!(asked.as_slice(), cdb(6, &[(0, 3), (4, 252)]));
+            let len = room.min(usize::from(allocation)).min(18);
+            reply.assert_data(&sense.as_bytes()[..len], "sense data");
+            assert_eq!(usize::try_from(used).unwrap(), REPLY_LEN + len);
+        }
+    }
 }

@@ -217,3 +217,27 @@ proptest! {
         }
     }
 }
+
+/// What a guest asks for is no measure of the memory it may take from us: its
+/// own buffers cost it nothing, many descriptors may name one page.
+#[test]
+fn an_answer_that_we_edit_takes_no_more_memory_than_such_answers_are_long() {
+    let device = everything_allowed();
+    let long = 60_000_usize;
+    let ask = [
+        cdb(6, &[(0, 0x12), (3, 0xff), (4, 0xff)]),
+        cdb(6, &[(0, 0x12), (1, 1), (3, 0xff), (4, 0xff)]),
+        cdb(6, &[(0, 0x12), (1, 1), (2, 0x83), (3, 0xff), (4, 0xff)]),
+        cdb(6, &[(0, 0x12), (1, 1), (2, 0xb0), (3, 0xff), (4, 0xff)]),
+        cdb(12, &[(0, 0xa3), (1, 0x0c), (6, 0xff)]),
+        cdb(10, &[(0, 0x5a), (7, 0xff), (8, 0xff)]),
+        cdb(6, &[(0, 0x03), (4, 255)]),
+    ];
+    for (lun, raw) in (0..3).flat_map(|lun| ask.iter().map(move |raw| (lun, raw))) {
+        let mut chain = Chain::command([1, 0, 0, lun, 0, 0, 0, 0], raw, 0, long);
+        let (parsed, request) = chain.parse(&mut device.front());
+        assert_eq!(parsed, Parsed::Submit);
+        let ours = request.front.buffer.capacity();
+        assert!(ours <= 16 << 10, "{ours} bytes for {raw:02x?} of LUN {lun}");
+    }
+}

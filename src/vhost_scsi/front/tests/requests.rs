@@ -76,6 +76,24 @@ fn an_allocation_length_is_lowered_to_the_buffer() {
     check(&device, rows);
 }
 
+/// How long blocks with protection information are is the LU's business; which
+/// way they go is not the guest's.
+#[test]
+fn protected_blocks_go_their_way_or_not_at_all() {
+    let overrun = || Expect::Response(Response::Overrun);
+    let read = cdb(10, &[(0, 0x28), (1, 0x20), (8, 2)]);
+    let write = cdb(10, &[(0, 0x2a), (1, 0x20), (8, 2)]);
+    let submit = |raw: &[u8], way, len| Expect::Submit(raw.to_vec(), way, len);
+    let rows = vec![
+        row("read", read.clone(), 0, 1040, submit(&read, Direction::In, 1040)),
+        row("write", write.clone(), 1040, 0, submit(&write, Direction::Out, 1040)),
+        row("read of data-out", read.clone(), 1040, 0, overrun()),
+        row("write of data-in", write, 0, 1040, overrun()),
+        row("less than the blocks alone", read, 0, 1023, overrun()),
+    ];
+    check(&with_unit(|_| ()).0, rows);
+}
+
 /// SG_IO gets the command's own length, whatever field it came in.
 #[test]
 fn bytes_behind_the_cdb_are_not_the_command() {
@@ -324,4 +342,38 @@ fn only_its_own_bytes_of_the_chain_are_the_commands_data() {
         assert_eq!(used, 108 + 512);
         reply.assert_data(&[0x11; 512], "cut");
     }
+}
+
+/// An earlier owner of the ring may have had it executed (law 3): whatever says
+/// that it was not, or that it is to be sent again, would have it done twice.
+#[test]
+fn a_replayed_command_that_must_not_be_repeated_is_left_to_the_request_core() {
+    let (device, one) = with_unit(|u| u.read_only = true);
+    one.attentions.raise(&Sense::fixed(SenseCode::LU_RESET));
+    let compare_and_write = cdb(16, &[(0, 0x89), (13, 1)]);
+    for (raw, out) in [(compare_and_write, 1024), (cdb(10, &[(0, 0x5f), (8, 24)]), 24)] {
+        let mut chain = Chain::command(LUN_0, &raw, out, 0);
+        let mut request = Request { replayed: true, ..Request::default() };
+        request.tag.ring = FIRST_REQUEST_QUEUE;
+        let (readable, writable) = (segments(&mut chain.readable), segments(&mut chain.writable));
+        let mut front = device.front();
+        assert_eq!(front.parse(&readable, &writable, &mut request), Parsed::Submit, "{raw:02x?}");
+        assert!(front.denied().is_none());
+        let Some(Op::Cdb { cdb, .. }) = request.op else { panic!("{request:?}") };
+        assert_eq!(cdb.as_slice(), raw);
+        for outcome in [Outcome::Stopped, Outcome::NoPath] {
+            front.finish(&mut request, &outcome);
+            let reply = chain.response();
+            assert_eq!((reply.header.response, reply.header.status), (0, 2), "{outcome:?}");
+            assert_eq!(reply.code(), Some(SenseCode::IO_PROCESS_TERMINATED), "{outcome:?}");
+        }
+    }
+    // What may be repeated carries the unit attention as any other does.
+    let mut chain = Chain::command(LUN_0, &read_10(1), 0, 512);
+    let mut request = Request { replayed: true, ..Request::default() };
+    request.tag.ring = FIRST_REQUEST_QUEUE;
+    let (readable, writable) = (segments(&mut chain.readable), segments(&mut chain.writable));
+    let parsed = device.front().parse(&readable, &writable, &mut request);
+    assert!(matches!(parsed, Parsed::Answered { .. }));
+    assert_eq!(chain.response().code(), Some(SenseCode::LU_RESET));
 }
