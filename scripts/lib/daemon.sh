@@ -1,6 +1,8 @@
 # The daemon under the scripts: building it, starting it on a socket, talking to it, ending it. Sourced, never run.
 # Needs lib/say.sh. VHOST_MPATH names another binary; VHOST_MPATH=qemu-storage-daemon puts QEMU's own
-# single-path export in its place, which proves a rig (not us): there are no paths to take away then.
+# single-path export in its place, which proves a rig (not us): there are no paths to take away then. For the stories
+# of vhost-user-scsi, which no daemon of QEMU's speaks, VHOST_MPATH=qemu-system-x86_64 puts QEMU's own virtio-scsi disks
+# into the guest.
 # shellcheck shell=bash
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -19,7 +21,7 @@ daemon_build() {
   VHOST_MPATH=${CARGO_TARGET_DIR:-$REPO/target}/release/vhost-mpath
 }
 
-daemon_is_peer() { [ "${VHOST_MPATH##*/}" = qemu-storage-daemon ]; }
+daemon_is_peer() { case ${VHOST_MPATH##*/} in qemu-storage-daemon | qemu-system-x86_64) ;; *) return 1 ;; esac; }
 
 # daemon_start DIR OPTION…: start and wait until the socket is there. Sets DAEMON_PID, DAEMON_SOCKET, DAEMON_CONTROL.
 daemon_start() {
@@ -28,7 +30,10 @@ daemon_start() {
   DAEMON_SOCKET=$dir/disk.sock
   DAEMON_CONTROL=$dir/control.sock
   DAEMON_LOG=$dir/daemon.log
-  if daemon_is_peer; then
+  if [ "${VHOST_MPATH##*/}" = qemu-system-x86_64 ]; then
+    daemon_peer_disks "$dir" "$@"
+    return
+  elif daemon_is_peer; then
     local file=${DAEMON_PEER_FILE:-$dir/peer.img} driver=file discard=unmap
     # Not on a block device: the kernel would send WRITE SAME longer than LIO takes.
     if [ -b "$file" ]; then driver=host_device discard=ignore; elif [ ! -e "$file" ]; then truncate -s 256M "$file"; fi
@@ -49,9 +54,41 @@ daemon_start() {
   done
 }
 
+# daemon_peer_disks DIR OPTION…: of the daemon's options those that QEMU's own virtio-scsi can follow: a disk for each
+# --path sim:… that names a new file, QEMU's passthrough for the first --path /dev/sdX; with --expose paths each path is a target of its own. Sets GUEST_PEER.
+daemon_peer_disks() {
+  local dir=$1 file size=64M bs=512 n=0 expose='' known=' ' o
+  shift
+  case " $* " in *' --expose paths '*) expose=1 ;; esac
+  GUEST_PEER=(-device "virtio-scsi-pci,id=scsi0,num_queues=${GUEST_QUEUES:-2}")
+  for o in "$@"; do
+    case $o in
+      sim:*) file=${o#sim:} ;;
+      # QEMU's own passthrough; one path of them is all it takes.
+      /dev/sd*)
+        [ $n = 0 ] || continue
+        GUEST_PEER+=(-drive "file=$o,if=none,id=peer0,format=raw,cache=none" -device "scsi-block,drive=peer0,bus=scsi0.0")
+        n=1
+        continue
+        ;;
+      *) continue ;;
+    esac
+    case $file in *,size=*) size=${file#*,size=} size=${size%%,*} ;; esac
+    case $o in *,bs=*) bs=${o#*,bs=} bs=${bs%%,*} ;; esac
+    file=${file%%,*}
+    [ -e "$file" ] || truncate -s "$size" "$file"
+    case $known in *" $file "*) [ -n "$expose" ] || continue ;; esac
+    known+="$file "
+    GUEST_PEER+=(-drive "file=$file,if=none,id=peer$n,format=raw,discard=unmap,file.locking=off"
+      -device "scsi-hd,drive=peer$n,bus=scsi0.0,share-rw=on,logical_block_size=$bs,physical_block_size=$bs,serial=peer,wwn=0x5001405000000001,$([ -n "$expose" ] && echo "scsi-id=$n,lun=0" || echo "scsi-id=0,lun=$n")")
+    n=$((n + 1))
+  done
+  DAEMON_PID=
+}
+
 # ctl VERB…: speak to the daemon.
 ctl() {
-  if daemon_is_peer; then echo "(qemu-storage-daemon has one path and no 'ctl $*')"; return 0; fi
+  if daemon_is_peer; then echo "(${VHOST_MPATH##*/} has one path and no 'ctl $*')"; return 0; fi
   "$VHOST_MPATH" ctl --control "$DAEMON_CONTROL" "$@"
 }
 
@@ -59,7 +96,7 @@ ctl() {
 conclude() {
   local line
   if daemon_is_peer; then
-    say "A rehearsal: qemu-storage-daemon served the disk, so no path was lost. The rest of the story worked."
+    say "A rehearsal: ${VHOST_MPATH##*/} served the disk, so no path was lost. The rest of the story worked."
     return 0
   fi
   for line in "$@"; do good "$line"; done

@@ -1,4 +1,4 @@
-# A real guest: Debian's kernel, a small busybox initramfs, QEMU on a vhost-user-blk socket. Sourced, never run.
+# A real guest: Debian's kernel, a small busybox initramfs, QEMU on a vhost-user-blk or vhost-user-scsi socket. Sourced, never run.
 # Needs lib/say.sh and lib/install.sh. Nothing is written outside $CACHE and the caller's own directory.
 # shellcheck shell=bash
 
@@ -86,20 +86,7 @@ guest_build_initramfs() (
   mkdir -p "$w"/{bin,sbin,mod,proc,sys,dev,mnt,tmp,newroot}
   cp "$(busybox_static)" "$w/bin/busybox"
   install -m 755 "$GUEST_D/init" "$w/init"
-  : >"$w/mod/order"
-  for m in $GUEST_MODULES; do
-    # A module may be missing (crc32c became a library in newer kernels): then nothing needs it.
-    { modprobe -d "$dir/root" -S "$version" -D "$m" 2>/dev/null || true; } | sed -n 's/^insmod \([^ ]*\).*/\1/p'
-  done | awk '!seen[$0]++' | while read -r f; do
-    n=${f##*/}
-    case $n in
-      *.xz) n=${n%.xz}; xz -dc "$f" >"$w/mod/$n" ;;
-      *.zst) n=${n%.zst}; zstd -qdc "$f" >"$w/mod/$n" ;;
-      *.gz) n=${n%.gz}; gzip -dc "$f" >"$w/mod/$n" ;;
-      *) cp "$f" "$w/mod/$n" ;;
-    esac
-    echo "$n" >>"$w/mod/order"
-  done
+  guest_add_modules "$dir/root" "$version" "$w/mod" order "$GUEST_MODULES"
   # busybox makes ext2 only: the host's own mke2fs and e2fsck go along with their libraries.
   guest_add_program "$w" mke2fs
   guest_add_program "$w" e2fsck
@@ -107,6 +94,26 @@ guest_build_initramfs() (
   (cd "$w" && find . | LC_ALL=C sort | cpio -o -H newc --quiet | gzip -1) >"$out.new"
   mv "$out.new" "$out"
 )
+
+# guest_add_modules KERNEL_ROOT VERSION INTO ORDER MODULES: these modules and what they need, unpacked, and the order to
+# load them in.
+guest_add_modules() {
+  local m f n
+  : >"$3/$4"
+  for m in $5; do
+    # A module may be missing (crc32c became a library in newer kernels): then nothing needs it.
+    { modprobe -d "$1" -S "$2" -D "$m" 2>/dev/null || true; } | sed -n 's/^insmod \([^ ]*\).*/\1/p'
+  done | awk '!seen[$0]++' | while read -r f; do
+    n=${f##*/}
+    case $n in
+      *.xz) n=${n%.xz}; xz -dc "$f" >"$3/$n" ;;
+      *.zst) n=${n%.zst}; zstd -qdc "$f" >"$3/$n" ;;
+      *.gz) n=${n%.gz}; gzip -dc "$f" >"$3/$n" ;;
+      *) cp "$f" "$3/$n" ;;
+    esac
+    echo "$n" >>"$3/$4"
+  done
+}
 
 # guest_add_program TREE NAME: a program of the host into a tree for the guest, with its libraries.
 guest_add_program() {
@@ -118,13 +125,14 @@ guest_add_program() {
 }
 
 # guest_add_job INITRD JOB OUT [TREE]: the initramfs with one script as its job, and more files where TREE is
-# given; the kernel reads archives one after another.
+# given; the kernel reads archives one after another, those of GUEST_ARCHIVES in between.
 guest_add_job() (
   w=$(mktemp -d)
   trap 'rm -rf "$w"' EXIT
   [ -z "${4:-}" ] || cp -R "$4/." "$w/"
   cp "$2" "$w/job"
-  (cd "$w" && find . -mindepth 1 | cpio -o -H newc --quiet | gzip -1) | cat "$1" - >"$3"
+  # shellcheck disable=SC2086  # archives are named without blanks, one after another
+  (cd "$w" && find . -mindepth 1 | cpio -o -H newc --quiet | gzip -1) | cat "$1" ${GUEST_ARCHIVES:-} - >"$3"
 )
 
 # guest_qemu_at_least MAJOR MINOR
@@ -134,8 +142,13 @@ guest_qemu_at_least() {
   [ "${v% *}" -gt "$1" ] || { [ "${v% *}" -eq "$1" ] && [ "${v#* }" -ge "$2" ]; }
 }
 
-# The option that makes QEMU come back to a daemon that restarted; seconds until 9.1, milliseconds from 9.2.
-guest_reconnect() { if guest_qemu_at_least 9 2; then echo reconnect-ms=500; else echo reconnect=1; fi; }
+# The option that makes QEMU come back to a daemon that restarted, with a comma before it; seconds until 9.1,
+# milliseconds from 9.2. vhost-user-scsi does not start with it before 8.2.
+guest_reconnect() {
+  if guest_qemu_at_least 9 2; then echo ,reconnect-ms=500
+  elif [ "${GUEST_DEVICE:-blk}" = blk ] || guest_qemu_at_least 8 2; then echo ,reconnect=1
+  fi
+}
 
 # KVM only where it really is: some machines show /dev/kvm on processors that cannot use it.
 guest_accel() {
@@ -167,13 +180,22 @@ guest_start() {
 }
 
 # guest_qemu_command SOCKET MEMORY_MIB CPUS ACCEL CPU: the part of the command line a reader would copy, in GUEST_QEMU.
+# GUEST_DEVICE is blk or scsi; GUEST_PEER are QEMU's own disks in place of ours (lib/daemon.sh).
 guest_qemu_command() {
   local bootindex=''
   [ -z "${GUEST_BOOTINDEX:-}" ] || bootindex=,bootindex=$GUEST_BOOTINDEX
   GUEST_QEMU=(qemu-system-x86_64 -M q35 -accel "$4" -cpu "$5" -smp "$3" -m "$2" -no-reboot -nodefaults
-    -object "memory-backend-memfd,id=mem,size=${2}M,share=on" -machine memory-backend=mem
-    -chardev "socket,id=disk0,path=$1,$(guest_reconnect)"
-    -device "vhost-user-blk-pci,chardev=disk0,num-queues=${GUEST_QUEUES:-2}$bootindex")
+    -object "memory-backend-memfd,id=mem,size=${2}M,share=on" -machine memory-backend=mem)
+  if [ -n "${GUEST_PEER:-}" ]; then
+    GUEST_QEMU+=("${GUEST_PEER[@]}")
+    return
+  fi
+  GUEST_QEMU+=(-chardev "socket,id=disk0,path=$1$(guest_reconnect)")
+  # QEMU spells the number of queues differently for the two.
+  case ${GUEST_DEVICE:-blk} in
+    scsi) GUEST_QEMU+=(-device "vhost-user-scsi-pci,chardev=disk0,num_queues=${GUEST_QUEUES:-2}$bootindex") ;;
+    *) GUEST_QEMU+=(-device "vhost-user-blk-pci,chardev=disk0,num-queues=${GUEST_QUEUES:-2}$bootindex") ;;
+  esac
 }
 
 # guest_tell LINE: type a line at the guest.

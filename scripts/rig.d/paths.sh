@@ -20,7 +20,8 @@ make_paths() {
 # LIO, by writing to configfs: one file as back-end, two loopback targets, so two SCSI hosts see it.
 make_lio() {
   local target=/sys/kernel/config/target n t
-  mkdir -p /etc/target /var/target/pr /var/target/alua
+  # Where LIO keeps reservations that outlive it; which of the two is up to its version.
+  mkdir -p /etc/target/pr /etc/target/alua /var/target/pr /var/target/alua
   modprobe target_core_file
   modprobe tcm_loop
   truncate -s "$1M" /tmp/lu.img

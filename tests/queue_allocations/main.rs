@@ -216,14 +216,24 @@ impl Running {
     }
 }
 
+/// The fewest allocations of several rounds of `count` requests. A pool may
+/// still grow to a depth that it has not seen, on a busy machine late; what is
+/// allocated per I/O is allocated in every round.
 fn allocations(paths: &[String], maps: u16, count: u64) -> u64 {
+    const ROUNDS: usize = 5;
     let mut running = start(paths, maps);
     running.run(count / 4);
-    let before = COUNT.load(Ordering::Relaxed);
-    running.run(count);
-    let after = COUNT.load(Ordering::Relaxed);
+    let mut fewest = u64::MAX;
+    for _ in 0..ROUNDS {
+        let before = COUNT.load(Ordering::Relaxed);
+        running.run(count);
+        fewest = fewest.min(COUNT.load(Ordering::Relaxed) - before);
+        if fewest == 0 {
+            break;
+        }
+    }
     running.stop();
-    after - before
+    fewest
 }
 
 #[test]

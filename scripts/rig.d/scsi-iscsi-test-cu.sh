@@ -1,0 +1,23 @@
+#!/bin/bash
+# Job: scsi-iscsi-test-cu.sh [one-path]. libiscsi's SCSI tests on the bare /dev/sdX, then in a guest through the daemon
+# over both paths; with one-path a third time, over one path and with copying by the array allowed.
+set -euo pipefail
+. lib/say.sh
+. lib/install.sh
+. lib/guest.sh
+. lib/daemon.sh
+. rig.d/paths.sh
+. rig.d/scsi-paths.sh
+
+GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
+GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1
+make_paths 128
+dir=/tmp/job
+mkdir -p $dir
+step "the bare disk"
+bare iscsi-test-cu
+step "through the daemon, in a guest"
+through iscsi-test-cu --path "/dev/$P1" --path "/dev/$P2"
+[ "${1:-}" = one-path ] || exit 0
+step "through the daemon over one path, in a guest"
+through iscsi-test-cu --allow third-party-copy --path "/dev/$P1" | sed 's/^GUEST: cu/ONE PATH: cu/'

@@ -1,0 +1,26 @@
+# What the jobs with a guest on vhost-user-scsi share. Sourced by them, inside the rig's kernel only.
+# shellcheck shell=bash disable=SC2034,SC2154,SC2317  # names of the job that sources this, and of lib/daemon.sh
+
+# bare JOB: a job of scripts/guest.d on the bare /dev/$P1, with the tools the guest has.
+bare() (
+  set +eu # the guest's jobs are written for a shell that goes on
+  mkdir -p /tmp/tools
+  [ -e /tmp/tools/usr ] || (cd /tmp/tools && zcat /rig/guest/scsi-tools | cpio -idm --quiet 'usr/bin/*' 'lib/x86_64-linux-gnu/*')
+  export LD_LIBRARY_PATH=/tmp/tools/lib/x86_64-linux-gnu PATH=/tmp/tools/usr/bin:$PATH
+  report() { printf 'BARE: %s\n' "$*"; }
+  DISK=/dev/$P1
+  # shellcheck source=/dev/null
+  . "guest.d/$1"
+)
+
+# through JOB OPTION…: the same job in a guest, on the daemon with these options. Prints what it said.
+through() {
+  local job=$1
+  shift
+  DAEMON_PEER_FILE=/dev/$P1
+  daemon_start "$dir" --device scsi --transport sg-io "$@"
+  GUEST_DEVICE=scsi GUEST_ARCHIVES=/rig/guest/scsi-tools GUEST_TIMEOUT=800 guest_start "$dir" "$DAEMON_SOCKET" "guest.d/$job"
+  guest_finish 800 || { tail -8 "$DAEMON_LOG"; exit 1; }
+  grep -a 'GUEST: ' "$GUEST_CONSOLE" | tr -d '\r'
+  daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+}
