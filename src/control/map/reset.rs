@@ -49,10 +49,6 @@ impl Map {
             lun.attentions.expect(SenseCode::LU_RESET);
         }
         self.resets.running = std::mem::take(&mut self.resets.waiting);
-        // The guest hears of it with the answer to its function.
-        if let Some(lun) = &self.lun {
-            lun.attentions.expect(SenseCode::LU_RESET);
-        }
         self.with_checking(path.id, super::Checking::reset_lu);
         None
     }
