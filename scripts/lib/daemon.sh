@@ -21,7 +21,7 @@ daemon_build() {
   VHOST_MPATH=${CARGO_TARGET_DIR:-$REPO/target}/release/vhost-mpath
 }
 
-daemon_is_peer() { case ${VHOST_MPATH##*/} in qemu-storage-daemon | qemu-system-x86_64) ;; *) return 1 ;; esac; }
+daemon_is_peer() { case $(basename "${VHOST_MPATH:-}") in qemu-storage-daemon | qemu-system-x86_64) ;; *) return 1 ;; esac; }
 
 # daemon_start DIR OPTION…: start and wait until the socket is there. Sets DAEMON_PID, DAEMON_SOCKET, DAEMON_CONTROL.
 daemon_start() {
