@@ -339,6 +339,7 @@ impl Serve {
                 polling_interval: self.polling_interval,
                 checker_timeout: self.checker_timeout,
                 no_path_interval: self.polling_interval.min(Policy::default().no_path_interval),
+                ..Policy::default()
             },
             suspect_after: self.suspect_timeout,
         })

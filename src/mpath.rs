@@ -14,10 +14,13 @@ pub mod checker;
 pub mod classify;
 pub mod effect;
 pub mod event;
+pub mod hwhandler;
 mod identity;
 pub mod path;
 pub mod path_group;
 pub mod policy;
+pub mod prio;
+pub mod probe;
 pub mod selector;
 mod settle;
 pub mod snapshot;
@@ -31,9 +34,10 @@ use checker::{CheckerKind, Verdict};
 use classify::PathVerdict;
 use effect::{Cause, Change, Effect, Effects};
 use event::{Event, IoReason, IoReport};
-use path::{CheckerState, Outstanding, Path, PathState};
+use path::{Access, CheckerState, Outstanding, Path, PathState};
 use path_group::PathGroup;
 use policy::Policy;
+use prio::{Attributes, Reading};
 use snapshot::{MAX_PATHS, PathId, PathTable, Queueing};
 use topology::{GroupStatus, Topology, TopologyGroup};
 
@@ -45,8 +49,13 @@ pub struct NewPath {
     pub name: String,
     /// What it leads to.
     pub identity: Identity,
-    /// How to check it.
+    /// How to check it, where the policy does not say.
     pub checker: CheckerKind,
+    /// What grouping and prioritizers go by.
+    pub attributes: Attributes,
+    /// What its prioritizer found when it was opened; `None`: it is asked at
+    /// once, and the path carries I/O meanwhile.
+    pub reading: Option<Reading>,
 }
 
 /// Why a path cannot join, or an administrator's request cannot be done.
@@ -190,6 +199,9 @@ impl Multipath {
             id,
             name: new.name,
             checker: new.checker,
+            attributes: new.attributes,
+            access: Access::default(),
+            marginal: false,
             state: PathState::Active,
             checker_state: CheckerState::Ready,
             failed_by_administrator: false,
@@ -307,6 +319,8 @@ impl Multipath {
             Event::Proven { path, proof, identity } => {
                 self.proven(now, path, proof, identity, fx);
             }
+            // Being built.
+            Event::Prioritized { .. } | Event::Activated { .. } | Event::Sampled { .. } => {}
             Event::Timer => {}
         }
         self.run_due_checks(now, fx);
@@ -342,7 +356,7 @@ impl Multipath {
         };
         Topology {
             identity: self.identity.clone(),
-            policy: self.policy,
+            policy: self.policy.clone(),
             groups: self.groups.iter().enumerate().map(group).collect(),
             queueing: self.queueing() == Queueing::Hold,
             usable: self.usable(),
@@ -379,6 +393,8 @@ impl Multipath {
                 self.fail(now, id, cause, fx);
             }
             IoReason::Judged { verdict: PathVerdict::Doubt, .. } => {} // above
+            // Being built.
+            IoReason::Judged { .. } => {}
             IoReason::Hung { .. } => {
                 self.set_aside(id, PathState::Suspect, cause, fx);
                 self.check_now(now, id, fx);
@@ -397,6 +413,7 @@ impl Multipath {
             Verdict::Up { .. } | Verdict::Resized => CheckerState::Ready,
             Verdict::Ghost => CheckerState::Ghost,
             Verdict::Pending => CheckerState::Pending,
+            Verdict::Shaky => CheckerState::Shaky,
             Verdict::Down => CheckerState::Faulty,
             Verdict::Disconnected => CheckerState::Disconnected,
             Verdict::TimedOut => CheckerState::TimedOut,
@@ -485,7 +502,7 @@ impl Multipath {
         // One check at a time: the answer under way counts.
         if path.check.is_none() && path.proof.is_none() {
             path.check = Some(Outstanding { number, since: now, late: false });
-            fx.push(Effect::Check { path: id, check: number });
+            fx.push(Effect::Check { path: id, check: number, checker: path.checker });
         }
     }
 

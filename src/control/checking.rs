@@ -14,21 +14,26 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::mailbox::{Mail, Post};
 use crate::io::Completion;
-use crate::mpath::checker::{Checker, CheckerKind, Probe, Step, Verdict};
+use crate::mpath::checker::{Checker, CheckerKind, Verdict};
+use crate::mpath::hwhandler::{Activation, Handler, HandlerKind};
+use crate::mpath::prio::{Attributes, PrioKind, Prioritizer, Reading};
+use crate::mpath::probe::{Answer, Fact, Probe, Step, Transfer};
 use crate::mpath::snapshot::PathId;
 use crate::passthrough_scsi::{PathHandle, unit_attention};
 use crate::scsi::attention::Attentions;
-use crate::scsi::cdb::Cdb;
 use crate::scsi::sense::Sense;
 
 /// What to do next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Job {
-    Check(u32),
+    Check(u32, CheckerKind),
+    Prioritize(u32, PrioKind),
+    Activate(u32, HandlerKind, Option<u16>),
+    Sample(u32),
     Prove(u32),
     ResetLu,
 }
@@ -45,22 +50,46 @@ impl Checking {
     pub(super) fn start(
         path: PathId,
         handle: Arc<PathHandle>,
-        kind: CheckerKind,
+        (kind, attributes): (CheckerKind, Attributes),
         timeout: Duration,
         post: Post,
         attentions: Option<Arc<Attentions>>,
     ) -> io::Result<Checking> {
         let (jobs, todo) = channel();
         let name = format!("check-{}", handle.name());
-        let thread = Thread { path, handle, kind, timeout, post, attentions };
+        let thread = Thread {
+            path,
+            handle,
+            attributes,
+            timeout,
+            post,
+            attentions,
+            checker: Checker::new(kind),
+            prioritizer: None,
+        };
         std::thread::Builder::new().name(name).spawn(move || thread.run(&todo))?;
         Ok(Checking { jobs })
     }
 
     /// Checks the path; answered by [`Mail::Checked`].
-    pub(super) fn check(&self, number: u32) {
+    pub(super) fn check(&self, number: u32, checker: CheckerKind) {
         // The thread ends only after this end is gone.
-        let _ = self.jobs.send(Job::Check(number));
+        let _ = self.jobs.send(Job::Check(number, checker));
+    }
+
+    /// Determines its priority; answered by [`Mail::Prioritized`].
+    pub(super) fn prioritize(&self, number: u32, prio: PrioKind) {
+        let _ = self.jobs.send(Job::Prioritize(number, prio));
+    }
+
+    /// Activates it; answered by [`Mail::Activated`].
+    pub(super) fn activate(&self, number: u32, handler: HandlerKind, group: Option<u16>) {
+        let _ = self.jobs.send(Job::Activate(number, handler, group));
+    }
+
+    /// Reads its first block; answered by [`Mail::Sampled`].
+    pub(super) fn sample(&self, number: u32) {
+        let _ = self.jobs.send(Job::Sample(number));
     }
 
     /// Proves its identity; answered by [`Mail::Proven`].
@@ -77,59 +106,125 @@ impl Checking {
 struct Thread {
     path: PathId,
     handle: Arc<PathHandle>,
-    kind: CheckerKind,
+    attributes: Attributes,
     timeout: Duration,
     post: Post,
     attentions: Option<Arc<Attentions>>,
+    /// Kept from one use to the next: some learn, and remember.
+    checker: Checker,
+    prioritizer: Option<Prioritizer>,
 }
 
 impl Thread {
-    fn run(self, jobs: &Receiver<Job>) {
+    fn run(mut self, jobs: &Receiver<Job>) {
         let path = self.path;
         if self.attentions.is_some() {
             // It joins with nothing left to tell of what has been. (If it does
             // not answer, the engine's first check says so.)
-            self.verdict();
+            self.verdict(self.checker.kind());
         }
         while let Ok(job) = jobs.recv() {
-            self.post.send(match job {
-                Job::Check(check) => Mail::Checked { path, check, verdict: self.verdict() },
-                Job::Prove(proof) => {
-                    let before = self.moment();
-                    let identity = self.handle.identify(self.timeout, &|sense| self.hear(sense));
-                    if identity.is_ok() {
-                        // READ CAPACITY has met no unit attention in the end.
-                        self.drained(before);
-                    }
-                    Mail::Proven { path, proof, identity }
+            let mail = match job {
+                Job::Check(check, kind) => {
+                    Mail::Checked { path, check, verdict: self.verdict(kind) }
                 }
+                Job::Prioritize(reading, prio) => {
+                    Mail::Prioritized { path, reading, found: self.priority(prio) }
+                }
+                Job::Activate(activation, kind, group) => {
+                    Mail::Activated { path, activation, result: self.activate(kind, group) }
+                }
+                Job::Sample(sample) => {
+                    let answer = self.ask(&Probe::ReadFirstBlock);
+                    let good = Completion::Good;
+                    let good = matches!(answer, Answer::Completed { completion, .. } if completion == good);
+                    Mail::Sampled { path, sample, good }
+                }
+                Job::Prove(proof) => self.prove(proof),
                 Job::ResetLu => Mail::LuReset { path, result: self.handle.reset_lu(self.timeout) },
-            });
+            };
+            self.post.send(mail);
         }
         let Thread { handle, post, .. } = self;
         drop(handle);
         post.send(Mail::Closed(path));
     }
 
-    fn verdict(&self) -> Verdict {
-        let mut checker = Checker::new(self.kind);
-        let mut step = checker.begin();
-        loop {
-            let before = self.moment();
-            let completion = match step {
-                Step::Done(verdict) => return verdict,
-                Step::Issue(Probe::TestUnitReady) => {
-                    self.handle.execute(&Cdb::test_unit_ready(), &mut [], self.timeout)
-                }
-                Step::Issue(Probe::ReadFirstBlock) => self.handle.read_check(self.timeout),
-            };
-            if let Some(sense) = unit_attention(&completion) {
-                self.hear(sense);
-            } else if completion == Completion::Good {
-                self.drained(before);
-            }
-            step = checker.on_completion(&completion);
+    fn prove(&self, proof: u32) -> Mail {
+        let before = self.moment();
+        let identity = self.handle.identify(self.timeout, &|sense| self.hear(sense));
+        if identity.is_ok() {
+            // READ CAPACITY has met no unit attention in the end.
+            self.drained(before);
         }
+        Mail::Proven { path: self.path, proof, identity }
+    }
+
+    fn verdict(&mut self, kind: CheckerKind) -> Verdict {
+        if self.checker.kind() != kind {
+            self.checker = Checker::new(kind);
+        }
+        let mut step = self.checker.begin();
+        loop {
+            step = match step {
+                Step::Done(verdict) => return verdict,
+                Step::Issue(probe) => {
+                    let answer = self.ask(&probe);
+                    self.checker.on_answer(&answer)
+                }
+            };
+        }
+    }
+
+    fn priority(&mut self, kind: PrioKind) -> Reading {
+        let mut prioritizer = match self.prioritizer.take() {
+            Some(old) if *old.kind() == kind => old,
+            _ => Prioritizer::new(kind, &self.attributes),
+        };
+        let mut step = prioritizer.begin();
+        let found = loop {
+            step = match step {
+                Step::Done(found) => break found,
+                Step::Issue(probe) => prioritizer.on_answer(&self.ask(&probe)),
+            };
+        };
+        self.prioritizer = Some(prioritizer);
+        found
+    }
+
+    fn activate(&self, kind: HandlerKind, group: Option<u16>) -> Activation {
+        let mut handler = Handler::new(kind, group);
+        let mut step = handler.begin();
+        loop {
+            step = match step {
+                Step::Done(result) => return result,
+                Step::Issue(probe) => handler.on_answer(&self.ask(&probe)),
+            };
+        }
+    }
+
+    /// Carries out what a generator asks for.
+    fn ask(&self, probe: &Probe) -> Answer {
+        #[allow(clippy::disallowed_methods)] // path_latency measures real time
+        let (before, asked) = (self.moment(), Instant::now());
+        let mut data = Vec::new();
+        let completion = match probe {
+            Probe::Command { cdb, transfer } => {
+                if let Transfer::In(len) = transfer {
+                    data.resize(*len, 0);
+                }
+                self.handle.execute(cdb, &mut data, self.timeout)
+            }
+            Probe::ReadFirstBlock => self.handle.read_check(self.timeout),
+            Probe::Fact(Fact::DeviceState) => return Answer::DeviceState(None),
+            Probe::Fact(Fact::AccessState) => return Answer::AccessState(None),
+        };
+        if let Some(sense) = unit_attention(&completion) {
+            self.hear(sense);
+        } else if completion == Completion::Good {
+            self.drained(before);
+        }
+        Answer::Completed { completion, data, took: asked.elapsed() }
     }
 
     fn hear(&self, sense: &Sense) {

@@ -203,6 +203,15 @@ impl Daemon {
                 Mail::Checked { path, check, verdict } => {
                     self.maps.handle(now, map, Event::Checked { path, check, verdict });
                 }
+                Mail::Prioritized { path, reading, found } => {
+                    self.maps.handle(now, map, Event::Prioritized { path, reading, found });
+                }
+                Mail::Activated { path, activation, result } => {
+                    self.maps.handle(now, map, Event::Activated { path, activation, result });
+                }
+                Mail::Sampled { path, sample, good } => {
+                    self.maps.handle(now, map, Event::Sampled { path, sample, good });
+                }
                 Mail::Proven { path, proof, identity } => {
                     self.maps.handle(now, map, Event::Proven { path, proof, identity });
                 }

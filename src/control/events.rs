@@ -10,6 +10,7 @@ use super::lun::Address;
 use crate::io::{Completion, Denied, ErrnoFrom, Extent, Op, Outcome};
 use crate::mpath::effect::{Cause, Change};
 use crate::mpath::event::IoReason;
+use crate::mpath::hwhandler::Activation;
 use crate::passthrough_scsi::in_words;
 use crate::queue::dispatch::GuestError;
 use crate::scsi::command::Group;
@@ -91,6 +92,48 @@ pub(super) fn of_change(change: &Change) -> Notice {
             };
             let data = json!({ "from": from, "to": to });
             Notice::new("GROUP_SWITCHED", Level::Info, text, data)
+        }
+        Change::AccessChanged { path, access } => {
+            let state = access.state.map_or("unknown", |s| s.name());
+            let preferred = if access.preferred { ", preferred" } else { "" };
+            let group = access.group.map_or(String::new(), |g| format!(" (target port group {g})"));
+            let text = format!("path {path}{group} is {state}{preferred} now");
+            let data = json!({
+                "path": path,
+                "access-state": state,
+                "preferred": access.preferred,
+                "target-port-group": access.group,
+            });
+            Notice::new("ACCESS_CHANGED", Level::Info, text, data)
+        }
+        Change::Activating { group } => {
+            let text = format!("path group {group} is being activated");
+            Notice::new("GROUP_ACTIVATING", Level::Info, text, json!({ "group": group }))
+        }
+        Change::Activated { group, result } => {
+            let (level, word) = match result {
+                Activation::Done | Activation::Unsupported => (Level::Info, "activated"),
+                Activation::Busy => (Level::Warn, "busy"),
+                Activation::Retry { .. } => (Level::Info, "not activated yet"),
+                Activation::Failed => (Level::Warn, "not activated"),
+            };
+            let text = format!("path group {group}: {word}");
+            Notice::new("GROUP_ACTIVATED", level, text, json!({ "group": group, "result": word }))
+        }
+        Change::Marginal { path, marginal } => {
+            let (level, word) = match marginal {
+                true => (Level::Warn, "unreliable (marginal)"),
+                false => (Level::Info, "reliable again"),
+            };
+            let data = json!({ "path": path, "marginal": marginal });
+            Notice::new("PATH_MARGINAL", level, format!("path {path} is {word}"), data)
+        }
+        Change::QueueingSwitched { on } => {
+            let text = match on {
+                true => "requests are held again while no path is left",
+                false => "requests are not held any more while no path is left",
+            };
+            Notice::new("QUEUEING_SWITCHED", Level::Warn, text.to_owned(), json!({ "on": on }))
         }
         Change::NoPath { held } => {
             let fate = if *held { "requests are held until one returns" } else { "requests fail" };

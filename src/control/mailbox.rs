@@ -9,6 +9,8 @@ use super::opening::{Lu, OpenLuError};
 use crate::host::OpenError;
 use crate::io::{Identity, MapSlot};
 use crate::mpath::checker::Verdict;
+use crate::mpath::hwhandler::Activation;
+use crate::mpath::prio::Reading;
 use crate::mpath::snapshot::PathId;
 use crate::passthrough_scsi::PathHandle;
 use crate::sys::eventfd::EventFd;
@@ -19,6 +21,12 @@ use crate::vhost_user::SessionEvent;
 pub(super) enum Mail {
     /// A check ended.
     Checked { path: PathId, check: u32, verdict: Verdict },
+    /// A prioritizer ended.
+    Prioritized { path: PathId, reading: u32, found: Reading },
+    /// An activation ended.
+    Activated { path: PathId, activation: u32, result: Activation },
+    /// A sample was read, or not.
+    Sampled { path: PathId, sample: u32, good: bool },
     /// A proof of identity ended.
     Proven { path: PathId, proof: u32, identity: Result<Identity, String> },
     /// The LU was reset by this path, or not.

@@ -22,6 +22,7 @@ use crate::io::{DeviceEvent, Geometry, Happened, Limits, MapSlot, Time};
 use crate::mpath::checker::CheckerKind;
 use crate::mpath::effect::{Change, Effect, Effects};
 use crate::mpath::event::Event;
+use crate::mpath::prio::Attributes;
 use crate::mpath::snapshot::PathId;
 use crate::mpath::{MapError, Multipath, NewPath};
 use crate::passthrough_scsi::PathHandle;
@@ -235,19 +236,27 @@ impl Map {
             return Err(JoinError::WriteProtected(name));
         }
         let checker = if handle.is_scsi() { CheckerKind::Tur } else { CheckerKind::DirectIo };
-        let new = NewPath { name: name.clone(), identity: handle.identity().clone(), checker };
+        let attributes = Attributes { devname: name.clone(), ..Attributes::default() };
+        let new = NewPath {
+            name: name.clone(),
+            identity: handle.identity().clone(),
+            checker,
+            attributes: attributes.clone(),
+            reading: None,
+        };
         let mut fx = Effects::new();
         let id = self.engine.add_path(now, new, &mut fx)?;
         let (timeout, post) = (self.check_timeout, self.post.clone());
         let attentions = self.lun.as_ref().map(|lun| Arc::clone(&lun.attentions));
         let file = Arc::clone(handle);
-        let checking = match Checking::start(id, file, checker, timeout, post, attentions) {
-            Ok(checking) => checking,
-            Err(source) => {
-                self.take_back(now, &name, id);
-                return Err(JoinError::Thread { path: name, source });
-            }
-        };
+        let checking =
+            match Checking::start(id, file, (checker, attributes), timeout, post, attentions) {
+                Ok(checking) => checking,
+                Err(source) => {
+                    self.take_back(now, &name, id);
+                    return Err(JoinError::Thread { path: name, source });
+                }
+            };
         let limits = shrunk(self.limits, *handle.limits());
         if limits != self.limits {
             self.limits = limits;
@@ -435,7 +444,16 @@ impl Map {
         for effect in fx {
             match effect {
                 Effect::Publish(table) => self.queues.publish(self.slot, &table),
-                Effect::Check { path, check } => self.with_checking(path, |c| c.check(check)),
+                Effect::Check { path, check, checker } => {
+                    self.with_checking(path, |c| c.check(check, checker));
+                }
+                Effect::Prioritize { path, reading, prio } => {
+                    self.with_checking(path, |c| c.prioritize(reading, prio));
+                }
+                Effect::Activate { path, activation, handler, group } => {
+                    self.with_checking(path, |c| c.activate(activation, handler, group));
+                }
+                Effect::Sample { path, sample } => self.with_checking(path, |c| c.sample(sample)),
                 Effect::Prove { path, proof } => self.with_checking(path, |c| c.prove(proof)),
                 Effect::Retire(path) => self.queues.detach(self.slot, path),
                 Effect::Notify(change) => {

@@ -222,6 +222,7 @@ impl Maps {
             groups: Vec::new(),
             queueing: Queueing::Hold,
             selector: self.common.selector,
+            hold_for: None,
         });
         let attentions = lun.as_ref().map(|lun| Arc::clone(&lun.attentions));
         queues.add_map(slot, core, &table, attentions);

@@ -48,7 +48,7 @@ pub(super) struct Lu {
 pub(super) fn open_lu(
     settings: &LuSettings,
     options: &Options,
-    policy: Policy,
+    policy: &Policy,
 ) -> Result<Lu, OpenLuError> {
     let options = Options { read_only: settings.read_only, ..*options };
     let mut lu: Option<Lu> = None;
@@ -60,7 +60,7 @@ pub(super) fn open_lu(
         }
         introduce(&handle);
         match &mut lu {
-            None => lu = Some(Lu::of(handle, settings.clone(), policy)),
+            None => lu = Some(Lu::of(handle, settings.clone(), policy.clone())),
             Some(lu) => {
                 lu.engine.admits(handle.name(), handle.identity())?;
                 lu.limits = smallest(lu.limits, *handle.limits());
@@ -82,7 +82,7 @@ impl Lu {
         Lu {
             address: settings.address,
             name: settings.alias.clone().unwrap_or_else(|| identity.wwid.clone()),
-            engine: Multipath::new(identity, policy),
+            engine: Multipath::new(identity, policy.clone()),
             limits: *handle.limits(),
             geometry: handle.geometry().clone(),
             read_only: settings.read_only || handle.geometry().read_only,
@@ -115,7 +115,7 @@ impl Lu {
             name: format!("{name}-{}", handle.name()),
             joined: false,
             read_only,
-            ..Lu::of(handle, settings.clone(), policy)
+            ..Lu::of(handle, settings.clone(), policy.clone())
         };
         handles.into_iter().zip(addresses).map(one).collect()
     }

@@ -5,7 +5,9 @@
 //! kernel, the simulation runs it in virtual time. Verdicts are those of
 //! multipath-tools' `libmultipath/checkers/*.c`.
 
+use super::probe::{Answer, Probe, Step};
 use crate::io::{Completion, ErrnoFrom};
+use crate::scsi::cdb::Cdb;
 use crate::scsi::sense::{Key, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 
@@ -16,6 +18,14 @@ pub enum CheckerKind {
     Tur,
     /// Direct read of one block, for what is no SCSI device.
     DirectIo,
+    /// READ(10) of the first block, by SCSI passthrough.
+    ReadSector0,
+    /// VPD C9h of an RDAC array.
+    Rdac,
+    /// VPD C0h of a CLARiiON, and a read on the owning path.
+    EmcClariion,
+    /// Nothing is sent: the host's word only.
+    None,
 }
 
 impl CheckerKind {
@@ -24,17 +34,12 @@ impl CheckerKind {
         match self {
             CheckerKind::Tur => "tur",
             CheckerKind::DirectIo => "directio",
+            CheckerKind::ReadSector0 => "readsector0",
+            CheckerKind::Rdac => "rdac",
+            CheckerKind::EmcClariion => "emc_clariion",
+            CheckerKind::None => "none",
         }
     }
-}
-
-/// What a checker asks to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// TEST UNIT READY (SPC-5 6.36).
-    TestUnitReady,
-    /// Read the first block, bypassing the page cache.
-    ReadFirstBlock,
 }
 
 /// The checker's finding.
@@ -53,21 +58,14 @@ pub enum Verdict {
     Ghost,
     /// In transition; keep the old state and ask again in a second.
     Pending,
+    /// Answers, but is not in normal operation (`emc_clariion`).
+    Shaky,
     /// Does not answer, or answers that it cannot.
     Down,
     /// The target has no such LU.
     Disconnected,
     /// No answer within `checker_timeout`.
     TimedOut,
-}
-
-/// The checker's next move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Send this and come back with its completion.
-    Issue(Probe),
-    /// Finished.
-    Done(Verdict),
 }
 
 /// Tries on unit attentions and retryable host bytes (`tur.c`).
@@ -88,26 +86,40 @@ impl Checker {
         Checker { kind, tries_left: TRIES, doubt: false, resized: false }
     }
 
+    /// What it was made for.
+    pub fn kind(&self) -> CheckerKind {
+        self.kind
+    }
+
     /// The first move.
-    pub fn begin(&mut self) -> Step {
+    pub fn begin(&mut self) -> Step<Verdict> {
+        *self = Checker::new(self.kind);
+        self.send()
+    }
+
+    fn send(&self) -> Step<Verdict> {
         Step::Issue(match self.kind {
-            CheckerKind::Tur => Probe::TestUnitReady,
-            CheckerKind::DirectIo => Probe::ReadFirstBlock,
+            CheckerKind::Tur => Probe::bare(Cdb::test_unit_ready()),
+            // The others are being built.
+            _ => Probe::ReadFirstBlock,
         })
     }
 
     /// The next move after a probe came back.
-    pub fn on_completion(&mut self, completion: &Completion) -> Step {
+    pub fn on_answer(&mut self, answer: &Answer) -> Step<Verdict> {
+        let Answer::Completed { completion, .. } = answer else {
+            return Step::Done(Verdict::Down); // not asked for
+        };
         match self.kind {
             CheckerKind::Tur => self.tur(completion),
-            CheckerKind::DirectIo => match completion {
+            _ => match completion {
                 Completion::Good => Step::Done(Verdict::Up { doubt: false }),
                 _ => Step::Done(Verdict::Down),
             },
         }
     }
 
-    fn tur(&mut self, completion: &Completion) -> Step {
+    fn tur(&mut self, completion: &Completion) -> Step<Verdict> {
         let (status, host, sense) = match completion {
             Completion::Good => return self.up(),
             Completion::Scsi { status, host, sense, .. } => (*status, *host, sense),
@@ -132,7 +144,7 @@ impl Checker {
         }
     }
 
-    fn tur_sense(&mut self, code: Option<SenseCode>) -> Step {
+    fn tur_sense(&mut self, code: Option<SenseCode>) -> Step<Verdict> {
         let Some(code) = code else { return Step::Done(Verdict::Down) };
         match (code.key, code.asc, code.ascq) {
             // In transition, told as a unit attention (Linux 6.10 knows it).
@@ -150,7 +162,7 @@ impl Checker {
         }
     }
 
-    fn up(&self) -> Step {
+    fn up(&self) -> Step<Verdict> {
         Step::Done(match self.resized && !self.doubt {
             true => Verdict::Resized,
             // A proof of identity reads the capacity, too.
@@ -158,14 +170,16 @@ impl Checker {
         })
     }
 
-    fn again(&mut self) -> Step {
+    fn again(&mut self) -> Step<Verdict> {
         self.tries_left -= 1;
-        if self.tries_left == 0 { Step::Done(Verdict::Down) } else { self.begin() }
+        if self.tries_left == 0 { Step::Done(Verdict::Down) } else { self.send() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::scsi::sense::Sense;
 
@@ -184,9 +198,11 @@ mod tests {
 
     fn verdict(answers: &[Completion]) -> Verdict {
         let mut c = Checker::new(CheckerKind::Tur);
-        assert_eq!(c.begin(), Step::Issue(Probe::TestUnitReady));
+        assert_eq!(c.begin(), Step::Issue(Probe::bare(Cdb::test_unit_ready())));
         for a in answers {
-            if let Step::Done(v) = c.on_completion(a) {
+            let took = Duration::ZERO;
+            let answer = Answer::Completed { completion: *a, data: Vec::new(), took };
+            if let Step::Done(v) = c.on_answer(&answer) {
                 return v;
             }
         }

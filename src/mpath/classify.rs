@@ -28,6 +28,15 @@ pub enum PathVerdict {
     Doubt,
     /// Unclear: have the checker look at it, meanwhile keep using it.
     Check,
+    /// It is in order, but its target port group does not carry I/O now
+    /// (standby, unavailable, offline, in transition: the sense says which).
+    /// No new issue until the engine has read the access state; no failure.
+    Passive,
+    /// It goes on, but its priority or access state may be another one now:
+    /// have the prioritizer read it.
+    Refresh,
+    /// It works but badly (`DID_TRANSPORT_MARGINAL`): to be used last.
+    Marginal,
 }
 
 /// Where the command goes next.

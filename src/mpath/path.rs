@@ -2,8 +2,10 @@
 
 use super::checker::CheckerKind;
 use super::effect::Cause;
+use super::prio::Attributes;
 use super::snapshot::PathId;
 use crate::io::{Blocks, Time};
+use crate::scsi::alua::AccessState;
 
 use std::time::Duration;
 
@@ -35,6 +37,10 @@ pub enum CheckerState {
     Pending,
     /// The check did not answer in time.
     TimedOut,
+    /// Answers, but is not in normal operation.
+    Shaky,
+    /// Good again, but held back for having been unreliable.
+    Delayed,
     /// The target has no such LU.
     Disconnected,
     /// Never checked.
@@ -50,10 +56,24 @@ impl CheckerState {
             CheckerState::Ghost => "ghost",
             CheckerState::Pending => "i/o pending",
             CheckerState::TimedOut => "i/o timeout",
+            CheckerState::Shaky => "shaky",
+            CheckerState::Delayed => "delayed",
             CheckerState::Disconnected => "disconnected",
             CheckerState::Undef => "undef",
         }
     }
+}
+
+/// The access state of a path, as the array last told it (SPC-5 5.16).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Target port group; `None` until a prioritizer has asked, and where the
+    /// array has none.
+    pub group: Option<u16>,
+    /// Its state; `None` likewise.
+    pub state: Option<AccessState>,
+    /// The array prefers the group (PREF).
+    pub preferred: bool,
 }
 
 /// A check or proof under way.
@@ -77,6 +97,12 @@ pub struct Path {
     pub name: String,
     /// How it is checked.
     pub checker: CheckerKind,
+    /// What grouping and prioritizers go by.
+    pub attributes: Attributes,
+    /// What its target port group was last said to be.
+    pub access: Access,
+    /// It is unreliable: used last, or not at all (`marginal_pathgroups`).
+    pub marginal: bool,
     /// Whether it carries I/O.
     pub state: PathState,
     /// The last check's finding.

@@ -23,6 +23,8 @@ pub fn group<'a>(policy: GroupingPolicy, paths: impl Iterator<Item = &'a Path>) 
             let slots: Vec<u8> = slots.collect();
             if slots.is_empty() { Vec::new() } else { vec![PathGroup { slots }] }
         }
+        // Being built.
+        _ => slots.map(|s| PathGroup { slots: vec![s] }).collect(),
     }
 }
 

@@ -32,7 +32,8 @@ impl Selector {
     ) -> Option<usize> {
         match kind {
             SelectorKind::RoundRobin => self.round_robin(paths, load),
-            SelectorKind::ServiceTime => self.service_time(paths, load),
+            // The others are being built.
+            _ => self.service_time(paths, load),
         }
     }
 
@@ -76,7 +77,12 @@ mod tests {
 
     fn paths(n: u8) -> Vec<PathView> {
         (0..n)
-            .map(|slot| PathView { id: PathId { slot, generation: 0 }, epoch: 1, priority: 1 })
+            .map(|slot| PathView {
+                id: PathId { slot, generation: 0 },
+                epoch: 1,
+                priority: 1,
+                repeat: 1,
+            })
             .collect()
     }
 

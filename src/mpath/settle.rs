@@ -104,6 +104,7 @@ impl Multipath {
             groups: self.group_views(),
             queueing: self.queueing(),
             selector: self.policy.selector,
+            hold_for: self.policy.queue_timeout,
         };
         if self.published.as_deref() == Some(&table) {
             return;
@@ -127,7 +128,12 @@ impl Multipath {
             paths: self
                 .members(&self.groups[i])
                 .filter(|p| p.is_usable())
-                .map(|p| PathView { id: p.id, epoch: p.epoch, priority: p.priority })
+                .map(|p| PathView {
+                    id: p.id,
+                    epoch: p.epoch,
+                    priority: p.priority,
+                    repeat: self.policy.rr_min_io,
+                })
                 .collect(),
         };
         order.into_iter().map(view).filter(|g| !g.paths.is_empty()).collect()

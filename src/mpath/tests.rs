@@ -73,8 +73,10 @@ impl Rig {
         for effect in fx {
             match effect {
                 Effect::Publish(table) => self.tables.push(table),
-                Effect::Check { path, check } => self.checks.push((path, check)),
+                Effect::Check { path, check, .. } => self.checks.push((path, check)),
                 Effect::Prove { path, proof } => self.proofs.push((path, proof)),
+                // Being built.
+                Effect::Prioritize { .. } | Effect::Activate { .. } | Effect::Sample { .. } => {}
                 Effect::Retire(id) => self.retire.push(id),
                 Effect::Notify(change) => self.changes.push(change),
             }
@@ -93,7 +95,13 @@ impl Rig {
     }
 
     fn add_with(&mut self, name: &str, identity: Identity) -> Result<PathId, MapError> {
-        let new = NewPath { name: name.to_owned(), identity, checker: CheckerKind::Tur };
+        let new = NewPath {
+            name: name.to_owned(),
+            identity,
+            checker: CheckerKind::Tur,
+            attributes: Attributes::default(),
+            reading: None,
+        };
         self.with(|m, now, fx| m.add_path(now, new, fx))
     }
 

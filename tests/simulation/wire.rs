@@ -171,8 +171,11 @@ impl Wire {
         let verdict = if raw { classify_raw(&completion) } else { classify(&completion) }.path;
         let bar = match verdict {
             PathVerdict::Doubt => listed,
-            PathVerdict::Fail => listed.filter(|epoch| *epoch == was.epoch),
-            PathVerdict::Keep | PathVerdict::Check => None,
+            PathVerdict::Fail | PathVerdict::Passive => listed.filter(|epoch| *epoch == was.epoch),
+            PathVerdict::Keep
+            | PathVerdict::Check
+            | PathVerdict::Refresh
+            | PathVerdict::Marginal => None,
         };
         if let Some(epoch) = bar {
             self.bar(was.path, epoch, verdict);

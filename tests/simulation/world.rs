@@ -9,11 +9,13 @@ use vhost_mpath::guest::buffer::Buffer;
 use vhost_mpath::io::{
     Blocks, Completion, Extent, Identity, Lba, Limits, Op, Outcome, Request, Segment, Time,
 };
-use vhost_mpath::mpath::checker::{Checker, CheckerKind, Step, Verdict};
+use vhost_mpath::mpath::checker::{Checker, CheckerKind, Verdict};
 use vhost_mpath::mpath::classify::{PathVerdict, unit_attention};
 use vhost_mpath::mpath::effect::{Change, Effect, Effects};
 use vhost_mpath::mpath::event::{Event, IoReason, IoReport};
 use vhost_mpath::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
+use vhost_mpath::mpath::prio::Attributes;
+use vhost_mpath::mpath::probe::{Answer, Step};
 use vhost_mpath::mpath::snapshot::{PathId, PathTable, Queueing, SelectorKind};
 use vhost_mpath::mpath::{Multipath, NewPath};
 use vhost_mpath::queue::Stop;
@@ -261,13 +263,14 @@ impl World {
             groups: Vec::new(),
             queueing: Queueing::Hold,
             selector: policy.selector,
+            hold_for: None,
         };
         let mut world = World {
             now: Time(1_000_000_000),
             moment: 1,
             array,
             other,
-            map: Multipath::new(identity, policy),
+            map: Multipath::new(identity, policy.clone()),
             core: Dispatcher::new(settings, std::sync::Arc::new(empty), attentions),
             wire: RefCell::new(Wire::new(Random::new(seed ^ 0xa11c_e000))),
             laws: EngineLaws::default(),

@@ -92,9 +92,9 @@ impl Daemon {
                 return Err(QmpError::generic(desc));
             }
         }
-        let (options, policy, post) = (self.open, self.policy, self.mailbox.sender());
+        let (options, policy, post) = (self.open, self.policy.clone(), self.mailbox.sender());
         self.open_aside(addresses, move |ticket| {
-            let result = open_lu(&lu, &options, policy).map(Box::new);
+            let result = open_lu(&lu, &options, &policy).map(Box::new);
             post.send(Mail::LunOpened { ticket, result });
         })
     }

@@ -44,7 +44,7 @@ impl World {
         for effect in fx {
             match effect {
                 Effect::Publish(table) => self.post(Message::Table(table)),
-                Effect::Check { path, check } => {
+                Effect::Check { path, check, .. } => {
                     let mut checker = Checker::new(CheckerKind::Tur);
                     assert!(matches!(checker.begin(), Step::Issue(_)));
                     let purpose = Purpose::Check { path, check, checker };
@@ -56,6 +56,8 @@ impl World {
                     let proof = Proof { path, proof, step: 0, tries: 5, capacity, moment };
                     self.probe(path, Purpose::Prove(proof), Cdb::read_capacity_16(32), 32);
                 }
+                // Being built.
+                Effect::Prioritize { .. } | Effect::Activate { .. } | Effect::Sample { .. } => {}
                 Effect::Retire(path) => self.post(Message::Retire(path)),
                 Effect::Notify(Change::PathFailed { .. }) => self.totals.path_failures += 1,
                 Effect::Notify(Change::PathReinstated { .. }) => self.totals.reinstated += 1,
@@ -102,7 +104,12 @@ impl World {
             }
             Purpose::Check { path, check, mut checker } => {
                 self.overhear(path, done.tag, &done.completion);
-                match checker.on_completion(&done.completion) {
+                let answer = Answer::Completed {
+                    completion: done.completion,
+                    data: Vec::new(),
+                    took: Duration::ZERO,
+                };
+                match checker.on_answer(&answer) {
                     Step::Issue(_) => {
                         let purpose = Purpose::Check { path, check, checker };
                         self.probe(path, purpose, Cdb::test_unit_ready(), 0);

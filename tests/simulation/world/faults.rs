@@ -12,6 +12,8 @@ impl World {
             name: name.clone(),
             identity: Identity { capacity: Blocks(self.blocks), ..self.map.identity().clone() },
             checker: CheckerKind::Tur,
+            attributes: Attributes::default(),
+            reading: None,
         };
         let mut fx = Effects::new();
         match self.map.add_path(self.now, new, &mut fx) {

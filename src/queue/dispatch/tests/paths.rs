@@ -318,7 +318,7 @@ fn a_slot_used_again_is_another_path() {
     rig.table(&[&[(1 - lost, 1)]], Queueing::Hold);
     let new = PathId { slot: lost, generation: 1 };
     let mut next = PathTable::clone(rig.core.table());
-    next.groups[0].paths = vec![PathView { id: new, epoch: 1, priority: 1 }];
+    next.groups[0].paths = vec![PathView { id: new, epoch: 1, priority: 1, repeat: 1 }];
     rig.core.set_table(Arc::new(next));
     rig.submit(2, read(0, 1));
     assert_eq!(rig.wire.out.len(), 1, "the old path's failure is not the new one's");
