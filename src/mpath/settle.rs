@@ -7,8 +7,7 @@ use std::sync::Arc;
 use super::effect::{Change, Effect, Effects};
 use super::path::Path;
 use super::path_group;
-use super::policy::NoPathRetry;
-use super::snapshot::{GroupView, PathTable, PathView, Queueing};
+use super::snapshot::{GroupView, PathTable, PathView};
 use super::{Multipath, group_number};
 use crate::io::Time;
 
@@ -49,52 +48,6 @@ impl Multipath {
         if from != Some(to) {
             let from = from.map(group_number);
             fx.push(Effect::Notify(Change::GroupSwitched { from, to: group_number(to) }));
-        }
-    }
-
-    pub(super) fn track_no_path(&mut self, now: Time, fx: &mut Effects) {
-        if self.usable() > 0 || self.order.is_empty() {
-            if self.no_path_since.take().is_some() {
-                self.queueing_ended = false;
-                fx.push(Effect::Notify(Change::Recovered));
-            }
-            return;
-        }
-        if self.no_path_since.is_none() {
-            self.no_path_since = Some(now);
-            let held = self.queueing() == Queueing::Hold;
-            fx.push(Effect::Notify(Change::NoPath { held }));
-        }
-        let soon = now + self.policy.no_path_interval;
-        for path in self.paths.iter_mut().flatten() {
-            path.next_check = path.next_check.min(soon);
-        }
-        if self.queueing_deadline().is_some_and(|d| d <= now) {
-            self.queueing_ended = true;
-            self.queue_timeouts += 1;
-            fx.push(Effect::Notify(Change::QueueingEnded));
-        }
-    }
-
-    pub(super) fn queueing_deadline(&self) -> Option<Time> {
-        match (self.policy.no_path_retry, self.no_path_since) {
-            (NoPathRetry::Times(n), Some(since)) if !self.queueing_ended => {
-                Some(since + self.policy.polling_interval * n)
-            }
-            _ => None,
-        }
-    }
-
-    /// What becomes of requests while no path is usable. While a decision
-    /// about a path is under way they wait for it, whatever the policy.
-    pub(super) fn queueing(&self) -> Queueing {
-        let undecided = self.usable() == 0 && self.all().any(Path::is_undecided);
-        match self.policy.no_path_retry {
-            _ if undecided => Queueing::Hold,
-            NoPathRetry::Queue => Queueing::Hold,
-            NoPathRetry::Times(_) if !self.queueing_ended => Queueing::Hold,
-            NoPathRetry::Fail | NoPathRetry::Times(_) if self.lun_gone => Queueing::Gone,
-            NoPathRetry::Fail | NoPathRetry::Times(_) => Queueing::Fail,
         }
     }
 

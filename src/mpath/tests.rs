@@ -1,7 +1,10 @@
 //! The engine, step by step: what it asks for, and what it publishes.
 
+use std::time::Duration;
+
 use super::*;
 use crate::io::{Blocks, Completion, ErrnoFrom, Op};
+use crate::mpath::checker::Verdict;
 use crate::mpath::policy::GroupingPolicy;
 use crate::mpath::policy::NoPathRetry;
 use crate::mpath::snapshot::PathView;
