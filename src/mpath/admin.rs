@@ -2,8 +2,10 @@
 //! leave, that are taken out of use and put back. Each request has an answer,
 //! which is why it is a method and no event.
 
+use super::access::Standing;
 use super::effect::{Cause, Change, Effect, Effects};
-use super::path::{Access, CheckerState, Path, PathState};
+use super::path::{Access, CheckerState, Listed, Path, PathState};
+use super::pg_init::Init;
 use super::snapshot::{MAX_PATHS, PathId};
 use super::{MapError, Multipath, NewPath};
 use crate::io::{Identity, Time};
@@ -48,10 +50,17 @@ impl Multipath {
             interval,
             check: None,
             proof: None,
+            standing: Standing::default(),
+            init: Init::default(),
+            listed: Listed::default(),
         });
         self.order.push(slot);
         self.regroup();
         fx.push(Effect::Notify(Change::PathAdded { path: name }));
+        if let Some(found) = new.reading {
+            self.numbers = self.numbers.wrapping_add(1);
+            self.take_reading(now, id, self.numbers, &found, fx);
+        }
         self.settle(now, fx);
         Ok(id)
     }
@@ -94,16 +103,11 @@ impl Multipath {
             return Err(MapError::LastPath(name.to_owned()));
         }
         let slot = usize::from(id.slot);
-        let in_use = self.current.map(|c| self.groups[c].slots.clone());
         self.paths[slot] = None;
         self.generations[slot] += 1;
         self.retiring.push(id);
         self.order.retain(|&s| s != id.slot);
         self.regroup();
-        // Removing a path must not move I/O off the group in use.
-        self.current = in_use.and_then(|old| {
-            self.groups.iter().position(|g| g.slots.iter().any(|s| old.contains(s)))
-        });
         fx.push(Effect::Notify(Change::PathRemoved { path: name.to_owned() }));
         self.settle(now, fx);
         fx.push(Effect::Retire(id));

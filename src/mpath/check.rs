@@ -20,7 +20,12 @@ impl Multipath {
             timeouts.chain(idle.then_some(p.next_check)).min()
         };
         let paths = self.all().filter_map(due);
-        paths.chain(self.queueing_deadline()).min()
+        paths
+            .chain(self.queueing_deadline())
+            .chain(self.reading_deadline())
+            .chain(self.activation_deadline())
+            .chain(self.failback_deadline())
+            .min()
     }
 
     pub(super) fn checked(
@@ -53,7 +58,7 @@ impl Multipath {
             _ => path.no_lun = false,
         }
         path.interval = match verdict {
-            Verdict::Up { .. } | Verdict::Resized if path.is_usable() => {
+            Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost if path.is_usable() => {
                 (path.interval * 2).min(ceiling)
             }
             Verdict::Pending => Duration::from_secs(1),
@@ -61,16 +66,17 @@ impl Multipath {
         };
         path.next_check = now + path.interval;
         match (verdict, path.state) {
-            (Verdict::Up { doubt: false }, PathState::Active) | (Verdict::Pending, _) => {}
+            (Verdict::Up { doubt: false } | Verdict::Ghost, PathState::Active)
+            | (Verdict::Pending, _) => {}
             (Verdict::Up { .. }, PathState::Active) => {
                 self.doubt(now, id, Cause::Checker("unit attention"), fx);
             }
             (Verdict::Resized, PathState::Active) => self.resized(now, id, fx),
-            (Verdict::Up { .. } | Verdict::Resized, _) if path.failed_by_administrator => {}
-            (Verdict::Up { .. } | Verdict::Resized, _) => self.prove(now, id, fx),
+            (Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost, _)
+                if path.failed_by_administrator => {}
+            (Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost, _) => self.prove(now, id, fx),
             (down, _) => {
                 let word = match down {
-                    Verdict::Ghost => "ghost",
                     Verdict::Disconnected => "disconnected",
                     Verdict::TimedOut => "i/o timeout",
                     _ => "faulty",
@@ -78,6 +84,7 @@ impl Multipath {
                 self.fail(now, id, Cause::Checker(word), fx);
             }
         }
+        self.access_after_check(now, id, check, verdict, fx);
     }
 
     pub(super) fn check_now(&mut self, now: Time, id: PathId, fx: &mut Effects) {

@@ -9,14 +9,14 @@ use crate::io::Time;
 
 impl Multipath {
     pub(super) fn track_no_path(&mut self, now: Time, fx: &mut Effects) {
-        if self.usable() > 0 || self.order.is_empty() {
+        if self.carrying() > 0 || self.order.is_empty() {
             if self.no_path_since.take().is_some() {
                 self.queueing_ended = false;
                 fx.push(Effect::Notify(Change::Recovered));
             }
             return;
         }
-        if self.no_path_since.is_none() {
+        if self.no_path_since.is_none() && !self.is_access_undecided() {
             self.no_path_since = Some(now);
             let held = self.queueing() == Queueing::Hold;
             fx.push(Effect::Notify(Change::NoPath { held }));
@@ -41,10 +41,16 @@ impl Multipath {
         }
     }
 
-    /// What becomes of requests while no path is usable. While a decision
+    /// Whether a path may carry I/O in a moment although none has failed.
+    fn is_access_undecided(&self) -> bool {
+        self.access_is_open() || self.is_activating()
+    }
+
+    /// What becomes of requests while no path carries I/O. While a decision
     /// about a path is under way they wait for it, whatever the policy.
     pub(super) fn queueing(&self) -> Queueing {
-        let undecided = self.usable() == 0 && self.all().any(Path::is_undecided);
+        let undecided = self.carrying() == 0
+            && (self.all().any(Path::is_undecided) || self.is_access_undecided());
         match self.policy.no_path_retry {
             _ if undecided => Queueing::Hold,
             NoPathRetry::Queue => Queueing::Hold,
