@@ -3,6 +3,7 @@
 use super::checker::CheckerKind;
 use super::effect::Cause;
 use super::prio::Attributes;
+use super::shaky::Shaky;
 use super::snapshot::PathId;
 use crate::io::{Blocks, Time};
 use crate::scsi::alua::AccessState;
@@ -76,7 +77,7 @@ pub struct Access {
     pub preferred: bool,
 }
 
-/// A check or proof under way.
+/// Something asked of a path that has not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outstanding {
     /// The number it answers with.
@@ -97,6 +98,8 @@ pub struct Path {
     pub name: String,
     /// How it is checked.
     pub checker: CheckerKind,
+    /// How it is checked where the policy does not say.
+    pub(super) own_checker: CheckerKind,
     /// What grouping and prioritizers go by.
     pub attributes: Attributes,
     /// What its target port group was last said to be.
@@ -128,6 +131,8 @@ pub struct Path {
     pub(super) interval: Duration,
     pub(super) check: Option<Outstanding>,
     pub(super) proof: Option<Outstanding>,
+    pub(super) sample: Option<Outstanding>,
+    pub(super) shaky: Shaky,
 }
 
 impl Path {
