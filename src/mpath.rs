@@ -10,16 +10,19 @@
 //! Names and rules follow multipath-tools and dm-multipath; where they differ
 //! the module concerned says why.
 
+mod access;
 mod admin;
 mod check;
 pub mod checker;
 pub mod classify;
 pub mod effect;
 pub mod event;
+mod failback;
 pub mod hwhandler;
 mod identity;
 pub mod path;
 pub mod path_group;
+mod pg_init;
 pub mod policy;
 pub mod prio;
 pub mod probe;
@@ -38,8 +41,10 @@ use checker::CheckerKind;
 use classify::PathVerdict;
 use effect::{Cause, Change, Effect, Effects};
 use event::{Event, IoReason, IoReport};
+use failback::FailbackState;
 use path::{CheckerState, Path, PathState};
 use path_group::PathGroup;
+use pg_init::{Patience, PgInit};
 use policy::Policy;
 use prio::{Attributes, Reading};
 use snapshot::{MAX_PATHS, PathId, PathTable, Queueing};
@@ -108,6 +113,20 @@ pub enum MapError {
     /// Taking the last path away would leave nothing.
     #[error("path {0} is the map's last path; add another first, or `quit`")]
     LastPath(String),
+    /// No such path group.
+    #[error("there is no path group {number} in the map, which has {count}; `show topology`")]
+    NoSuchGroup {
+        /// Asked for.
+        number: u16,
+        /// How many there are.
+        count: usize,
+    },
+    /// No path of the group carries I/O, nor can be activated.
+    #[error("no path of group {0} can carry I/O now; `show topology` says why")]
+    GroupPassive(u16),
+    /// One activation at a time.
+    #[error("a path group is being activated; try again when that has ended")]
+    Activating,
 }
 
 /// The state machine of one map.
@@ -126,6 +145,11 @@ pub struct Multipath {
     groups: Vec<PathGroup>,
     /// Index into `groups` of the one in use.
     current: Option<usize>,
+    failback: FailbackState,
+    pg_init: Option<PgInit>,
+    patience: Patience,
+    /// Target port groups in transition are read again then.
+    reread_at: Option<Time>,
     published: Option<Arc<PathTable>>,
     generation: u64,
     numbers: u32,
@@ -153,6 +177,10 @@ impl Multipath {
             order: Vec::new(),
             groups: Vec::new(),
             current: None,
+            failback: FailbackState::default(),
+            pg_init: None,
+            patience: Patience::default(),
+            reread_at: None,
             published: None,
             generation: 0,
             numbers: 0,
@@ -195,27 +223,35 @@ impl Multipath {
             Event::Proven { path, proof, identity } => {
                 self.proven(now, path, proof, identity, fx);
             }
+            Event::Recognized { path, proof, wwid } => self.recognized(now, path, proof, wwid, fx),
+            Event::Prioritized { path, reading, found } => {
+                self.prioritized(now, path, reading, &found, fx);
+            }
+            Event::Activated { path, activation, result } => {
+                self.activated(now, path, activation, result, fx);
+            }
             Event::Sampled { path, sample, good } => self.sampled(path, sample, good),
-            // Being built.
-            Event::Prioritized { .. } | Event::Activated { .. } => {}
             Event::Timer => {}
         }
         self.run_due_checks(now, fx);
+        self.run_due_readings(now, fx);
+        self.run_due_activations(now, fx);
         self.settle(now, fx);
     }
 
     /// A copy of the state for display.
     pub fn topology(&self) -> Topology {
         let group = |(i, g): (usize, &PathGroup)| {
-            let rank = path_group::rank(self.members(g));
+            let rank = self.rank(i);
             TopologyGroup {
                 number: group_number(i),
                 priority: rank.priority,
-                status: match (rank.usable, self.current == Some(i)) {
+                status: match (rank.usable && !self.is_bypassed(i), self.current == Some(i)) {
                     (false, _) => GroupStatus::Disabled,
                     (true, true) => GroupStatus::Active,
                     (true, false) => GroupStatus::Enabled,
                 },
+                marginal: g.marginal,
                 paths: self.members(g).cloned().collect(),
             }
         };
@@ -225,6 +261,7 @@ impl Multipath {
             groups: self.groups.iter().enumerate().map(group).collect(),
             queueing: self.queueing() == Queueing::Hold,
             usable: self.usable(),
+            carrying: self.carrying(),
             path_faults: self.path_faults,
             switches: self.switches,
             generation: self.generation,
@@ -241,6 +278,10 @@ impl Multipath {
         }
         if identity::says_resized(&report.reason) {
             return self.resized(now, id, fx);
+        }
+        // The array says this once, too, perhaps to an earlier epoch's command.
+        if let IoReason::Judged { verdict: PathVerdict::Refresh, .. } = report.reason {
+            return self.refresh(now, id, fx);
         }
         // A report about an earlier epoch, or about a path that is not in
         // use, says nothing new.
@@ -260,9 +301,10 @@ impl Multipath {
             IoReason::Judged { verdict: PathVerdict::Marginal, .. } => {
                 self.reported_marginal(now, id, fx);
             }
-            IoReason::Judged { verdict: PathVerdict::Doubt, .. } => {} // above
-            // Being built.
-            IoReason::Judged { .. } => {}
+            IoReason::Judged { verdict: PathVerdict::Passive, .. } => {
+                self.passive(now, id, &report.reason, fx);
+            }
+            IoReason::Judged { verdict: PathVerdict::Doubt | PathVerdict::Refresh, .. } => {} // above
             IoReason::Hung { .. } => {
                 self.set_aside(id, PathState::Suspect, cause, fx);
                 self.check_now(now, id, fx);

@@ -2,8 +2,10 @@
 //! leave, that are taken out of use and put back. Each request has an answer,
 //! which is why it is a method and no event.
 
+use super::access::Standing;
 use super::effect::{Cause, Change, Effect, Effects};
-use super::path::{Access, CheckerState, Path, PathState};
+use super::path::{Access, CheckerState, Listed, Path, PathState};
+use super::pg_init::Init;
 use super::shaky::Shaky;
 use super::snapshot::{MAX_PATHS, PathId};
 use super::{MapError, Multipath, NewPath};
@@ -51,10 +53,17 @@ impl Multipath {
             proof: None,
             sample: None,
             shaky: Shaky::default(),
+            standing: Standing::default(),
+            init: Init::default(),
+            listed: Listed::default(),
         });
         self.order.push(slot);
         self.regroup();
         fx.push(Effect::Notify(Change::PathAdded { path: name }));
+        if let Some(found) = new.reading {
+            self.numbers = self.numbers.wrapping_add(1);
+            self.take_reading(now, id, self.numbers, &found, fx);
+        }
         self.settle(now, fx);
         Ok(id)
     }

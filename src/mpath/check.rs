@@ -48,7 +48,12 @@ impl Multipath {
             timeouts.chain(check).chain(self.next_sample(p)).min()
         };
         let paths = self.all().filter_map(due);
-        paths.chain(self.queueing_deadline()).min()
+        paths
+            .chain(self.queueing_deadline())
+            .chain(self.reading_deadline())
+            .chain(self.activation_deadline())
+            .chain(self.failback_deadline())
+            .min()
     }
 
     /// Takes the answer to a check.
@@ -91,6 +96,7 @@ impl Multipath {
             Verdict::Disconnected => self.fail(now, id, Cause::Checker("disconnected"), fx),
             Verdict::TimedOut => self.fail(now, id, Cause::Checker("i/o timeout"), fx),
         }
+        self.access_after_check(now, id, check, verdict, fx);
     }
 
     fn checked_good(&mut self, now: Time, id: PathId, verdict: Verdict, fx: &mut Effects) {

@@ -56,7 +56,9 @@ pub fn group<'a>(policy: &Policy, paths: impl Iterator<Item = &'a Path>) -> Vec<
         }
     }
     // Stable: equals stay in configuration order.
-    found.sort_by_key(|(_, marginal, members)| Reverse(rank(*marginal, members.iter().copied())));
+    found.sort_by_key(|(_, marginal, members)| {
+        (*marginal, Reverse(rank(*marginal, members.iter().copied())))
+    });
     let slots = |members: Vec<&Path>| members.iter().map(|p| p.id.slot).collect();
     found
         .into_iter()

@@ -4,7 +4,6 @@
 use super::Multipath;
 use super::effect::Effects;
 use super::policy::Policy;
-use super::prio::PrioKind;
 use crate::io::Time;
 
 impl Multipath {
@@ -37,22 +36,5 @@ impl Multipath {
         }
         self.regroup();
         self.settle(now, fx);
-    }
-
-    /// Another prioritizer: what the old one found is no measure for the new.
-    fn prio_changed(&mut self, now: Time, fx: &mut Effects) {
-        let ids: Vec<_> = self.all().map(|p| p.id).collect();
-        let constant = self.policy.prio == PrioKind::Const;
-        let reads_access = super::access::reads_access(&self.policy.prio);
-        for id in ids {
-            let Some(path) = self.path_mut(id) else { continue };
-            if constant {
-                path.priority = 1;
-            }
-            if !reads_access {
-                self.forget_access(now, id, fx);
-            }
-            self.prioritize(now, id, fx);
-        }
     }
 }

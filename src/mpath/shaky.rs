@@ -115,8 +115,7 @@ impl Shaky {
     }
 
     fn sample_from(&mut self, now: Time, how: MarginalPath) {
-        self.trial =
-            Trial::Sampling { until: now + how.sample_time, next: now, reads: 0, bad: 0 };
+        self.trial = Trial::Sampling { until: now + how.sample_time, next: now, reads: 0, bad: 0 };
     }
 }
 

@@ -4,11 +4,8 @@ use super::*;
 use crate::mpath::policy::{MarginalPath, SanPathErr};
 
 fn san() -> Policy {
-    let san_path_err = Some(SanPathErr {
-        threshold: 2,
-        forget_rate: 3,
-        recovery_time: Duration::from_secs(100),
-    });
+    let san_path_err =
+        Some(SanPathErr { threshold: 2, forget_rate: 3, recovery_time: Duration::from_secs(100) });
     Policy { san_path_err, ..multibus() }
 }
 
@@ -332,7 +329,8 @@ fn the_only_path_is_used_whatever_is_said_of_it() {
 
 #[test]
 fn setmarginal_holds_until_unsetmarginal_which_forgives() {
-    let mut rig = Rig::new(Policy { marginal_path: marginal().marginal_path, ..san() }, &["a", "b"]);
+    let mut rig =
+        Rig::new(Policy { marginal_path: marginal().marginal_path, ..san() }, &["a", "b"]);
     let set = |rig: &mut Rig, on| rig.with(|m, now, fx| m.set_marginal(now, "a", on, fx));
     set(&mut rig, true).unwrap();
     set(&mut rig, true).unwrap();
