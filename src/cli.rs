@@ -186,7 +186,8 @@ struct Serve {
     #[arg(value_parser = parse_as::<GroupingPolicy>)]
     path_grouping_policy: GroupingPolicy,
 
-    /// Which path of a group a request takes: 'service-time 0' or 'round-robin 0'.
+    /// Which path of a group a request takes: 'service-time 0', 'round-robin 0', 'queue-length 0',
+    /// 'historical-service-time 0' or 'latency 0'.
     #[arg(long, value_name = "SELECTOR", help_heading = "Multipath")]
     #[arg(default_value = "service-time 0", value_parser = parse_as::<SelectorKind>)]
     path_selector: SelectorKind,

@@ -55,7 +55,7 @@ fn every_wrong_value_is_told_with_option_value_and_what_is_accepted() {
         ("--queue-size", "100", "power of two"),
         ("--transport", "tape", "sg-io"),
         ("--path-grouping-policy", "best", "multibus"),
-        ("--path-selector", "queue-length 0", "service-time 0"),
+        ("--path-selector", "io-affinity 0", "service-time 0"),
         ("--no-path-retry", "never", "queue"),
         ("--polling-interval", "0", "0.1 to 86400"),
         ("--checker-timeout", "-1", "0.1 to 86400"),
