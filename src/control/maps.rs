@@ -18,7 +18,7 @@ use super::settings::Scsi;
 use crate::io::{DeviceEvent, Happened, MAX_MAPS, MapSlot, Time};
 use crate::mpath::MapError;
 use crate::mpath::event::Event;
-use crate::mpath::snapshot::{PathId, PathTable, Queueing, SelectorKind};
+use crate::mpath::snapshot::{PathId, PathTable, Queueing};
 use crate::queue::{Queues, dispatch};
 use crate::scsi::attention::Attentions;
 use crate::scsi::sense::{Sense, SenseCode};
@@ -62,8 +62,6 @@ pub(super) struct Common {
     pub(super) scsi: Option<Shown>,
     pub(super) command_timeout: Duration,
     pub(super) suspect_after: Duration,
-    pub(super) check_timeout: Duration,
-    pub(super) selector: SelectorKind,
     pub(super) post: Post,
 }
 
@@ -221,9 +219,10 @@ impl Maps {
             generation: 0,
             groups: Vec::new(),
             queueing: Queueing::Hold,
-            selector: self.common.selector,
+            selector: lu.policy().selector,
             hold_for: None,
         });
+        let check_timeout = lu.policy().checker_timeout;
         let attentions = lun.as_ref().map(|lun| Arc::clone(&lun.attentions));
         queues.add_map(slot, core, &table, attentions);
         Map::new(Parts {
@@ -235,7 +234,7 @@ impl Maps {
             limits: lu.limits,
             geometry: lu.geometry,
             read_only: lu.read_only,
-            check_timeout: self.common.check_timeout,
+            check_timeout,
             post: self.common.post.of(slot),
         })
     }

@@ -9,6 +9,7 @@ use super::lun::{Address, LuSettings};
 use super::map::smallest;
 use crate::host::{OpenError, Options, open_path};
 use crate::io::{Geometry, Limits};
+use crate::mpath::policy::keywords::{KeywordError, Setting};
 use crate::mpath::policy::{NoPathRetry, Policy};
 use crate::mpath::{MapError, Multipath};
 use crate::passthrough_scsi::PathHandle;
@@ -24,6 +25,9 @@ pub enum OpenLuError {
     /// The paths do not belong together.
     #[error("{0}")]
     Map(#[from] MapError),
+    /// What it is set to contradicts what holds for the device.
+    #[error("{0}")]
+    Setting(#[from] KeywordError),
 }
 
 /// An LU whose paths are open and have proved to be its paths: what a map is
@@ -51,6 +55,7 @@ pub(super) fn open_lu(
     policy: &Policy,
 ) -> Result<Lu, OpenLuError> {
     let options = Options { read_only: settings.read_only, ..*options };
+    let policy = &Setting::apply_all(&settings.set, policy)?;
     let mut lu: Option<Lu> = None;
     for spec in &settings.paths {
         let handle = open_path(spec, &options).map_err(OpenLuError::Open)?;
@@ -96,6 +101,11 @@ impl Lu {
     /// WWID of what its paths lead to.
     pub(super) fn wwid(&self) -> &str {
         &self.engine.identity().wwid
+    }
+
+    /// What steers its map.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// What the guest may send, where `device` holds for all.
