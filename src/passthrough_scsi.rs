@@ -26,6 +26,7 @@ use crate::scsi::sense::{Sense, SenseCode};
 use crate::sim::{Fault, NotInjected, Stats};
 use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
 
+mod about;
 mod blk_uring;
 mod file;
 mod inbox;
@@ -40,6 +41,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use about::{About, Fabric};
 pub use file::{DiskNode, Nature, WwidSource};
 pub use inbox::Inbox;
 pub use port::{Issued, PathPort, Rejected};
@@ -117,25 +119,6 @@ pub struct QueueLimits {
     pub max_segments: usize,
     /// Commands in flight that make sense (`nr_requests`, `queue_depth`).
     pub depth: usize,
-}
-
-/// What is said about a path besides what it answers itself.
-#[derive(Clone, Debug)]
-pub struct About {
-    /// Short name, unique in the process: `sdb`, `sim0`, `disk.img`.
-    pub name: String,
-    /// As given by the administrator.
-    pub spec: String,
-    /// Kind.
-    pub kind: PathKind,
-    /// `H:C:T:L` of a SCSI device.
-    pub hctl: Option<String>,
-    /// `MAJOR:MINOR` of a device node.
-    pub dev_t: Option<String>,
-    /// Transport.
-    pub transport: Transport,
-    /// Why this transport.
-    pub reason: String,
 }
 
 /// An open file (or its like), ready to become a path.
@@ -306,6 +289,16 @@ impl PathHandle {
     /// `MAJOR:MINOR` of a device node.
     pub fn dev_t(&self) -> Option<&str> {
         self.about.dev_t.as_deref()
+    }
+
+    /// Kernel name of the disk, `sdb`; `None` where there is no block node.
+    pub fn devname(&self) -> Option<&str> {
+        self.about.devname.as_deref()
+    }
+
+    /// The ports it goes through, as far as the host knows them.
+    pub fn fabric(&self) -> &Fabric {
+        &self.about.fabric
     }
 
     /// Transport of reads and writes.
