@@ -153,9 +153,9 @@ impl Maps {
         self.refuse_doubles(&lu)?;
         let (address, name) = (lu.address, lu.name.clone());
         let slot = self.free_slot().ok_or(LunError::Full)?;
-        let handles = lu.handles.clone();
+        let paths = lu.paths.clone();
         let mut map = self.map_of(slot, lu);
-        let joined = handles.iter().try_for_each(|handle| map.join(now, handle).map(drop));
+        let joined = paths.iter().try_for_each(|path| map.join(now, path).map(drop));
         if joined.is_err() {
             map.leave();
             map.let_go();

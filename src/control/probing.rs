@@ -11,7 +11,7 @@ use crate::mpath::checker::{Checker, Verdict};
 use crate::mpath::hwhandler::{Activation, Handler};
 use crate::mpath::prio::{Attributes, Prioritizer, Reading};
 use crate::mpath::probe::{Answer, DeviceState, Fact, Probe, Step, Transfer};
-use crate::passthrough_scsi::{PathHandle, PathKind};
+use crate::passthrough_scsi::{Data, PathHandle, PathKind};
 use crate::scsi::alua::AccessState;
 use crate::scsi::cdb::Cdb;
 use crate::scsi::vpd::{self, Association, DesignatorKind};
@@ -63,10 +63,15 @@ pub(super) fn carry_out(path: &PathHandle, probe: &Probe, timeout: Duration) -> 
     let mut data = Vec::new();
     let completion = match probe {
         Probe::Command { cdb, transfer } => {
-            if let Transfer::In(len) = transfer {
-                data.resize(*len, 0);
-            }
-            path.execute(cdb, &mut data, timeout)
+            let transfer = match transfer {
+                Transfer::None => Data::None,
+                Transfer::In(len) => {
+                    data.resize(*len, 0);
+                    Data::In(&mut data)
+                }
+                Transfer::Out(list) => Data::Out(list),
+            };
+            path.execute(cdb, transfer, timeout)
         }
         Probe::ReadFirstBlock => path.read_check(timeout),
         Probe::Fact(Fact::DeviceState) => return Answer::DeviceState(device_state(path)),

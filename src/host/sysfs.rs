@@ -80,11 +80,7 @@ pub fn access_state(dev: &str, generic: bool) -> Option<(AccessState, bool)> {
     access_below(&Sysfs::host(), dev, generic)
 }
 
-pub(super) fn access_below(
-    sysfs: &Sysfs,
-    dev: &str,
-    generic: bool,
-) -> Option<(AccessState, bool)> {
+pub(super) fn access_below(sysfs: &Sysfs, dev: &str, generic: bool) -> Option<(AccessState, bool)> {
     let number = DevT::parse(dev)?;
     let dir = if generic { sysfs.character(number) } else { sysfs.block(number) }?;
     let state = match attribute(&dir.join("device/access_state"))?.as_str() {
