@@ -20,8 +20,11 @@ use super::data::Buffer;
 use super::inbox::Ticket;
 use super::wire::Wire;
 use crate::io::{Completion, Direction, ErrnoFrom, Segment, Time, total_len};
+use crate::scsi::alua::AccessState;
 use crate::scsi::cdb::Cdb;
-use crate::sim::{Array, Done, Fault, LuConfig, Medium, NexusId, NotInjected, Plugged};
+use crate::sim::{
+    Array, DeviceState, Done, Fault, LuConfig, Medium, NexusId, NotInjected, Plugged,
+};
 use crate::sim::{Personality, PortConflict, Stats, Task, Tpgs};
 use crate::sys::file::{self, Range};
 use crate::sys::scsi_generic;
@@ -32,6 +35,15 @@ mod tests;
 
 /// Messages taken between two polls of the array.
 const BATCH: usize = 64;
+
+/// What a host would say of a simulated path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimFacts {
+    /// As sysfs `device/state`.
+    pub state: DeviceState,
+    /// As `device/access_state` and `device/preferred_path`.
+    pub access: Option<(AccessState, bool)>,
+}
 
 /// Who waits for a task.
 enum Waiter {
@@ -46,6 +58,7 @@ enum Message {
     Inject(NexusId, Fault, SyncSender<Result<(), NotInjected>>),
     Reset(NexusId),
     Describe(NexusId, SyncSender<(String, Option<Stats>)>),
+    Facts(NexusId, SyncSender<Option<SimFacts>>),
     Latency(Duration),
     Quit,
 }
@@ -198,6 +211,13 @@ impl SimNexus {
         self.image.send(Message::Reset(self.id));
     }
 
+    /// `None` when the array's thread is gone.
+    pub(super) fn facts(&self) -> Option<SimFacts> {
+        let (answer, facts) = mpsc::sync_channel(1);
+        self.image.send(Message::Facts(self.id, answer));
+        facts.recv().ok().flatten()
+    }
+
     pub(super) fn describe(&self) -> (String, Option<Stats>) {
         let (answer, text) = mpsc::sync_channel(1);
         self.image.send(Message::Describe(self.id, answer));
@@ -270,6 +290,11 @@ impl Server {
             Message::Describe(id, answer) => {
                 let faults = self.array.condition(id).unwrap_or_default();
                 let _ = answer.send((faults, self.array.stats(id)));
+            }
+            Message::Facts(id, answer) => {
+                let access = self.array.access_fact(id);
+                let facts = self.array.device_state(id).map(|state| SimFacts { state, access });
+                let _ = answer.send(facts);
             }
             Message::Latency(latency) => self.array.set_latency(latency),
             Message::Quit => return false,

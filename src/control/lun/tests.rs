@@ -44,7 +44,7 @@ fn every_mistake_has_its_own_words() {
         ("0:1", "LUN 0:1 has no path"),
         ("0:1,alias=a", "LUN 0:1 has no path"),
         ("0:1,sdb", "key=value"),
-        ("0:1,paths=sdb", "takes path, alias, allow, deny and read-only"),
+        ("0:1,paths=sdb", "takes path, alias, set, allow, deny and read-only"),
         ("0:1,path=", "names no device"),
         ("0:1,path=sim:x,size=1G", "no option `size`"),
         ("0:1,path=x,alias=a,alias=b", "`alias` is given twice"),
