@@ -36,6 +36,7 @@ mod medium;
 mod mode;
 mod provisioning;
 mod report;
+pub mod scenario;
 mod target;
 mod task;
 
