@@ -18,6 +18,7 @@ pub mod hwhandler;
 mod identity;
 pub mod path;
 pub mod path_group;
+mod pending;
 pub mod policy;
 pub mod prio;
 pub mod probe;
