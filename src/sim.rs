@@ -46,6 +46,7 @@ mod target;
 mod task;
 
 pub use config::{LuConfig, Personality, Tpgs};
+pub(crate) use fault::words::{host_byte, sense_code};
 pub use fault::{CutMode, DeviceState, Fault, Faults, NewCapacity, Upgrade};
 pub use inject::NotInjected;
 pub use medium::{Medium, MemoryMedium};

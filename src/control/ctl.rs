@@ -16,10 +16,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::sim_fault::parse_sense;
 use crate::host::parse_size;
-use crate::scsi::status::HostByte;
-use crate::sim::ACCESS_STATES;
+use crate::sim::{ACCESS_STATES, host_byte, sense_code};
 use connection::Connection;
 use show::Show;
 use verbs::{Add, Del, Maps, OnePath, PathOrMap, Set, Switch};
@@ -232,21 +230,13 @@ impl Mode {
 
 fn checked_sense(text: &str) -> Result<String, String> {
     let words = "give key, ASC and ASCQ in hexadecimal, such as 02/04/0b";
-    parse_sense(text).map(|_| text.to_owned()).ok_or_else(|| words.to_owned())
+    sense_code(text).map(|_| text.to_owned()).ok_or_else(|| words.to_owned())
 }
 
 /// `no-connect`, `DID_NO_CONNECT`, `1` or `0x1`.
 fn checked_host(text: &str) -> Result<u8, String> {
-    let number = match text.strip_prefix("0x") {
-        Some(digits) => u8::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    };
-    let name = text.to_ascii_uppercase().replace('-', "_");
-    let named = || {
-        let is_it = |known: &str| known == name || known.strip_prefix("DID_") == Some(&name);
-        HostByte::NAMES.iter().find(|(_, known)| is_it(known)).map(|(host, _)| host.0)
-    };
-    number.or_else(named).ok_or_else(|| "give a number or a name such as no-connect".to_owned())
+    let host = host_byte(text).map(|host| host.0);
+    host.ok_or_else(|| "give a number or a name such as no-connect".to_owned())
 }
 
 fn access_states() -> PossibleValuesParser {

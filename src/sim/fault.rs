@@ -3,7 +3,7 @@
 //! State only; ending the tasks that are already pending, and the faults that
 //! concern the LU, are the array's part.
 
-pub mod words;
+pub(super) mod words;
 
 use std::fmt;
 use std::time::Duration;

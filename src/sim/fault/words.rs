@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CutMode, Fault, NewCapacity};
-use crate::scsi::alua::AccessState;
+use super::{CutMode, DeviceState, Fault, NewCapacity, Upgrade};
 use crate::scsi::sense::{Key, SenseCode};
 use crate::scsi::status::HostByte;
 use crate::sim::ACCESS_STATES;
@@ -28,14 +27,18 @@ impl Fault {
             "plug" => Fault::Plug,
             "hang" => Fault::Hang,
             "delay" => Fault::Delay(words.milliseconds()?.ok_or("delay wants milliseconds")?),
-            "sense" => {
-                let code = words.next().and_then(sense_code);
-                let code = code.ok_or("sense wants K/ASC/ASCQ in hexadecimal: 02/04/0b")?;
-                Fault::Sense { code, count: words.count()? }
+            "late-cut" => {
+                Fault::LateCut(words.milliseconds()?.ok_or("late-cut wants milliseconds")?)
             }
-            "host-byte" => {
-                let host = words.next().and_then(host_byte);
-                let host = host.ok_or("host-byte wants a number or a name such as no-connect")?;
+            "sense" => Fault::Sense { code: words.sense()?, count: words.count()? },
+            "io-sense" => Fault::IoSense { code: words.sense()?, count: words.count()? },
+            "activation-sense" => {
+                Fault::ActivationSense { code: words.sense()?, count: words.count()? }
+            }
+            "host-byte" => Fault::HostByte { host: words.host()?, count: words.count()? },
+            "io-host-byte" => Fault::IoHostByte { host: words.host()?, count: words.count()? },
+            "marginal" => {
+                let host = HostByte::TRANSPORT_MARGINAL;
                 Fault::HostByte { host, count: words.count()? }
             }
             "busy" => Fault::Busy { count: words.count()? },
@@ -46,10 +49,25 @@ impl Fault {
             }
             "mend" => Fault::Mend,
             "alua" => {
-                let state = words.next().and_then(access_state).ok_or_else(|| {
-                    format!("alua wants one of {}", ACCESS_STATES.map(|(_, name)| name).join(", "))
-                })?;
+                let state = words.one_of(&ACCESS_STATES)?;
                 Fault::Alua { state, transition: words.milliseconds()?.unwrap_or_default() }
+            }
+            "alua-fails" => {
+                Fault::AluaFails { transition: words.milliseconds()?.unwrap_or_default() }
+            }
+            "transition" => {
+                Fault::Transition(words.milliseconds()?.ok_or("transition wants milliseconds")?)
+            }
+            "device" => Fault::Device(words.one_of(&DeviceState::NAMES)?),
+            "controller-down" => {
+                Fault::ControllerDown { takeover: words.milliseconds()?.unwrap_or_default() }
+            }
+            "controller-up" => Fault::ControllerUp,
+            "take-ownership" => Fault::TakeOwnership,
+            "upgrade" => {
+                let how = words.one_of(&Upgrade::NAMES)?;
+                let lasting = words.milliseconds()?.ok_or("upgrade wants milliseconds")?;
+                Fault::Upgrade { how, lasting }
             }
             "prefer" => Fault::Prefer(match words.next() {
                 None | Some("true") => true,
@@ -92,6 +110,25 @@ impl<'a> Words<'a> {
         Ok(self.number("a number of milliseconds")?.map(Duration::from_millis))
     }
 
+    fn sense(&mut self) -> Result<SenseCode, String> {
+        let code = self.next().and_then(sense_code);
+        code.ok_or_else(|| "a sense is K/ASC/ASCQ in hexadecimal: 02/04/0b".to_owned())
+    }
+
+    fn host(&mut self) -> Result<HostByte, String> {
+        let host = self.next().and_then(host_byte);
+        host.ok_or_else(|| "a host byte is a number or a name such as no-connect".to_owned())
+    }
+
+    fn one_of<T: Copy>(&mut self, names: &[(T, &str)]) -> Result<T, String> {
+        let word = self.next().unwrap_or_default();
+        let found = names.iter().find(|(_, name)| *name == word);
+        found.map(|(value, _)| *value).ok_or_else(|| {
+            let known: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
+            format!("'{word}': one of {}", known.join(", "))
+        })
+    }
+
     /// To so many commands; one unless said otherwise.
     fn count(&mut self) -> Result<u32, String> {
         let count = self.number("a number of commands")?.unwrap_or(1);
@@ -100,7 +137,7 @@ impl<'a> Words<'a> {
 }
 
 /// `K/ASC/ASCQ` in hexadecimal.
-pub fn sense_code(text: &str) -> Option<SenseCode> {
+pub(crate) fn sense_code(text: &str) -> Option<SenseCode> {
     let mut parts = text.split('/').map(|part| u8::from_str_radix(part, 16).ok());
     let mut next = || parts.next().flatten();
     let (key, asc, ascq) = (next()?, next()?, next()?);
@@ -108,7 +145,7 @@ pub fn sense_code(text: &str) -> Option<SenseCode> {
 }
 
 /// A host byte by its number, or by its name without `DID_`: `no-connect`.
-pub fn host_byte(text: &str) -> Option<HostByte> {
+pub(crate) fn host_byte(text: &str) -> Option<HostByte> {
     let number = match text.strip_prefix("0x") {
         Some(digits) => u8::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
@@ -117,11 +154,6 @@ pub fn host_byte(text: &str) -> Option<HostByte> {
     let is_it = |known: &str| known == name || known.strip_prefix("DID_") == Some(&name);
     let named = || HostByte::NAMES.iter().find(|(_, known)| is_it(known)).map(|(host, _)| *host);
     number.map(HostByte).or_else(named)
-}
-
-/// An access state by its name in [`ACCESS_STATES`].
-pub fn access_state(name: &str) -> Option<AccessState> {
-    ACCESS_STATES.iter().find(|(_, known)| *known == name).map(|(state, _)| *state)
 }
 
 /// A size in bytes: `2G`.
