@@ -270,6 +270,18 @@ pub(super) fn fault_arguments(path: &str, fault: &Fault) -> Value {
     arguments
 }
 
+/// The same for a fault in words.
+pub(super) fn arguments_of(path: &str, words: &str) -> Result<Value, String> {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(subcommand)]
+        fault: Fault,
+    }
+    let words = std::iter::once("sim").chain(words.split_whitespace());
+    let line = <Line as clap::Parser>::try_parse_from(words).map_err(|error| error.to_string())?;
+    Ok(fault_arguments(path, &line.fault))
+}
+
 fn timed(fault: &str, milliseconds: u32) -> Value {
     json!({ "fault": fault, "milliseconds": milliseconds })
 }
@@ -278,6 +290,7 @@ fn timed(fault: &str, milliseconds: u32) -> Value {
 mod tests {
     use super::*;
     use crate::control::sim_fault::SimFault;
+    use crate::sim;
 
     #[test]
     fn faults_become_the_daemons_arguments() {
@@ -294,17 +307,7 @@ mod tests {
 
     #[test]
     fn faults_are_read_as_they_are_documented() {
-        #[derive(clap::Parser)]
-        struct Line {
-            #[command(subcommand)]
-            fault: Fault,
-        }
-        let given = |words: &str| {
-            let line = <Line as clap::Parser>::try_parse_from(
-                std::iter::once("sim").chain(words.split_whitespace()),
-            );
-            line.map(|line| fault_arguments("p", &line.fault)).map_err(|e| e.to_string())
-        };
+        let given = |words: &str| arguments_of("p", words);
         for (words, wanted) in [
             ("host-byte no-connect", json!({ "fault": "host-byte", "host": 1, "count": 1 })),
             ("host-byte 0x0e 0", json!({ "fault": "host-byte", "host": 14, "count": 0 })),
@@ -336,7 +339,9 @@ mod tests {
             assert_eq!(given(words), Ok(wanted.clone()));
             // The daemon understands it.
             let fault: SimFault = serde_json::from_value(wanted).unwrap();
-            assert!(fault.fault().is_ok(), "{words}");
+            // So does whoever reads a scenario.
+            let fault = fault.fault().expect(words);
+            assert_eq!(Ok(fault), sim::Fault::from_words(words), "{words}");
         }
         assert!(given("alua up").unwrap_err().contains("active-non-optimized"));
         assert!(given("device on").unwrap_err().contains("blocked"));
