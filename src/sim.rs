@@ -20,9 +20,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-use crate::io::{Completion, Extent, Time};
+use crate::io::{Completion, Time};
 use crate::scsi::alua::AccessState;
-use crate::scsi::sense::{SenseCode, SenseFormat};
+use crate::scsi::sense::SenseFormat;
 use crate::scsi::status::HostByte;
 
 mod answer;

@@ -106,7 +106,7 @@ fn every_wrong_value_is_told_with_option_value_and_what_is_accepted() {
         ("--socket-group", "no-such-group", "getent group"),
         ("--serial", "more than twenty characters", "20"),
         ("--alias", "two words", "letters"),
-        ("--path", "sim:x,colour=red", "size, name, bs, port and tpg"),
+        ("--path", "sim:x,colour=red", "personality, tpgs, port, tpg and access"),
         ("--path", "null:lots", "K, M, G"),
         ("--control", "/s", "different sockets"),
         ("--lun", "0:1,path=x", "--device scsi"),

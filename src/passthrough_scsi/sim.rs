@@ -25,7 +25,7 @@ use crate::scsi::cdb::Cdb;
 use crate::sim::{
     Array, DeviceState, Done, Fault, LuConfig, Medium, NexusId, NotInjected, Plugged,
 };
-use crate::sim::{PortConflict, Stats, Task};
+use crate::sim::{Personality, PortConflict, Stats, Task, Tpgs};
 use crate::sys::file::{self, Range};
 use crate::sys::scsi_generic;
 use crate::sys::segment;
@@ -67,6 +67,7 @@ enum Message {
 /// paths; the thread ends, and the image is closed, with the last of them.
 pub struct SimImage {
     to_array: Mutex<Sender<Message>>,
+    behaviour: (Personality, Tpgs),
     thread: Option<JoinHandle<()>>,
 }
 
@@ -77,16 +78,22 @@ impl SimImage {
     /// When no thread can be started.
     pub fn start(config: LuConfig, medium: Box<dyn Medium>) -> io::Result<SimImage> {
         let (to_array, messages) = mpsc::channel();
+        let behaviour = (config.personality, config.tpgs);
         let thread = thread::Builder::new().name("sim-array".to_owned()).spawn(move || {
             scsi_generic::block_signals();
             Server::new(Array::new(config, medium)).run(&messages);
         })?;
-        Ok(SimImage { to_array: Mutex::new(to_array), thread: Some(thread) })
+        Ok(SimImage { to_array: Mutex::new(to_array), behaviour, thread: Some(thread) })
     }
 
     fn send(&self, message: Message) {
         // The thread lives as long as the image: it ends by `Quit` only.
         let _ = self.to_array.lock().unwrap_or_else(PoisonError::into_inner).send(message);
+    }
+
+    /// Whose array it behaves like, and how its access states change.
+    pub fn behaviour(&self) -> (Personality, Tpgs) {
+        self.behaviour
     }
 
     /// Plugs in a path, at a port of its own.
@@ -304,6 +311,7 @@ impl Server {
                     // SAFETY: the requester keeps its segments until the
                     // completion (contract of `Segment`).
                     unsafe { segment::copy_out(&segments, 0, &done.data_in) };
+                    self.array.recycle(done.data_in);
                     ticket.finish(done.completion);
                 }
                 // Whoever gave up waiting does not want it any more.

@@ -76,6 +76,7 @@ impl Array {
                 let changed = self.target.prefer(group, preferred);
                 self.tell_access(changed, None);
             }
+            Fault::Transition(transition) => self.target.transition = transition,
             Fault::TakeOwnership => self.take_over(now, lu, group),
             Fault::ControllerDown { takeover } => self.take_down(now, group, takeover),
             Fault::ControllerUp => self.bring_up(now, group),

@@ -1,6 +1,7 @@
 use super::*;
+use crate::io::Extent;
 use crate::scsi::cdb::Cdb;
-use crate::scsi::sense::{Key, Sense};
+use crate::scsi::sense::{Key, Sense, SenseCode};
 use crate::scsi::status::Status;
 
 mod access;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::host::SimSpec;
 
 fn lu(text: &str) -> LuSettings {
     text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
@@ -25,7 +26,7 @@ fn a_lun_is_a_list_like_qemus() {
 #[test]
 fn commas_are_doubled_at_each_level() {
     let spec = &lu("0:1,path=sim:a,,,,b.img,,size=1G").paths[0];
-    let Target::Sim { image, size, .. } = &spec.target else { panic!("{spec:?}") };
+    let Target::Sim(SimSpec { image, size, .. }) = &spec.target else { panic!("{spec:?}") };
     assert_eq!((image.to_str(), *size), (Some("a,b.img"), Some(1 << 30)));
 }
 
