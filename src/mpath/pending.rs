@@ -6,9 +6,6 @@ use crate::io::Time;
 
 #[allow(missing_docs, clippy::unused_self, clippy::missing_errors_doc)]
 impl Multipath {
-    pub fn switch_group(&mut self, _: Time, _: u16, _: &mut Effects) -> Result<(), MapError> {
-        Ok(())
-    }
     pub fn disable_queueing(&mut self, _: Time, _: &mut Effects) {}
     pub fn restore_queueing(&mut self, _: Time, _: &mut Effects) {}
     pub fn set_marginal(
