@@ -12,7 +12,7 @@ use proptest::prelude::*;
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// The target port group of each, less one.
-const TPG: [usize; 3] = [0, 1, 1];
+const TPG: [u16; 3] = [0, 1, 1];
 
 /// When a proof read, and what.
 type Read = (u64, Result<Identity, String>);
@@ -242,7 +242,7 @@ impl World {
     /// What a command on the path is told, if its target port group does not
     /// carry I/O.
     fn passive(&self, i: usize) -> Option<u8> {
-        match self.states[TPG[i]] {
+        match self.states[usize::from(TPG[i])] {
             AccessState::Transitioning => Some(0x0a),
             AccessState::Standby => Some(0x0b),
             AccessState::Unavailable => Some(0x0c),
@@ -256,8 +256,8 @@ impl World {
         let (step, answers) = (self.step, self.answer(i).is_ok() && !self.paths[i].remapped);
         let found = match (answers, self.explicit) {
             (false, _) => Reading { priority: None, alua: None },
-            (true, true) => explicit(1 + TPG[i] as u16, &self.states),
-            (true, false) => alua(1 + TPG[i] as u16, &self.states),
+            (true, true) => explicit(1 + TPG[i], &self.states),
+            (true, false) => alua(1 + TPG[i], &self.states),
         };
         let Some((reading, read)) = self.paths[i].prioritizing.first_mut() else { return };
         let reading = *reading;
@@ -266,7 +266,7 @@ impl World {
             Some((at, found)) => {
                 self.paths[i].prioritizing.remove(0);
                 for (truth, tpg) in self.paths.iter_mut().zip(TPG) {
-                    let state = found.alua.as_ref().map(|a| a.groups[tpg].1);
+                    let state = found.alua.as_ref().map(|a| a.groups[usize::from(tpg)].1);
                     let active = [AccessState::ActiveOptimized, AccessState::ActiveNonOptimized];
                     if state.is_some_and(|s| active.contains(&s)) {
                         truth.active = truth.active.max(at);
@@ -290,8 +290,8 @@ impl World {
         };
         self.step += 1;
         if result == Activation::Done && !self.paths[i].remapped {
-            assert_eq!(group, Some(1 + TPG[i] as u16));
-            self.states[TPG[i]] = AccessState::ActiveOptimized;
+            assert_eq!(group, Some(1 + TPG[i]));
+            self.states[usize::from(TPG[i])] = AccessState::ActiveOptimized;
         }
         if result == Activation::Done {
             for (truth, tpg) in self.paths.iter_mut().zip(TPG) {
