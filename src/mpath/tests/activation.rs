@@ -73,6 +73,27 @@ fn each_path_of_a_passive_controller_is_activated_by_itself() {
     assert_eq!(results(&mut rig), [(2, Activation::Done)]);
 }
 
+/// It was recognized in standby: law 2 asks for its capacity first, and
+/// requests wait for that even under `fail`.
+#[test]
+fn a_path_that_was_never_sized_is_proven_after_its_activation() {
+    let mut rig = array(tpg());
+    for name in ["b", "c"] {
+        rig.fail(name);
+    }
+    rig.pass(Duration::from_secs(5));
+    rig.checked("b", Verdict::Ghost);
+    let (path, proof) = rig.proofs.pop().expect("a proof is under way");
+    rig.event(Event::Recognized { path, proof, wwid: lu().wwid });
+    rig.fail("a");
+    rig.activated("b", Activation::Done);
+    assert!(rig.groups().is_empty());
+    assert_eq!(rig.table().queueing, Queueing::Hold);
+    assert!(!rig.changes.iter().any(|c| matches!(c, Change::NoPath { .. })));
+    rig.proven("b", Ok(lu()));
+    assert_eq!(rig.groups(), [["b"]]);
+}
+
 #[test]
 fn an_implicit_array_and_a_map_without_handler_are_never_told_to_change() {
     let states = [ActiveOptimized, Standby];
