@@ -1,0 +1,201 @@
+#!/bin/bash
+# Job: compare-multipathd.sh [CASE…]. multipathd and our daemon under the same faults, with the same policies: who says
+# what of each path, which groups they make, which is in use, and what becomes of a read. Each case of lib/comparison.sh
+# is a policy; it has two logical units of the same kind, one for either, so that both live through every fault at the
+# same moment. What was seen is compared outside (lib/comparison.sh).
+set -euo pipefail
+. lib/say.sh
+. lib/daemon.sh
+. lib/comparison.sh
+. rig.d/many-paths.sh
+. rig.d/multipathd.sh
+
+[ -x /rig/bin/scsigen ] || { say "only with the daemon built here, and its example scsigen"; exit 1; }
+[ -x /multipath/usr/sbin/multipathd ] || die "there is no multipathd in the tree" "scripts/rig setup"
+dir=/tmp/job
+mkdir -p $dir
+
+# --- the cases: NAME[i] and their keywords; LU 2i is multipathd's, 2i+1 ours ---------------------------------------
+NAME=() KEYWORDS=()
+while IFS='|' read -r name keywords; do
+  # shellcheck disable=SC2254  # patterns on purpose
+  [ $# = 0 ] || { for wanted in "$@"; do case $name in $wanted) break ;; *) false ;; esac; done || continue; }
+  NAME+=("$name") KEYWORDS+=("$keywords")
+done < <(comparison_cases)
+CASES=${#NAME[@]}
+STOP=1
+
+# keywords_of CASE: KEYWORD VALUE, a line each.
+keywords_of() {
+  { comparison_always; tr ';' '\n' <<<"${KEYWORDS[$1]}"; } | sed 's/^ *//; s/ *$//' | grep -v '^$'
+}
+
+multipath_conf() {
+  local i
+  printf 'defaults {\n find_multipaths no\n user_friendly_names no\n polling_interval 1\n max_polling_interval 1\n uid_attribute ""\n}\n'
+  printf 'blacklist {\n devnode "^(vd|ubd)"\n device {\n vendor "LIO-ORG"\n product "OURS"\n }\n}\ndevices {\n'
+  for ((i = 0; i < CASES; i++)); do
+    printf ' device {\n vendor "LIO-ORG"\n product "^CASE%02d"\n' $i
+    printf '  detect_prio no\n  detect_checker no\n  detect_pgpolicy no\n'
+    keywords_of $i | grep -v '^\(polling_interval\|max_polling_interval\) '
+    printf ' }\n'
+  done
+  printf '}\n'
+}
+
+ours_start() {
+  local i n p key value options
+  for ((i = 0; i < CASES; i++)); do
+    mkdir -p $dir/$i
+    n=$((2 * i + 1)) options=()
+    while read -r key value; do
+      value=${value#\"} value=${value%\"}
+      if [ -n "${SETS:=$("$VHOST_MPATH" --help | grep -c -e '--set ' || true)}" ] && [ "$SETS" != 0 ]; then options+=(--set "$key=$value"); continue; fi
+      case $key=$value in
+        path_grouping_policy=failover|path_grouping_policy=multibus|path_selector=*|no_path_retry=*|polling_interval=*) options+=("--${key//_/-}" "$value") ;;
+      esac
+    done < <(keywords_of $i)
+    for p in $PORTS; do options+=(--path "/dev/${DISK[$n.$p]}"); done
+    "$VHOST_MPATH" --socket-path $dir/$i/s --control $dir/$i/c --device scsi --num-queues 1 "${options[@]}" \
+      >$dir/$i/log 2>&1 &
+    OURS_PID[i]=$!
+  done
+  for ((i = 0; i < CASES; i++)); do
+    until [ -S $dir/$i/c ] && [ -S $dir/$i/s ]; do
+      kill -0 "${OURS_PID[$i]}" 2>/dev/null || { sed 's/^/  daemon: /' $dir/$i/log; die "our daemon ended (${NAME[$i]})"; }
+      sleep 0.05
+    done
+  done
+}
+OURS_PID=()
+
+# --- a read of each disk, in the background; one that is held is waited for before the next --------------------------
+THEIR_READ=() OUR_READ=()
+reads_begin() {
+  local i
+  for ((i = 0; i < CASES; i++)); do
+    if [ -z "${THEIR_READ[$i]:-}" ]; then
+      rm -f $dir/$i/theirs
+      (dd if="/dev/mapper/${MAP[$i]}" of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null && echo good || echo failed) >$dir/$i/theirs.new 2>/dev/null && mv $dir/$i/theirs.new $dir/$i/theirs &
+      THEIR_READ[i]=$!
+    fi
+    if [ -z "${OUR_READ[$i]:-}" ]; then
+      rm -f $dir/$i/ours
+      (our_read $i >$dir/$i/ours.new 2>$dir/$i/ours.err; mv $dir/$i/ours.new $dir/$i/ours) &
+      OUR_READ[i]=$!
+    fi
+  done
+}
+# The first answers of a SCSI session are unit attentions.
+our_read() {
+  local said
+  said=$(printf '%s\n' 28000000000000000800\ in=4096 28000000000000000800\ in=4096 28000000000000000800\ in=4096 |
+    /rig/bin/scsigen --socket $dir/$1/s) || { echo held; return; }
+  case $said in *'OK status=00'*) echo good ;; *) echo failed ;; esac
+}
+# reads_end WORD: what became of them, into THEIRS_SAW and OURS_SAW.
+reads_end() {
+  local i
+  for ((i = 0; i < CASES; i++)); do
+    if [ -e $dir/$i/theirs ]; then THEIRS_SAW[i]+=" $(<$dir/$i/theirs)" THEIR_READ[i]=; else THEIRS_SAW[i]+=" held"; fi
+    if [ -e $dir/$i/ours ]; then OURS_SAW[i]+=" $(<$dir/$i/ours)" OUR_READ[i]=; else OURS_SAW[i]+=" held"; fi
+  done
+}
+
+# --- what each says ---------------------------------------------------------------------------------------------------
+# look STEP: a line for each case and side: STEP|CASE|SIDE|KEY=VALUE|…
+look() {
+  local step=$1 i key
+  {
+    for key in "${!DISK[@]}"; do echo "disk ${DISK[$key]} ${key/./ }"; done
+    for ((i = 0; i < CASES; i++)); do
+      echo "case $((2 * i)) ${NAME[$i]}|theirs|io=${THEIRS_SAW[$i]# }"
+      echo "case $((2 * i + 1)) ${NAME[$i]}|ours|io=${OURS_SAW[$i]# }"
+    done
+    multipathd_say show maps json
+    for ((i = 0; i < CASES; i++)); do "$VHOST_MPATH" ctl --control $dir/$i/c show topology --json; done
+  } | tee $dir/raw."$step" | sed 's/[{}]/\n&\n/g' | awk -v step="$step" -f lib/comparison.awk | sed 's/^/SEEN: /'
+}
+
+# step NAME COMMAND…: a fault or a repair, a read while it is fresh, time to settle, a second read, a look.
+step_of() {
+  local name=$1 i
+  shift
+  step "$name"
+  "$@"
+  sleep 0.2
+  THEIRS_SAW=() OURS_SAW=()
+  reads_begin
+  sleep "${SETTLE:-2.3}"
+  reads_end
+  reads_begin
+  sleep 0.5
+  reads_end
+  look "$name"
+}
+
+# --- the story ----------------------------------------------------------------------------------------------------------
+multipathd_udev
+many_paths_begin
+for ((i = 0; i < CASES; i++)); do
+  many_paths_add "$(printf 'CASE%02d' $i)"
+  many_paths_add "$(printf 'OURS%02d' $i)"
+done
+many_paths_find
+chroot /multipath udevadm settle
+step "$LUS logical units with four paths each"
+access_of 2 1
+attentions_clear
+multipath_conf >$dir/multipath.conf
+multipathd_start <$dir/multipath.conf
+say "SEEN-VERSION: $(chroot /multipath multipath -h 2>&1 | sed -n 's/^multipath-tools v\([0-9.]*\).*/\1/p' | head -1)"
+MAP=()
+for ((i = 0; i < CASES; i++)); do printf -v MAP[i] '36001405ca5e%04x%s' $((2 * i)) 00000000000000000; done
+for ((try = 0; try < 100; try++)); do
+  [ "$(dmsetup_count=$(chroot /multipath dmsetup ls --target multipath 2>/dev/null | grep -c .) && echo "$dmsetup_count")" -lt $CASES ] || break
+  sleep 0.1
+done
+step "multipathd has its maps"
+for i in 3 12; do for p in 1 2; do grep -E "^${DISK[$((2*i)).$p]}:|${DISK[$((2*i)).$p]} " $MULTIPATHD_LOG | head -20; done; done; [ -z "${STOP:-}" ] || exit 0
+ours_start
+step "our daemons run"
+
+both() { "$1" "${@:2}"; }
+# shellcheck disable=SC2317  # called by name
+swap() { access_of 1 "$1" && access_of 2 "$2"; }
+step_of start true
+step_of "port 1 offline" link_of 1 offline
+step_of "ports 1 and 2 offline" link_of 2 offline
+step_of "port 2 online" link_of 2 online
+step_of "port 1 online" link_of 1 online
+SETTLE=4 step_of "five seconds later" true
+step_of "all ports offline" link_of 1 2 3 4 offline
+SETTLE=3 step_of "four seconds later" true
+step_of "all ports online" link_of 1 2 3 4 online
+step_of "group 1 non-optimized, 2 optimized" swap 1 0
+step_of "group 1 optimized, 2 non-optimized" swap 0 1
+step_of "group 1 standby" access_of 1 2
+step_of "group 1 unavailable" access_of 1 3
+step_of "group 1 unavailable, 2 standby" access_of 2 2
+step_of "both groups well" swap 0 1
+step_of "group 1 in transition" access_of 1 1 4000
+SETTLE=3 step_of "group 1 non-optimized" true
+step_of "group 1 optimized" access_of 1 0
+step_of "disk 1 offline" device_state_of 1 offline
+step_of "disk 1 running" device_state_of 1 running
+step_of "disk 1 deleted" device_delete 1
+add_again() {
+  local i
+  device_rescan 1
+  for ((i = 0; i < CASES; i++)); do
+    "$VHOST_MPATH" ctl --control $dir/$i/c del path "${GONE[$i]}" >/dev/null || true
+    "$VHOST_MPATH" ctl --control $dir/$i/c add path "/dev/${DISK[$((2 * i + 1)).1]}" >/dev/null || true
+  done
+}
+GONE=()
+for ((i = 0; i < CASES; i++)); do GONE[i]=${DISK[$((2 * i + 1)).1]}; done
+step_of "disk 1 back" add_again
+
+for pid in "${OURS_PID[@]}"; do kill "$pid"; done
+for pid in "${OURS_PID[@]}"; do wait "$pid" || true; done
+say "SEEN-END"
