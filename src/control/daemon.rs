@@ -243,6 +243,10 @@ impl Daemon {
                     let notice = events::of_guest_error(&error, path);
                     self.tell_some(Some(slot), notice);
                 }
+                FromQueue::Report(slot, Report::Deferred { path, sense }) => {
+                    let path = self.maps.get(slot).and_then(|map| map.path_name(path));
+                    self.tell_some(Some(slot), events::of_deferred_error(path, &sense));
+                }
                 FromQueue::Detached(map, path) => {
                     if let Some(map) = self.maps.get_mut(map) {
                         map.detached(path);

@@ -192,6 +192,21 @@ pub(super) fn of_guest_error(error: &GuestError, path: Option<&str>) -> Notice {
     Notice { name: "GUEST_IO_ERROR", level: Level::Error, text, data }
 }
 
+/// An error of a command that had ended well.
+pub(super) fn of_deferred_error(path: Option<&str>, sense: &Sense) -> Notice {
+    let path = path.unwrap_or("that has left");
+    let code = sense.code();
+    let words = code.and_then(sense::describe).unwrap_or("unknown");
+    let told = code.map_or_else(String::new, |c| format!("{c} ({words})"));
+    let text = format!(
+        "the LU tells by path {path} of a deferred error: {told}; what it acknowledged earlier \
+         may be lost: check the array and the file system"
+    );
+    let mut data = status_as_data(Status::CHECK_CONDITION, sense);
+    data.insert("path".to_owned(), json!(path));
+    Notice { name: "DEFERRED_ERROR", level: Level::Error, text, data }
+}
+
 /// A ring or chain that made no sense.
 pub(super) fn of_ring(name: &'static str, ring: u16, reason: &str) -> Notice {
     let what = match name {

@@ -122,7 +122,7 @@ fn the_sense_beats_a_host_byte_the_kernel_derived_from_it() {
         sense: Sense::fixed(SenseCode::new(Key::IllegalRequest, 0x20, 0)),
         residual: 0,
     };
-    assert_eq!(classify(&both).rule, "illegal-request");
+    assert_eq!(classify(&both).rule, "illegal-opcode");
     let disrupted = Completion::Scsi {
         status: Status::CHECK_CONDITION,
         host: HostByte::TRANSPORT_DISRUPTED,
@@ -210,4 +210,101 @@ fn only_what_was_refused_before_it_began_was_certainly_not_executed() {
 fn no_space_of_the_block_layer_is_no_verdict_of_the_lu() {
     let found = classify(&Completion::Errno { from: ErrnoFrom::Block, code: libc::ENOSPC });
     assert_eq!((found.path, found.next), (PathVerdict::Check, Next::OtherPassthrough));
+}
+
+/// `docs/judgement.md`, made from the table.
+fn document() -> String {
+    use std::fmt::Write;
+    let mut text = String::from(
+        "# What a completion means\n\n\
+         Made from the table in `src/mpath/classify.rs`, by its tests (`VHOST_MPATH_WRITE_DOCS=1 cargo test --lib\n\
+         classify`). The first row that matches decides; the rule's name stands in every event. Read as: *seen*, then\n\
+         what it says of the *path*, what becomes of the *command*, whether it *may have been executed* (then what is\n\
+         not idempotent is not repeated: the guest gets 0B/00/06), and, where a command that the guest composed itself\n\
+         goes another way, *which*.\n\n\
+         * *keep*: nothing against the path. *fail*: out of use until a check and a proof of identity. *doubt*: out of\n\
+         use until its identity is proven. *passive*: its target port group carries no I/O now; out of use until the\n\
+         access state is read, not failed. *check*, *refresh*: it goes on; the checker, the prioritizer looks at it.\n\
+         *marginal*: used last.\n\
+         * *deliver*: the guest gets the LU's answer. *own*: the guest gets an error that is no path's. *again*: the\n\
+         same path, so often. *later*: any path, after so long. *other*: a path that has not answered yet; what all\n\
+         say is the LU's word. *other, later*: the same, and again after so long. *other, passthrough*: the same, by\n\
+         SCSI passthrough for its sense.\n\n\
+         | rule | seen | path | command | maybe executed | guest's own |\n|---|---|---|---|---|---|\n",
+    );
+    for &(rule, when, path, next, executed) in TABLE {
+        let own = RAW.iter().find(|(name, _)| *name == rule).map(|&(_, next)| in_words(next));
+        let own = match BY_THE_GUEST.contains(&rule) {
+            true => "path: check".to_owned(),
+            false => own.unwrap_or_default(),
+        };
+        let maybe = if executed == Executed::Maybe { "yes" } else { "" };
+        let path = format!("{path:?}").to_lowercase();
+        writeln!(
+            text,
+            "| {rule} | {} | {path} | {} | {maybe} | {own} |",
+            seen(when),
+            in_words(next)
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn seen(when: When) -> String {
+    match when {
+        When::Host(h) => h.to_string(),
+        When::AnyHost => "any other host byte".to_owned(),
+        When::Status(s) => s.to_string(),
+        When::Deferred => "deferred sense (71h, 73h)".to_owned(),
+        When::Code(k, a, q) => format!("{k:02x}/{a:02x}/{q:02x}"),
+        When::Asc(k, a) => format!("{k:02x}/{a:02x}"),
+        When::Key(k) => format!("{k:02x}, anything else"),
+        When::NoSense => "CHECK CONDITION without sense".to_owned(),
+        When::Errno(from, code) => format!("{from:?} {}", errno_name(code)),
+        When::AnyErrno(from) => format!("{from:?}, any other errno"),
+    }
+}
+
+fn errno_name(code: i32) -> &'static str {
+    [
+        (libc::EREMOTEIO, "EREMOTEIO"),
+        (libc::ENODATA, "ENODATA"),
+        (libc::EBADE, "EBADE"),
+        (libc::ENOSPC, "ENOSPC"),
+        (libc::EILSEQ, "EILSEQ"),
+        (libc::EOPNOTSUPP, "EOPNOTSUPP"),
+        (libc::ENODEV, "ENODEV"),
+        (libc::ENXIO, "ENXIO"),
+        (libc::ENOLINK, "ENOLINK"),
+        (libc::ETIMEDOUT, "ETIMEDOUT"),
+        (libc::EAGAIN, "EAGAIN"),
+        (libc::EIO, "EIO"),
+        (libc::ESTALE, "ESTALE"),
+    ]
+    .into_iter()
+    .find_map(|(known, name)| (known == code).then_some(name))
+    .expect("every errno of the table has a name")
+}
+
+fn in_words(next: Next) -> String {
+    match next {
+        Next::Done => "good".to_owned(),
+        Next::Deliver => "deliver".to_owned(),
+        Next::Own => "own".to_owned(),
+        Next::Again { tries } => format!("again, {tries} times"),
+        Next::Later { delay } => format!("later, {} ms", delay.as_millis()),
+        Next::Other => "other".to_owned(),
+        Next::OtherThenLater { delay } => format!("other, later, {} ms", delay.as_millis()),
+        Next::OtherPassthrough => "other, passthrough".to_owned(),
+    }
+}
+
+#[test]
+fn the_document_says_what_the_table_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/judgement.md");
+    if std::env::var_os("VHOST_MPATH_WRITE_DOCS").is_some() {
+        std::fs::write(path, document()).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), document(), "docs/judgement.md is old");
 }

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use super::Dispatcher;
 use super::cut::Progress;
 use super::parts::{PartIndex, Place};
+use super::{Dispatcher, Report};
 use crate::io::{Blocks, Completion, Op, Outcome, Time};
 use crate::mpath::classify::{self, Disposition, Next, PathVerdict};
 use crate::mpath::snapshot::PathId;
@@ -46,6 +46,9 @@ impl Dispatcher {
         if verdict.path != PathVerdict::Keep {
             self.report_path(now, path, epoch, verdict, op, completion);
         }
+        if let Some(sense) = classify::deferred_error(completion) {
+            self.report(Report::Deferred { path, sense: *sense });
+        }
         if verdict.path == PathVerdict::Fail {
             self.parts[index].lost(classify::is_timeout(completion));
         }
@@ -72,7 +75,7 @@ impl Dispatcher {
     ) {
         let budget = self.settings.command_timeout;
         let part = &mut self.parts[index];
-        if !matches!(verdict.path, PathVerdict::Fail | PathVerdict::Doubt) {
+        if !verdict.path.puts_aside() {
             // What a path says that is out of use now is nobody's answer.
             part.answer = Some((outcome, verdict.rule, path));
         }
@@ -101,7 +104,7 @@ impl Dispatcher {
                 }
                 // A path that failed may come back and be tried again; one
                 // that merely answered has had its say.
-                if verdict.path != PathVerdict::Fail && verdict.path != PathVerdict::Doubt {
+                if !verdict.path.puts_aside() {
                     part.trouble |= outcome == Outcome::NoPath;
                     part.tried.insert(path);
                 }

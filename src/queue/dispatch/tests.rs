@@ -12,6 +12,7 @@ use crate::scsi::cdb::Cdb;
 use crate::scsi::sense::{Key, Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 
+mod access;
 mod attentions;
 mod cutting;
 mod managing;
@@ -262,8 +263,8 @@ impl Rig {
 
     fn told(&self) -> Vec<GuestError> {
         let guest = |r: &Report| match r {
-            Report::Path(_) => None,
             Report::Guest(r) => Some(*r),
+            _ => None,
         };
         self.reports.iter().filter_map(guest).collect()
     }
@@ -271,7 +272,7 @@ impl Rig {
     fn path_reports(&self) -> Vec<IoReport> {
         let path = |r: &Report| match r {
             Report::Path(r) => Some(*r),
-            Report::Guest(_) => None,
+            _ => None,
         };
         self.reports.iter().filter_map(path).collect()
     }

@@ -30,7 +30,7 @@ fn a_lost_path_costs_the_guest_nothing() {
 fn the_lus_own_word_is_delivered_at_once_byte_for_byte_and_costs_no_path() {
     for (answer, rule) in [
         (check(3, 0x11, 0), "medium"),
-        (check(5, 0x21, 0), "illegal-request"),
+        (check(5, 0x21, 0), "illegal-lba"),
         (check(7, 0x27, 0x07), "data-protect"),
         (status(Status::RESERVATION_CONFLICT), "reservation-conflict"),
     ] {
