@@ -20,6 +20,7 @@ mod mailbox;
 mod map;
 mod maps;
 mod opening;
+mod probing;
 mod qmp;
 mod rate;
 mod requests;

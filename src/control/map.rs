@@ -17,12 +17,13 @@ use super::checking::Checking;
 use super::events::{self, Notice};
 use super::lun::Address;
 use super::mailbox::Post;
+use super::opening::Arrival;
 use crate::host::Options;
 use crate::io::{DeviceEvent, Geometry, Happened, Limits, MapSlot, Time};
 use crate::mpath::checker::CheckerKind;
 use crate::mpath::effect::{Change, Effect, Effects};
 use crate::mpath::event::Event;
-use crate::mpath::prio::Attributes;
+use crate::mpath::policy::Policy;
 use crate::mpath::snapshot::PathId;
 use crate::mpath::{MapError, Multipath, NewPath};
 use crate::passthrough_scsi::PathHandle;
@@ -183,6 +184,11 @@ impl Map {
         })
     }
 
+    /// What steers it.
+    pub(super) fn policy(&self) -> Policy {
+        self.engine.topology().policy
+    }
+
     /// How a further path of it is opened.
     pub(super) fn options(&self, all: Options) -> Options {
         Options { read_only: self.read_only, ..all }
@@ -215,11 +221,8 @@ impl Map {
 
     /// Takes an open, proven path into the map. The queue threads know it
     /// before any table names it.
-    pub(super) fn join(
-        &mut self,
-        now: Time,
-        handle: &Arc<PathHandle>,
-    ) -> Result<PathId, JoinError> {
+    pub(super) fn join(&mut self, now: Time, arrival: &Arrival) -> Result<PathId, JoinError> {
+        let Arrival { handle, attributes, reading } = arrival;
         let name = handle.name().to_owned();
         if self.leaving.is_some() {
             return Err(JoinError::Leaving(self.name.clone()));
@@ -236,27 +239,32 @@ impl Map {
             return Err(JoinError::WriteProtected(name));
         }
         let checker = if handle.is_scsi() { CheckerKind::Tur } else { CheckerKind::DirectIo };
-        let attributes = Attributes { devname: name.clone(), ..Attributes::default() };
         let new = NewPath {
             name: name.clone(),
             identity: handle.identity().clone(),
             checker,
             attributes: attributes.clone(),
-            reading: None,
+            reading: Some(reading.clone()),
         };
         let mut fx = Effects::new();
         let id = self.engine.add_path(now, new, &mut fx)?;
         let (timeout, post) = (self.check_timeout, self.post.clone());
         let attentions = self.lun.as_ref().map(|lun| Arc::clone(&lun.attentions));
         let file = Arc::clone(handle);
-        let checking =
-            match Checking::start(id, file, (checker, attributes), timeout, post, attentions) {
-                Ok(checking) => checking,
-                Err(source) => {
-                    self.take_back(now, &name, id);
-                    return Err(JoinError::Thread { path: name, source });
-                }
-            };
+        let checking = match Checking::start(
+            id,
+            file,
+            (checker, attributes.clone()),
+            timeout,
+            post,
+            attentions,
+        ) {
+            Ok(checking) => checking,
+            Err(source) => {
+                self.take_back(now, &name, id);
+                return Err(JoinError::Thread { path: name, source });
+            }
+        };
         let limits = shrunk(self.limits, *handle.limits());
         if limits != self.limits {
             self.limits = limits;

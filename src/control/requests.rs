@@ -7,7 +7,6 @@
 mod luns;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,15 +16,16 @@ use serde_json::{Value, json};
 use super::daemon::Daemon;
 use super::lun::Address;
 use super::mailbox::Mail;
+use super::map::Map;
 use super::maps::LunError;
+use super::opening::{Arrival, open_one};
 use super::qmp::{self, Answer, ClientId, QmpError, Request};
 use super::sim_fault::SimFault;
 use super::status::{DaemonStatus, MapStatus, Maps};
-use crate::host::{OpenError, PathSpec, open_path};
+use crate::host::{OpenError, PathSpec};
 use crate::io::{MapSlot, Time};
 use crate::mpath::MapError;
 use crate::mpath::snapshot::PathId;
-use crate::passthrough_scsi::PathHandle;
 use crate::sim::NotInjected;
 
 /// Queue threads acknowledge within microseconds, unless something is broken.
@@ -313,10 +313,12 @@ impl Daemon {
         let spec: PathSpec =
             spec.parse().map_err(|e: crate::host::SpecError| QmpError::generic(e.to_string()))?;
         let slot = self.maps.named(map.as_deref())?;
-        let options = self.maps.get(slot).map_or(self.open, |map| map.options(self.open));
+        let map = self.maps.get(slot);
+        let options = map.map_or(self.open, |map| map.options(self.open));
+        let policy = map.map_or_else(|| self.policy.clone(), Map::policy);
         let post = self.mailbox.sender().of(slot);
         self.open_aside(Vec::new(), move |ticket| {
-            post.send(Mail::Opened { ticket, result: open_path(&spec, &options) });
+            post.send(Mail::Opened { ticket, result: open_one(&spec, &options, &policy) });
         })
     }
 
@@ -355,16 +357,12 @@ impl Daemon {
     }
 
     /// A path to be added was opened, or not.
-    pub(super) fn opened(
-        &mut self,
-        map: MapSlot,
-        ticket: u64,
-        result: Result<Arc<PathHandle>, OpenError>,
-    ) {
+    pub(super) fn opened(&mut self, map: MapSlot, ticket: u64, result: Result<Arrival, OpenError>) {
         let now = self.clock.now();
-        let joined = result.map_err(|error| error.to_string()).and_then(|handle| {
+        let joined = result.map_err(|error| error.to_string()).and_then(|path| {
             let map = self.maps.get_mut(map).ok_or("the map has gone meanwhile")?;
-            let id = map.join(now, &handle).map_err(|e| e.to_string())?;
+            let id = map.join(now, &path).map_err(|e| e.to_string())?;
+            let handle = &path.handle;
             log::debug!("path {} is {id} of {}", handle.name(), map.name);
             Ok(handle.name().to_owned())
         });
