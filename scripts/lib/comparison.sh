@@ -33,3 +33,114 @@ max_polling_interval 1
 path_selector "round-robin 0"
 ROWS
 }
+
+# The differences that are intended: STEP|CASE|FIELD|what multipathd says|what we say|may or must|reason. The first five
+# are regular expressions for the whole; the first row that fits a difference explains it. A difference without a row is
+# a bug; so is a row with `must` that explains nothing. `may` is for what multipathd does by chance of time.
+comparison_expected() {
+  grep -v '^ *#' <<'ROWS' | grep .
+ROWS
+}
+
+# comparison_facts CONSOLE: STEP|CASE|FIELD|multipathd|ours, one line per fact, in the order they were seen.
+comparison_facts() {
+  tr -d '\r' <"$1" | sed -n 's/^.*SEEN: //p' | awk -F'|' '
+    phase == 1 { name[++cases] = $1; next }
+    {
+      at = $1 "|" $2
+      if (!($1 in known)) { known[$1] = 1; step[++steps] = $1 }
+      for (i = 4; i <= NF; i++) {
+        eq = index($i, "="); key = substr($i, 1, eq - 1)
+        if (!((at, key) in seen)) { seen[at, key] = 1; keys[at] = keys[at] "|" key }
+        said[$3, at, key] = substr($i, eq + 1); has[$3, at, key] = 1
+      }
+    }
+    END { for (s = 1; s <= steps; s++) for (c = 1; c <= cases; c++) { at = step[s] "|" name[c]; m = split(substr(keys[at], 2), k, "|")
+      for (i = 1; i <= m; i++) print at "|" k[i] "|" word("theirs", at, k[i]) "|" word("ours", at, k[i]) } }
+    function word(side, at, key) { return (side, at, key) in has ? (said[side, at, key] == "" ? "none" : said[side, at, key]) : "no such path" }' phase=1 <(comparison_cases) phase=2 -
+}
+
+# comparison_compare CONSOLE: the facts with same, different or may, and a reason: STEP|CASE|FIELD|multipathd|ours|verdict|reason;
+# then the rows that explain nothing: unused|ROW.
+comparison_compare() {
+  comparison_facts "$1" | awk -F'|' '
+    phase == 1 { n++; row[n] = $0; how[n] = $6; why[n] = $7; for (i = 1; i <= 5; i++) re[n, i] = "^(" $i ")$"; next }
+    {
+      if ($4 == $5) { print $0 "|same|"; next }
+      reason = ""
+      for (r = 1; r <= n; r++) if ($1 ~ re[r, 1] && $2 ~ re[r, 2] && $3 ~ re[r, 3] && $4 ~ re[r, 4] && $5 ~ re[r, 5]) { used[r] = 1; reason = why[r]; break }
+      print $0 "|different|" reason
+    }
+    END { for (r = 1; r <= n; r++) if (!(r in used) && how[r] == "must") print "unused|" row[r] }' phase=1 <(comparison_expected) phase=2 -
+}
+
+# comparison_judge CONSOLE: true if the differences are exactly the intended ones; says which are not.
+comparison_judge() {
+  local list wrong facts
+  list=$(comparison_compare "$1")
+  facts=$(grep -c -v '^unused|' <<<"$list")
+  [ "$facts" -ge 5000 ] || die "only $facts facts to compare"
+  wrong=$(awk -F'|' '
+    $1 == "unused" { print "    should differ and does not: " substr($0, 8); next }
+    $6 == "different" && $7 == "" { print "    unexpected: " $1 ", " $2 ", " $3 ": multipathd " $4 ", ours " $5 }' <<<"$list")
+  if [ -n "$wrong" ]; then
+    say "$wrong"
+    die "our decisions differ from multipathd's in what is not intended"
+  fi
+  step "$(good "$facts facts, $(grep -c '|different|' <<<"$list") differ from multipathd's, each as intended")"
+}
+
+# comparison_write CONSOLE: the document.
+comparison_write() {
+  local list version
+  list=$(comparison_compare "$1")
+  version=$(tr -d '\r' <"$1" | sed -n 's/^.*SEEN-VERSION: //p')
+  {
+    cat <<HEAD
+# Our decisions and multipathd's
+
+multipathd $version with dm-multipath, and our daemon with the same policy, live through the same faults at the same moment,
+each over a logical unit of its own (LIO) with four paths: p1 and p2 in target port group 1, p3 and p4 in group 2, which is
+active/non-optimized at first. After each fault and each repair both say what they think of every path and which path
+groups they have made, and both read: at once and after it has settled. The differences must be the intended ones and no
+others: \`scripts/rig all\` fails otherwise. Written by \`scripts/rig write-docs\`, not by hand.
+
+HEAD
+    awk -F'|' '$1 == "unused" { next } { n++ } $6 == "same" { same++ } END { printf "Of %d facts %d are the same.\n\n", n, same }' <<<"$list"
+    printf '## The policies\n\nAll with'
+    comparison_always | awk '{ printf "%s `%s`", (NR > 1 ? "," : ""), $0 }'
+    printf '.\n\n| | name | multipath.conf |\n|---|---|---|\n'
+    comparison_cases | awk -F'|' '{ printf "| %c | %s | `%s` |\n", 64 + NR, $1, $2 }'
+    printf '\n## What differs\n\nOne example of each kind, and how many there are.\n\n| what | multipathd | ours | facts | why |\n|---|---|---|---|---|\n'
+    awk -F'|' '$6 == "different" { w = $7 == "" ? "**a bug**" : $7
+        f = $3; sub(/^p[1-4]\./, "a path'"'"'s ", f)
+        if (!((w, f) in count)) { order[++n] = w SUBSEP f; example[w, f] = "e.g. " $4 " | " $5 }
+        count[w, f]++ }
+      END { for (i = 1; i <= n; i++) { split(order[i], a, SUBSEP); print "| " a[2] " | " example[order[i]] " | " count[order[i]] " | " a[1] " |" } }' <<<"$list"
+    cat <<'NOTE'
+
+## Which group is in use, and what became of a read
+
+The paths of the group in use by number, `–` where there is none; then the later of the two reads where it was not good:
+held or failed. In brackets multipathd's, where it is another.
+
+NOTE
+    awk -F'|' '
+      $3 == "in use" { a = short($4); b = short($5) }
+      function short(t) { if (t == "none") return "–"; gsub(/[p,]/, "", t); return t }
+      $1 == "unused" { next }
+      { if (!($1 in step)) { step[$1] = 1; steps[++n] = $1 } if (!($2 in case_)) { case_[$2] = 1; cases[++m] = $2 } }
+      $3 == "in use" { t[$1, $2] = t[$1, $2] " " a; u[$1, $2] = u[$1, $2] " " b }
+      $3 == "read later" { t[$1, $2] = ($4 == "good" ? "" : " " $4); u[$1, $2] = ($5 == "good" ? "" : " " $5) }
+      END {
+        printf "| |"; for (j = 1; j <= m; j++) printf " %c |", 64 + j
+        printf "\n|---|"; for (j = 1; j <= m; j++) printf "---|"; printf "\n"
+        for (i = 1; i <= n; i++) { printf "| %s |", steps[i]
+          for (j = 1; j <= m; j++) { k = steps[i] SUBSEP cases[j]; x = u[k]; y = t[k]; sub(/^ /, "", x); sub(/^ /, "", y)
+            printf " %s |", x == y ? x : x " (" y ")" }
+          printf "\n" }
+      }' <<<"$list"
+  } >"$COMPARISON.new"
+  mv "$COMPARISON.new" "$COMPARISON"
+  step "written: docs/multipathd-comparison.md"
+}

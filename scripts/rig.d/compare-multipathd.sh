@@ -23,7 +23,6 @@ while IFS='|' read -r name keywords; do
   NAME+=("$name") KEYWORDS+=("$keywords")
 done < <(comparison_cases)
 CASES=${#NAME[@]}
-STOP=1
 
 # keywords_of CASE: KEYWORD VALUE, a line each.
 keywords_of() {
@@ -50,10 +49,7 @@ ours_start() {
     n=$((2 * i + 1)) options=()
     while read -r key value; do
       value=${value#\"} value=${value%\"}
-      if [ -n "${SETS:=$("$VHOST_MPATH" --help | grep -c -e '--set ' || true)}" ] && [ "$SETS" != 0 ]; then options+=(--set "$key=$value"); continue; fi
-      case $key=$value in
-        path_grouping_policy=failover|path_grouping_policy=multibus|path_selector=*|no_path_retry=*|polling_interval=*) options+=("--${key//_/-}" "$value") ;;
-      esac
+      options+=(--set "$key=$value")
     done < <(keywords_of $i)
     for p in $PORTS; do options+=(--path "/dev/${DISK[$n.$p]}"); done
     "$VHOST_MPATH" --socket-path $dir/$i/s --control $dir/$i/c --device scsi --num-queues 1 "${options[@]}" \
@@ -69,37 +65,67 @@ ours_start() {
 }
 OURS_PID=()
 
-# --- a read of each disk, in the background; one that is held is waited for before the next --------------------------
-THEIR_READ=() OUR_READ=()
+# --- a read of each disk, in the background; one that is held is waited for before the next -------------------------
+# Theirs is a dd each, which is over when it has told its records or an error; ours a guest of each daemon, which answers
+# the lines of its queue. Both wait as long as it takes.
+guests_start() {
+  local i
+  for ((i = 0; i < CASES; i++)); do
+    mkfifo $dir/$i/ask
+    /rig/bin/scsigen --socket $dir/$i/s <$dir/$i/ask >$dir/$i/answers 2>$dir/$i/guest.err &
+    exec {GUEST_ASK[$i]}>$dir/$i/ask
+    # The first answers of a SCSI session are unit attentions.
+    printf '%s\n' 000000000000 000000000000 000000000000 >&"${GUEST_ASK[$i]}"
+    ASKED[i]=3
+  done
+}
+GUEST_ASK=() ASKED=() THEIR_READ=() OUR_READ=()
+READ=28000000000000000800
+
 reads_begin() {
   local i
   for ((i = 0; i < CASES; i++)); do
     if [ -z "${THEIR_READ[$i]:-}" ]; then
-      rm -f $dir/$i/theirs
-      (dd if="/dev/mapper/${MAP[$i]}" of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null && echo good || echo failed) >$dir/$i/theirs.new 2>/dev/null && mv $dir/$i/theirs.new $dir/$i/theirs &
+      : >$dir/$i/theirs
+      LC_ALL=C dd if="/dev/mapper/${MAP[$i]}" of=/dev/null bs=4096 count=1 iflag=direct 2>$dir/$i/theirs &
       THEIR_READ[i]=$!
     fi
     if [ -z "${OUR_READ[$i]:-}" ]; then
-      rm -f $dir/$i/ours
-      (our_read $i >$dir/$i/ours.new 2>$dir/$i/ours.err; mv $dir/$i/ours.new $dir/$i/ours) &
-      OUR_READ[i]=$!
+      echo "$READ in=4096" >&"${GUEST_ASK[$i]}"
+      ASKED[i]=$((ASKED[i] + 1)) OUR_READ[i]=1
     fi
   done
 }
-# The first answers of a SCSI session are unit attentions.
-our_read() {
-  local said
-  said=$(printf '%s\n' 28000000000000000800\ in=4096 28000000000000000800\ in=4096 28000000000000000800\ in=4096 |
-    /rig/bin/scsigen --socket $dir/$1/s) || { echo held; return; }
-  case $said in *'OK status=00'*) echo good ;; *) echo failed ;; esac
-}
-# reads_end WORD: what became of them, into THEIRS_SAW and OURS_SAW.
+# reads_end: what became of those that were under way, into THEIRS_SAW and OURS_SAW.
 reads_end() {
   local i
   for ((i = 0; i < CASES; i++)); do
-    if [ -e $dir/$i/theirs ]; then THEIRS_SAW[i]+=" $(<$dir/$i/theirs)" THEIR_READ[i]=; else THEIRS_SAW[i]+=" held"; fi
-    if [ -e $dir/$i/ours ]; then OURS_SAW[i]+=" $(<$dir/$i/ours)" OUR_READ[i]=; else OURS_SAW[i]+=" held"; fi
+    THEIRS_SAW[i]+=" $(their_read $i)" OURS_SAW[i]+=" $(our_read $i)"
+    case ${THEIRS_SAW[$i]} in *held) ;; *) THEIR_READ[i]= ;; esac
+    case ${OURS_SAW[$i]} in *held) ;; *) OUR_READ[i]= ;; esac
   done
+}
+their_read() {
+  [ -n "${THEIR_READ[$1]:-}" ] || { echo -; return; }
+  case $(<$dir/$1/theirs) in
+    *'1+0 records in'*) echo good ;;
+    *'records in'* | *rror* | *failed*) echo failed ;;
+    *) echo held ;;
+  esac
+}
+our_read() {
+  local answers
+  [ -n "${OUR_READ[$1]:-}" ] || { echo -; return; }
+  mapfile -t answers <$dir/$1/answers
+  if [ ${#answers[@]} -lt "${ASKED[$1]}" ]; then echo held; return; fi
+  case ${answers[-1]} in *'OK status=00'*) echo good ;; *) echo failed ;; esac
+}
+
+# reads_said WORDS: the read at once, if there was one, and the one after it has settled.
+reads_said() {
+  # shellcheck disable=SC2086  # words
+  set -- $1
+  echo "read at once=$1|read later=$2"
 }
 
 # --- what each says ---------------------------------------------------------------------------------------------------
@@ -109,29 +135,39 @@ look() {
   {
     for key in "${!DISK[@]}"; do echo "disk ${DISK[$key]} ${key/./ }"; done
     for ((i = 0; i < CASES; i++)); do
-      echo "case $((2 * i)) ${NAME[$i]}|theirs|io=${THEIRS_SAW[$i]# }"
-      echo "case $((2 * i + 1)) ${NAME[$i]}|ours|io=${OURS_SAW[$i]# }"
+      echo "case $((2 * i)) ${NAME[$i]}|theirs|$(reads_said "${THEIRS_SAW[$i]}")"
+      echo "case $((2 * i + 1)) ${NAME[$i]}|ours|$(reads_said "${OURS_SAW[$i]}")"
     done
     multipathd_say show maps json
     for ((i = 0; i < CASES; i++)); do "$VHOST_MPATH" ctl --control $dir/$i/c show topology --json; done
   } | tee $dir/raw."$step" | sed 's/[{}]/\n&\n/g' | awk -v step="$step" -f lib/comparison.awk | sed 's/^/SEEN: /'
 }
 
-# step NAME COMMAND…: a fault or a repair, a read while it is fresh, time to settle, a second read, a look.
+# step_of NAME COMMAND…: a fault or a repair, a read while it is fresh, time to settle, a second read, a look.
+# repaired_of NAME COMMAND…: where no path was left before: the moment at which the first one is found well again is
+# chance, so there is no read until it has settled.
 step_of() {
-  local name=$1 i
-  shift
-  step "$name"
-  "$@"
-  sleep 0.2
   THEIRS_SAW=() OURS_SAW=()
+  step "$1"
+  "${@:2}"
+  sleep 0.2
   reads_begin
+  settle "$1"
+}
+repaired_of() {
+  THEIRS_SAW=() OURS_SAW=()
+  step "$1"
+  "${@:2}"
+  sleep 0.2
+  settle "$1"
+}
+settle() {
   sleep "${SETTLE:-2.3}"
   reads_end
   reads_begin
   sleep 0.5
   reads_end
-  look "$name"
+  look "$1"
 }
 
 # --- the story ----------------------------------------------------------------------------------------------------------
@@ -152,18 +188,38 @@ say "SEEN-VERSION: $(chroot /multipath multipath -h 2>&1 | sed -n 's/^multipath-
 MAP=()
 for ((i = 0; i < CASES; i++)); do printf -v MAP[i] '36001405ca5e%04x%s' $((2 * i)) 00000000000000000; done
 for ((try = 0; try < 100; try++)); do
-  [ "$(dmsetup_count=$(chroot /multipath dmsetup ls --target multipath 2>/dev/null | grep -c .) && echo "$dmsetup_count")" -lt $CASES ] || break
+  [ -e "/dev/mapper/${MAP[-1]}" ] && [ "$(chroot /multipath dmsetup ls --target multipath | grep -c .)" = $CASES ] && break
+  [ $try -lt 99 ] || { tail -20 $MULTIPATHD_LOG; die "multipathd has not made its $CASES maps"; }
   sleep 0.1
 done
 step "multipathd has its maps"
-for i in 3 12; do for p in 1 2; do grep -E "^${DISK[$((2*i)).$p]}:|${DISK[$((2*i)).$p]} " $MULTIPATHD_LOG | head -20; done; done; [ -z "${STOP:-}" ] || exit 0
 ours_start
+guests_start
 step "our daemons run"
 
-both() { "$1" "${@:2}"; }
-# shellcheck disable=SC2317  # called by name
+# In order, so that it is no chance which path is back first.
+all_online() {
+  link_of 1 online
+  sleep 1.5
+  link_of 2 3 4 online
+}
+all_well() {
+  access_of 1 0
+  sleep 1.5
+  access_of 2 1
+}
 swap() { access_of 1 "$1" && access_of 2 "$2"; }
-step_of start true
+disk_1_back() {
+  local i gone=()
+  for ((i = 0; i < CASES; i++)); do gone[i]=${DISK[$((2 * i + 1)).1]}; done
+  device_rescan 1
+  for ((i = 0; i < CASES; i++)); do
+    { "$VHOST_MPATH" ctl --control $dir/$i/c del path "${gone[$i]}" &&
+      "$VHOST_MPATH" ctl --control $dir/$i/c add path "/dev/${DISK[$((2 * i + 1)).1]}"; } >/dev/null
+  done
+}
+
+step_of "start" true
 step_of "port 1 offline" link_of 1 offline
 step_of "ports 1 and 2 offline" link_of 2 offline
 step_of "port 2 online" link_of 2 online
@@ -171,31 +227,23 @@ step_of "port 1 online" link_of 1 online
 SETTLE=4 step_of "five seconds later" true
 step_of "all ports offline" link_of 1 2 3 4 offline
 SETTLE=3 step_of "four seconds later" true
-step_of "all ports online" link_of 1 2 3 4 online
+repaired_of "all ports online" all_online
 step_of "group 1 non-optimized, 2 optimized" swap 1 0
 step_of "group 1 optimized, 2 non-optimized" swap 0 1
 step_of "group 1 standby" access_of 1 2
 step_of "group 1 unavailable" access_of 1 3
 step_of "group 1 unavailable, 2 standby" access_of 2 2
-step_of "both groups well" swap 0 1
+repaired_of "both groups well" all_well
 step_of "group 1 in transition" access_of 1 1 4000
 SETTLE=3 step_of "group 1 non-optimized" true
 step_of "group 1 optimized" access_of 1 0
 step_of "disk 1 offline" device_state_of 1 offline
 step_of "disk 1 running" device_state_of 1 running
 step_of "disk 1 deleted" device_delete 1
-add_again() {
-  local i
-  device_rescan 1
-  for ((i = 0; i < CASES; i++)); do
-    "$VHOST_MPATH" ctl --control $dir/$i/c del path "${GONE[$i]}" >/dev/null || true
-    "$VHOST_MPATH" ctl --control $dir/$i/c add path "/dev/${DISK[$((2 * i + 1)).1]}" >/dev/null || true
-  done
-}
-GONE=()
-for ((i = 0; i < CASES; i++)); do GONE[i]=${DISK[$((2 * i + 1)).1]}; done
-step_of "disk 1 back" add_again
+step_of "disk 1 back" disk_1_back
 
-for pid in "${OURS_PID[@]}"; do kill "$pid"; done
-for pid in "${OURS_PID[@]}"; do wait "$pid" || true; done
+for ((i = 0; i < CASES; i++)); do
+  kill "${OURS_PID[$i]}"
+  wait "${OURS_PID[$i]}" || die "our daemon did not end cleanly on SIGTERM (${NAME[$i]})" "$(tail -3 $dir/$i/log)"
+done
 say "SEEN-END"

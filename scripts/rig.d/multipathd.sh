@@ -27,7 +27,7 @@ multipathd_start() {
   mkdir -p /multipath/etc/multipath
   cat >/multipath/etc/multipath.conf
   rm -f /multipath/etc/multipath/{wwids,bindings}
-  chroot /multipath multipathd -d -s -v3 >$MULTIPATHD_LOG 2>&1 &
+  chroot /multipath multipathd -d -s -v2 >$MULTIPATHD_LOG 2>&1 &
   MULTIPATHD_PID=$!
   until multipathd_say show daemon 2>/dev/null | grep -q idle; do
     kill -0 $MULTIPATHD_PID 2>/dev/null || { tail -20 $MULTIPATHD_LOG; die "multipathd ended"; }
