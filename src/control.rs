@@ -29,5 +29,6 @@ mod sim_fault;
 mod start;
 pub mod status;
 pub mod topology;
+pub mod wildcards;
 
 pub use settings::{Listen, Settings};

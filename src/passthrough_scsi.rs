@@ -49,7 +49,7 @@ pub use inbox::Inbox;
 pub use port::{Issued, PathPort, Rejected};
 pub use proof::{ProofError, in_words, unit_attention};
 pub use sg_io::ScsiNode;
-pub use sim::{FileMedium, SimImage, SimNexus};
+pub use sim::{FileMedium, SimFacts, SimImage, SimNexus};
 
 use blk_uring::{Direct, Slots};
 use data::Buffer;
@@ -460,6 +460,14 @@ impl PathHandle {
     pub fn faults(&self) -> Option<(String, Option<Stats>)> {
         match &self.backend {
             Backend::Sim(nexus) => Some(nexus.describe()),
+            _ => None,
+        }
+    }
+
+    /// What a host would say of a simulated path; `None` of any other.
+    pub fn simulated_facts(&self) -> Option<SimFacts> {
+        match &self.backend {
+            Backend::Sim(nexus) => nexus.facts(),
             _ => None,
         }
     }

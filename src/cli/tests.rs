@@ -106,7 +106,7 @@ fn every_wrong_value_is_told_with_option_value_and_what_is_accepted() {
         ("--socket-group", "no-such-group", "getent group"),
         ("--serial", "more than twenty characters", "20"),
         ("--alias", "two words", "letters"),
-        ("--path", "sim:x,colour=red", "size, name, bs, port and tpg"),
+        ("--path", "sim:x,colour=red", "personality, tpgs, port, tpg and access"),
         ("--path", "null:lots", "K, M, G"),
         ("--control", "/s", "different sockets"),
         ("--lun", "0:1,path=x", "--device scsi"),
@@ -192,6 +192,15 @@ fn one_socket_by_two_names_is_still_one() {
 fn the_man_page_has_every_option_and_verb() {
     let page = include_str!("../../docs/vhost-mpath.8");
     let command = Cli::command();
+    let plain = page.replace("\\(aq", "'").replace("...", "…");
+    let plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    for keyword in KEYWORDS {
+        let (name, takes, default) = (keyword.name, keyword.takes, keyword.default());
+        let there = plain.contains(&format!(".It Cm {name} {takes}; default: {default}. "))
+            && plain.contains(keyword.help)
+            && plain.contains(keyword.differs.unwrap_or_default());
+        assert!(there, "{name} is not in the man page as it is in the table");
+    }
     for option in command.get_arguments().filter_map(clap::Arg::get_long) {
         assert!(page.contains(&format!("Fl Fl {option}")), "--{option} is not in the man page");
     }

@@ -297,7 +297,8 @@ pub fn check_together(lus: &[LuSettings], expose_paths: bool) -> Result<(), LunE
 /// What two LUs cannot share: a node, or the image of a simulated LU.
 fn place(path: &PathSpec) -> Option<&str> {
     match &path.target {
-        Target::Node(place) | Target::Sim { image: place, .. } => place.to_str(),
+        Target::Node(place) => place.to_str(),
+        Target::Sim(sim) => sim.image.to_str(),
         Target::Null(_) => None,
     }
 }

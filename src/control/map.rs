@@ -4,8 +4,10 @@
 //! messages to queue threads and checking threads; news is collected for the
 //! daemon to tell. Never blocks. Which maps there are is `control::maps`.
 
+mod admin;
 mod display;
 mod limits;
+mod outages;
 mod reset;
 
 use std::collections::HashMap;
@@ -35,6 +37,7 @@ use crate::vhost_scsi::{Nexus, NoPathAnswer, Unit};
 
 use limits::shrunk;
 pub(super) use limits::smallest;
+use outages::Outages;
 use reset::Resets;
 
 /// Why a path could not join.
@@ -119,6 +122,7 @@ pub(super) struct Map {
     changed: bool,
     /// What the guest is to be told of the LU.
     happened: Vec<Happened>,
+    outages: Outages,
     resets: Resets,
     /// It is being removed: so many queue threads still have it.
     leaving: Option<usize>,
@@ -159,6 +163,7 @@ impl Map {
             news: Vec::new(),
             changed: true,
             happened: Vec::new(),
+            outages: Outages::default(),
             resets: Resets::default(),
             leaving: None,
         }
@@ -274,7 +279,7 @@ impl Map {
         self.queues.attach(self.slot, id, handle);
         let open = Some((Arc::clone(handle), checking));
         self.paths.insert(id, OpenPath { name, open, users: self.queues.threads() });
-        self.carry_out(fx);
+        self.carry_out(now, fx);
         Ok(id)
     }
 
@@ -296,7 +301,7 @@ impl Map {
         if self.engine.remove_path(now, name, &mut fx).is_ok() {
             self.engine.retired(id);
             fx.retain(|effect| matches!(effect, Effect::Publish(_)));
-            self.carry_out(fx);
+            self.carry_out(now, fx);
         }
     }
 
@@ -307,31 +312,7 @@ impl Map {
         }
         let mut fx = Effects::new();
         self.engine.handle(now, event, &mut fx);
-        self.carry_out(fx);
-    }
-
-    /// `fail path`; returns the table that must be acknowledged.
-    pub(super) fn fail_path(&mut self, now: Time, name: &str) -> Result<u64, MapError> {
-        let mut fx = Effects::new();
-        self.engine.fail_path(now, name, &mut fx)?;
-        self.carry_out(fx);
-        Ok(self.generation())
-    }
-
-    /// `reinstate path`.
-    pub(super) fn reinstate_path(&mut self, now: Time, name: &str) -> Result<PathId, MapError> {
-        let mut fx = Effects::new();
-        self.engine.reinstate_path(now, name, &mut fx)?;
-        self.carry_out(fx);
-        Ok(self.engine.path_by_name(name)?.id)
-    }
-
-    /// `del path`; returns the table that must be acknowledged.
-    pub(super) fn remove_path(&mut self, now: Time, name: &str) -> Result<(PathId, u64), MapError> {
-        let mut fx = Effects::new();
-        let id = self.engine.remove_path(now, name, &mut fx)?;
-        self.carry_out(fx);
-        Ok((id, self.generation()))
+        self.carry_out(now, fx);
     }
 
     /// A queue thread has let go of a removed path.
@@ -448,7 +429,7 @@ impl Map {
         self.engine.table().map_or(0, |table| table.generation)
     }
 
-    fn carry_out(&mut self, fx: Effects) {
+    fn carry_out(&mut self, now: Time, fx: Effects) {
         for effect in fx {
             match effect {
                 Effect::Publish(table) => self.queues.publish(self.slot, &table),
@@ -467,6 +448,7 @@ impl Map {
                 Effect::Notify(change) => {
                     self.happened.extend(seen_by_the_guest(&change));
                     self.changed |= matches!(change, Change::Resized { .. });
+                    self.outages.count(now, &change);
                     self.news.push(events::of_change(&change));
                 }
             }

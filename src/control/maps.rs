@@ -101,6 +101,11 @@ impl Maps {
         maps
     }
 
+    /// Every slot that has one.
+    pub(super) fn slots(&self) -> Vec<MapSlot> {
+        self.maps.keys().copied().collect()
+    }
+
     /// The map a path of that name is in.
     pub(super) fn with_path(&mut self, path: &str) -> Result<&mut Map, MapError> {
         let found = self.maps.values_mut().find(|map| map.has_path(path));

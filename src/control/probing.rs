@@ -15,6 +15,7 @@ use crate::passthrough_scsi::{Data, PathHandle, PathKind};
 use crate::scsi::alua::AccessState;
 use crate::scsi::cdb::Cdb;
 use crate::scsi::vpd::{self, Association, DesignatorKind};
+use crate::sim;
 
 /// Longest VPD page read.
 const PAGE: usize = 4096;
@@ -84,8 +85,15 @@ fn is_generic(path: &PathHandle) -> bool {
     matches!(path.kind(), PathKind::ScsiGeneric | PathKind::ScsiBsg)
 }
 
-/// sysfs `device/state`, or what a simulated path is said to be.
+/// sysfs `device/state`, or what a simulated array says in its place.
 pub(super) fn device_state(path: &PathHandle) -> Option<DeviceState> {
+    if let Some(facts) = path.simulated_facts() {
+        return Some(match facts.state {
+            sim::DeviceState::Running => DeviceState::Running,
+            sim::DeviceState::Blocked => DeviceState::Blocked,
+            sim::DeviceState::Offline => DeviceState::Offline,
+        });
+    }
     match host::device_state(path.dev_t()?, is_generic(path)) {
         host::DeviceState::Running => Some(DeviceState::Running),
         host::DeviceState::Blocked => Some(DeviceState::Blocked),
@@ -96,6 +104,9 @@ pub(super) fn device_state(path: &PathHandle) -> Option<DeviceState> {
 }
 
 fn access_state(path: &PathHandle) -> Option<(AccessState, bool)> {
+    if let Some(facts) = path.simulated_facts() {
+        return facts.access;
+    }
     host::access_state(path.dev_t()?, is_generic(path))
 }
 

@@ -5,6 +5,7 @@
 //! is done; meanwhile the control thread goes on.
 
 mod luns;
+mod policy;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -42,6 +43,10 @@ const MAX_OPENING: usize = 8;
 enum Wait {
     /// Every queue thread works by this table.
     Acknowledged(MapSlot, u64),
+    /// The same of several maps.
+    AllAcknowledged(Vec<(MapSlot, u64)>),
+    /// As the first; answered with the group in use.
+    Switched(MapSlot, u64),
     /// As above, and the file is closed.
     Removed { map: MapSlot, generation: u64, path: PathId },
     /// Check and proof are done.
@@ -83,8 +88,12 @@ type Deed = fn(&mut Daemon, Value) -> Done;
 const COMMANDS: &[(&str, Deed)] = &[
     ("lun-add", Daemon::lun_add),
     ("lun-remove", Daemon::lun_remove),
+    ("map-queueing", Daemon::map_queueing),
+    ("map-set", Daemon::map_set),
+    ("map-switch-group", Daemon::map_switch_group),
     ("path-add", Daemon::path_add),
     ("path-fail", Daemon::path_fail),
+    ("path-marginal", Daemon::path_marginal),
     ("path-reinstate", Daemon::path_reinstate),
     ("path-remove", Daemon::path_remove),
     ("query-commands", Daemon::query_commands),
@@ -190,19 +199,28 @@ impl Daemon {
                 "done, but not every queue thread has acknowledged it: one of them hangs",
             ))
         };
-        match pending.wait {
-            Wait::Acknowledged(slot, generation) => match self.acknowledged(slot, generation) {
+        match &pending.wait {
+            Wait::AllAcknowledged(tables) => {
+                let done = tables.iter().all(|(slot, table)| self.acknowledged(*slot, *table));
+                if done { Some(Ok(json!({}))) } else { late.then(deaf) }
+            }
+            Wait::Switched(slot, generation) if self.acknowledged(*slot, *generation) => {
+                let group = self.maps.get(*slot).and_then(Map::group_in_use);
+                Some(Ok(json!({ "group": group })))
+            }
+            Wait::Switched(..) => late.then(deaf),
+            &Wait::Acknowledged(slot, generation) => match self.acknowledged(slot, generation) {
                 true => Some(Ok(json!({}))),
                 false => late.then(deaf),
             },
-            Wait::Removed { map, generation, path } => {
+            &Wait::Removed { map, generation, path } => {
                 let open = self.maps.get(map).is_some_and(|map| map.is_open(path));
                 match self.acknowledged(map, generation) {
                     true if !open || late => Some(Ok(json!({ "closed": !open }))),
                     _ => late.then(deaf),
                 }
             }
-            Wait::Reinstated(map, id) => {
+            &Wait::Reinstated(map, id) => {
                 let Some(path) = self.maps.get(map).and_then(|map| map.engine.path(id)) else {
                     return Some(Err(QmpError::generic("the path has left the map meanwhile")));
                 };
@@ -217,7 +235,7 @@ impl Daemon {
                     }))
                 })
             }
-            Wait::LunRemoved(slot) => self.is_lun_gone(slot, late),
+            &Wait::LunRemoved(slot) => self.is_lun_gone(slot, late),
             Wait::Opening(_) => late.then(|| {
                 Err(QmpError::generic("opening the path takes long; it joins if it succeeds"))
             }),

@@ -135,10 +135,11 @@ pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, 
             opened: Opened::Null(*bytes),
             place: Place::default(),
         },
-        Target::Sim { image, size, block_size, port, group } => {
-            let at = Plugged { port: *port, group: *group, ..Plugged::default() };
-            let array = image::open(image, *size, *block_size, options.read_only)?;
-            let failed = |source| io_error(image, "adding a simulated path", source);
+        Target::Sim(sim) => {
+            let (port, group, access) = (sim.port, sim.group, sim.access);
+            let at = Plugged { port, group, access, ..Plugged::default() };
+            let array = image::open(sim, options.read_only)?;
+            let failed = |source| io_error(&sim.image, "adding a simulated path", source);
             Found {
                 kind: PathKind::Sim,
                 place: Place::default(),
@@ -160,7 +161,8 @@ pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, 
 
 fn shown(target: &Target, text: &str) -> PathBuf {
     match target {
-        Target::Node(path) | Target::Sim { image: path, .. } => path.clone(),
+        Target::Node(path) => path.clone(),
+        Target::Sim(sim) => sim.image.clone(),
         Target::Null(_) => PathBuf::from(text),
     }
 }
@@ -168,7 +170,7 @@ fn shown(target: &Target, text: &str) -> PathBuf {
 fn default_name(target: &Target) -> NameLease {
     match target {
         Target::Null(_) => NameLease::numbered("null"),
-        Target::Sim { .. } => NameLease::numbered("sim"),
+        Target::Sim(_) => NameLease::numbered("sim"),
         Target::Node(path) => {
             // `/dev/disk/by-path/…` is shown as what it leads to.
             let resolved = fs::canonicalize(path).unwrap_or_else(|_| path.clone());

@@ -15,7 +15,7 @@ use vhost_mpath::mpath::effect::{Change, Effect, Effects};
 use vhost_mpath::mpath::event::{Event, IoReason, IoReport};
 use vhost_mpath::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
 use vhost_mpath::mpath::prio::Attributes;
-use vhost_mpath::mpath::probe::{Answer, Step};
+use vhost_mpath::mpath::probe::{Answer, Fact, Probe, Step};
 use vhost_mpath::mpath::snapshot::{PathId, PathTable, Queueing, SelectorKind};
 use vhost_mpath::mpath::{Multipath, NewPath};
 use vhost_mpath::queue::Stop;

@@ -412,7 +412,7 @@ pub static KEYWORDS: &[Keyword] = &[
         aliases: &[],
         takes: "no | N",
         help: "Good checks that make up for one failure.",
-        differs: Some(values::SAN_DIFFERS),
+        differs: Some(values::AS_THE_FIRST),
         read: |text, policy| values::san(text, policy, |san, n| san.forget_rate = n),
         print: |policy| values::optional(policy.san_path_err.map(|san| san.forget_rate)),
     },
@@ -421,7 +421,7 @@ pub static KEYWORDS: &[Keyword] = &[
         aliases: &[],
         takes: "no | SECONDS",
         help: "How long it is held back, unless no other path is usable.",
-        differs: Some(values::SAN_DIFFERS),
+        differs: Some(values::AS_THE_FIRST),
         read: |text, policy| {
             values::san(text, policy, |san, n| san.recovery_time = values::whole(n))
         },
@@ -447,7 +447,9 @@ pub static KEYWORDS: &[Keyword] = &[
         aliases: &[],
         takes: "no | SECONDS",
         help: "It is read ten times a second for so long.",
-        differs: Some("From 1 s; multipath-tools want 120 at least. The rest as below."),
+        differs: Some(
+            "From 1 s, multipath-tools want 120 at least; else as the first of the family.",
+        ),
         read: |text, policy| {
             values::marginal(text, policy, 1, |m, n| m.sample_time = values::whole(n))
         },
@@ -458,7 +460,7 @@ pub static KEYWORDS: &[Keyword] = &[
         aliases: &[],
         takes: "no | N",
         help: "More failures than this, in thousandths of these reads, and it is held back.",
-        differs: Some(values::MARGINAL_DIFFERS),
+        differs: Some(values::AS_THE_FIRST),
         read: |text, policy| values::marginal(text, policy, 0, |m, n| m.rate_threshold = n),
         print: |policy| values::optional(policy.marginal_path.map(|m| m.rate_threshold)),
     },
@@ -467,7 +469,7 @@ pub static KEYWORDS: &[Keyword] = &[
         aliases: &[],
         takes: "no | SECONDS",
         help: "For so long, before it is sampled again.",
-        differs: Some(values::MARGINAL_DIFFERS),
+        differs: Some(values::AS_THE_FIRST),
         read: |text, policy| {
             values::marginal(text, policy, 1, |m, n| m.recheck_gap = values::whole(n))
         },

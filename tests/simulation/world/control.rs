@@ -46,7 +46,9 @@ impl World {
                 Effect::Publish(table) => self.post(Message::Table(table)),
                 Effect::Check { path, check, .. } => {
                     let mut checker = Checker::new(CheckerKind::Tur);
-                    assert!(matches!(checker.begin(), Step::Issue(_)));
+                    assert_eq!(checker.begin(), Step::Issue(Probe::Fact(Fact::DeviceState)));
+                    let sent = checker.on_answer(&Answer::DeviceState(None));
+                    assert!(matches!(sent, Step::Issue(_)));
                     let purpose = Purpose::Check { path, check, checker };
                     self.probe(path, purpose, Cdb::test_unit_ready(), 0);
                 }

@@ -22,6 +22,8 @@ const SAN: SanPathErr =
 pub(super) const SAN_DIFFERS: &str = "One of the three switches them on, the others being 5, 10 and \
     60 s then, and `no` for one switches them off; multipath-tools want all three.";
 
+pub(super) const AS_THE_FIRST: &str = "As the first of the family.";
+
 /// The same of `marginal_path_*`.
 const MARGINAL: MarginalPath = MarginalPath {
     double_failed_time: Duration::from_secs(60),
