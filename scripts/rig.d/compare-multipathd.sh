@@ -1,5 +1,5 @@
 #!/bin/bash
-# Job: compare-multipathd.sh [CASE…]. multipathd and our daemon under the same faults, with the same policies: who says
+# Job: compare-multipathd.sh [--logs] [CASE…]. multipathd and our daemon under the same faults, with the same policies: who says
 # what of each path, which groups they make, which is in use, and what becomes of a read. Each case of lib/comparison.sh
 # is a policy; it has two logical units of the same kind, one for either, so that both live through every fault at the
 # same moment. What was seen is compared outside (lib/comparison.sh).
@@ -10,6 +10,8 @@ set -euo pipefail
 . rig.d/many-paths.sh
 . rig.d/multipathd.sh
 
+logs=
+[ "${1:-}" != --logs ] || { logs=1; shift; }
 [ -x /rig/bin/scsigen ] || { say "only with the daemon built here, and its example scsigen"; exit 1; }
 [ -x /multipath/usr/sbin/multipathd ] || die "there is no multipathd in the tree" "scripts/rig setup"
 dir=/tmp/job
@@ -242,6 +244,10 @@ step_of "disk 1 running" device_state_of 1 running
 step_of "disk 1 deleted" device_delete 1
 step_of "disk 1 back" disk_1_back
 
+if [ -n "$logs" ]; then
+  sed 's/^/log of multipathd: /' $MULTIPATHD_LOG
+  for ((i = 0; i < CASES; i++)); do sed "s/^/log of ${NAME[$i]}: /" $dir/$i/log; done
+fi
 for ((i = 0; i < CASES; i++)); do
   kill "${OURS_PID[$i]}"
   wait "${OURS_PID[$i]}" || die "our daemon did not end cleanly on SIGTERM (${NAME[$i]})" "$(tail -3 $dir/$i/log)"
