@@ -14,7 +14,7 @@ use super::Multipath;
 use super::checker::Verdict;
 use super::effect::{Change, Effect, Effects};
 use super::event::IoReason;
-use super::path::{Access, Outstanding, Path};
+use super::path::{Access, CheckerState, Outstanding, Path};
 use super::policy::GroupingPolicy;
 use super::prio::{AluaReading, PrioKind, Reading};
 use super::snapshot::PathId;
@@ -168,12 +168,38 @@ impl Multipath {
         self.read(now, id, false, fx);
     }
 
-    /// Has the priority of every path read, but for those where that is under
+    /// Has the priority of every path but this one read, unless that is under
     /// way.
-    pub(super) fn prioritize_all(&mut self, now: Time, fx: &mut Effects) {
-        let ids: Vec<PathId> = self.all().filter(|p| p.is_usable()).map(|p| p.id).collect();
+    pub(super) fn prioritize_others(&mut self, now: Time, besides: PathId, fx: &mut Effects) {
+        let others = self.all().filter(|p| p.is_usable() && p.id != besides);
+        let ids: Vec<PathId> = others.map(|p| p.id).collect();
         for id in ids {
             self.read(now, id, true, fx);
+        }
+    }
+
+    /// Another prioritizer is in force: what the old one found is no measure
+    /// any more, and what it is just finding is not waited for.
+    pub(super) fn prio_changed(&mut self, now: Time, fx: &mut Effects) {
+        let (number, prio) = (self.numbers, self.policy.prio.clone());
+        let ids: Vec<PathId> = self.all().map(|p| p.id).collect();
+        for id in ids {
+            let Some(path) = self.path_mut(id) else { continue };
+            path.standing.read = false;
+            if prio == PrioKind::Const {
+                path.standing.reading = None;
+                path.priority = 1;
+            }
+            if !reads_access(&prio) {
+                // From now on it is for the checker, and guests' commands.
+                path.standing.known(number, false);
+                path.standing.explicit = None;
+                let access = Access { state: None, ..path.access };
+                self.set_access(now, id, access, fx);
+            }
+            if self.path(id).is_some_and(Path::is_usable) {
+                self.prioritize(now, id, fx);
+            }
         }
     }
 
@@ -211,7 +237,7 @@ impl Multipath {
             let follows = path.standing.follows;
             if self.take_reading(now, id, number, found, fx) && !follows {
                 // If one has changed, all are read (multipath-tools).
-                self.prioritize_all(now, fx);
+                self.prioritize_others(now, id, fx);
             }
             if again {
                 self.read(now, id, false, fx);
@@ -429,6 +455,25 @@ impl Multipath {
         self.all().filter_map(due).chain(self.reread_at).min()
     }
 
+    /// Another prioritizer is asked from now on. Where it reads no access
+    /// states, what was read before is forgotten: nobody would correct it.
+    pub(super) fn prio_changed(&mut self, now: Time, fx: &mut Effects) {
+        let (number, reads) = (self.numbers, reads_access(&self.policy.prio));
+        let constant = self.policy.prio == PrioKind::Const;
+        let ids: Vec<PathId> = self.all().map(|p| p.id).collect();
+        for id in ids {
+            let Some(path) = self.path_mut(id) else { continue };
+            path.priority = if constant { 1 } else { path.priority };
+            if !reads {
+                path.standing.known(number, false);
+                path.standing.explicit = None;
+                let access = Access { state: None, preferred: false, ..path.access };
+                self.set_access(now, id, access, fx);
+            }
+            self.prioritize(now, id, fx);
+        }
+    }
+
     /// Whether some path's state is about to be known: it was told that it
     /// does not carry I/O, and that is being looked into, or it is in
     /// transition.
@@ -447,6 +492,13 @@ impl Multipath {
             && self.all().any(|p| !p.marginal && !p.standing.unsized_lu && carries(p));
         for path in self.paths.iter_mut().flatten() {
             path.standing.held_back = spare && path.marginal;
+            path.checker_state = match path.checker_state {
+                CheckerState::Ready if path.standing.held_back && path.is_usable() => {
+                    CheckerState::Delayed
+                }
+                CheckerState::Delayed if !path.standing.held_back => CheckerState::Ready,
+                as_it_is => as_it_is,
+            };
         }
     }
 
