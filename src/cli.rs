@@ -65,8 +65,10 @@ A path to the logical unit; give it once for each path.
 
 /dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L, /dev/disk/by-path/…: a SCSI disk.
 FILE, or another block device: served too, without SCSI.
-sim:FILE[,size=S][,bs=512|4096][,port=P][,tpg=G]: a path to a simulated logical unit; twice is two paths. \
-It goes through target port P (the first free one) of target port group G (1).
+sim:FILE[,size=S][,bs=512|4096][,personality=A][,tpgs=T][,port=P][,tpg=G][,access=STATE]: a path to a simulated \
+logical unit; twice is two paths. It goes through target port P (the first free one) of target port group G (1), which \
+is put into STATE. A: generic; or rdac, clariion: one of two controllers (groups 1 and 2) owns the unit. T: none, \
+implicit, explicit, both (generic's default; the others have none). A and T are settled by the first path.
 null:SIZE: drops writes and reads zeroes, to measure the rest.
 All take ,name=NAME; write a comma in a file name twice. Sizes take K, M, G, T.";
 

@@ -22,7 +22,6 @@ pub mod hwhandler;
 mod identity;
 pub mod path;
 pub mod path_group;
-mod pending;
 mod pg_init;
 pub mod policy;
 pub mod prio;
@@ -261,6 +260,8 @@ impl Multipath {
             policy: self.policy.clone(),
             groups: self.groups.iter().enumerate().map(group).collect(),
             queueing: self.queueing() == Queueing::Hold,
+            queueing_disabled: self.queueing_disabled,
+            failback_at: self.failback_deadline(),
             usable: self.usable(),
             carrying: self.carrying(),
             path_faults: self.path_faults,

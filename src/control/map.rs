@@ -191,7 +191,7 @@ impl Map {
 
     /// What steers it.
     pub(super) fn policy(&self) -> Policy {
-        self.engine.topology().policy
+        self.engine.policy().clone()
     }
 
     /// How a further path of it is opened.

@@ -143,6 +143,28 @@ fn an_image_contradicting_its_options_is_refused() {
 }
 
 #[test]
+fn an_array_behaves_as_its_first_path_says() {
+    let dir = Dir::new();
+    let image = dir.0.join("disk.img");
+    let image = image.to_str().unwrap();
+    let first = open(&format!("sim:{image},size=1M,personality=clariion")).unwrap();
+    // One that refuses I/O is a path to the LU nevertheless.
+    let passive = open(&format!("sim:{image},personality=clariion,tpgs=none,tpg=2")).unwrap();
+    let standby = open(&format!("sim:{image},tpg=3,access=standby")).unwrap();
+    assert_eq!(first.identity(), passive.identity());
+    assert_eq!(standby.faults().unwrap().0, "standby");
+    for (option, words) in [
+        ("personality=generic", "its personality is clariion, but generic was asked for"),
+        ("tpgs=both", "its tpgs is none, but both was asked for"),
+    ] {
+        let refused = refusal(&format!("sim:{image},{option}"));
+        assert!(refused.contains(words), "{refused}");
+    }
+    drop((first, passive, standby));
+    open(&format!("sim:{image},personality=rdac")).unwrap();
+}
+
+#[test]
 fn a_copy_with_the_same_wwid_is_not_taken_for_a_second_path() {
     let dir = Dir::new();
     let (image, copy) = (dir.0.join("a"), dir.0.join("b"));

@@ -5,7 +5,6 @@ use log::Level;
 use serde_json::json;
 
 use super::{Notice, cause_as_data, cause_in_words};
-use crate::mpath::classify::PathVerdict;
 use crate::mpath::effect::{Cause, Change};
 use crate::mpath::event::IoReason;
 use crate::mpath::hwhandler::Activation;
@@ -91,13 +90,6 @@ fn suspect(path: &str, cause: &Cause, left: usize) -> Notice {
             Level::Warn,
             format!("path {path} is suspect: {reason}; nothing new goes there until it is checked"),
         ),
-        Cause::Io(IoReason::Judged { verdict: PathVerdict::Passive, .. }) => (
-            Level::Info,
-            format!(
-                "path {path} carries no I/O at present: {reason}; nothing new goes there until its \
-                 target port group does"
-            ),
-        ),
         _ => (
             Level::Info,
             format!(
@@ -176,32 +168,6 @@ fn queueing_switched(on: bool) -> Notice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{Completion, Extent, Op};
-    use crate::scsi::sense::{Key, Sense, SenseCode};
-    use crate::scsi::status::{HostByte, Status};
-
-    #[test]
-    fn a_path_without_access_is_not_called_suspect_and_not_failed() {
-        let completion = Completion::Scsi {
-            status: Status::CHECK_CONDITION,
-            host: HostByte::OK,
-            sense: Sense::fixed(SenseCode::new(Key::NotReady, 0x04, 0x0b)),
-            residual: 0,
-        };
-        let cause = Cause::Io(IoReason::Judged {
-            rule: "alua-standby",
-            verdict: PathVerdict::Passive,
-            op: Op::Read(Extent::new(0, 8)),
-            completion,
-        });
-        let change = Change::PathSuspect { path: "sdb".to_owned(), cause, left: 2 };
-        let notice = of_change(&change);
-        assert_eq!((notice.name, notice.level), ("PATH_SUSPECT", Level::Info));
-        for word in ["carries no I/O", "standby", "alua-standby", "target port group does; 2 left"]
-        {
-            assert!(notice.text.contains(word), "{word} is not in: {}", notice.text);
-        }
-    }
 
     #[test]
     fn an_access_state_is_told_with_what_follows_from_it() {
