@@ -12,20 +12,26 @@ function end_object(   p, lu, port) {
     lu = disk_lu[p]; port = disk_port[p]
     map_lu = lu
     path[port] = "p" port ".dm=" field[depth, "dm_st"] "|p" port ".checker=" field[depth, "chk_st"] "|p" port ".device=" field[depth, "dev_st"] "|p" port ".prio=" field[depth, "pri"]
-    members = members (members == "" ? "" : ",") "p" port
+    member[port] = 1
   } else if ((depth, "selector") in field) { # a group
-    groups = groups (groups == "" ? "" : " / ") members
-    prios = prios (prios == "" ? "" : " / ") field[depth, "pri"]
-    status = status (status == "" ? "" : " / ") field[depth, "dm_st"]
-    if (field[depth, "dm_st"] == "active") in_use = in_use (in_use == "" ? "" : "+") members
-    members = ""
+    group = ""
+    for (port = 1; port <= 4; port++) if (port in member) group = group (group == "" ? "" : ",") "p" port
+    groups++
+    name_of[groups] = group
+    rest = rest "|status of " group "=" field[depth, "dm_st"] "|prio of " group "=" field[depth, "pri"]
+    if (field[depth, "dm_st"] == "active") in_use = in_use (in_use == "" ? "" : "+") group
+    split("", member)
   } else if ((depth, "uuid") in field) { # a map
     lu = map_lu
-    if (lu == "") { w = field[depth, "uuid"]; lu = hex(substr(w, 13, 4)) }
+    if (lu == "") lu = hex(substr(field[depth, "uuid"], 13, 4))
     line = step "|" name[lu]
-    for (port = 1; port <= 4; port++) if (port in path) line = line "|" path[port]
-    print line "|groups=" groups "|in use=" in_use "|group prio=" prios "|group status=" status "|queueing=" field[depth, "queueing"]
-    groups = prios = status = in_use = members = ""; split("", path); map_lu = ""
+    there = order = grouping = ""
+    for (port = 1; port <= 4; port++) if (port in path) { line = line "|" path[port]; there = there (there == "" ? "" : ",") "p" port }
+    for (g = 1; g <= groups; g++) order = order (g == 1 ? "" : " / ") name_of[g]
+    for (port = 1; port <= 4; port++) for (g = 1; g <= groups; g++)
+      if (index(name_of[g], "p" port) == 1) grouping = grouping (grouping == "" ? "" : " / ") name_of[g]
+    print line "|paths=" there "|groups=" grouping "|order=" order "|in use=" in_use rest "|queueing=" field[depth, "queueing"]
+    groups = 0; rest = in_use = map_lu = ""; split("", path)
   }
   depth--
 }

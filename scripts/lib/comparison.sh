@@ -42,7 +42,8 @@ comparison_expected() {
 ROWS
 }
 
-# comparison_facts CONSOLE: STEP|CASE|FIELD|multipathd|ours, one line per fact, in the order they were seen.
+# comparison_facts CONSOLE: STEP|CASE|FIELD|multipathd|ours, one line per fact. Of a path or a group that only one of them
+# has there is no more to say than that; nor of the order of groups that are not the same.
 comparison_facts() {
   tr -d '\r' <"$1" | sed -n 's/^.*SEEN: //p' | awk -F'|' '
     phase == 1 { name[++cases] = $1; next }
@@ -55,9 +56,18 @@ comparison_facts() {
         said[$3, at, key] = substr($i, eq + 1); has[$3, at, key] = 1
       }
     }
-    END { for (s = 1; s <= steps; s++) for (c = 1; c <= cases; c++) { at = step[s] "|" name[c]; m = split(substr(keys[at], 2), k, "|")
-      for (i = 1; i <= m; i++) print at "|" k[i] "|" word("theirs", at, k[i]) "|" word("ours", at, k[i]) } }
-    function word(side, at, key) { return (side, at, key) in has ? (said[side, at, key] == "" ? "none" : said[side, at, key]) : "no such path" }' phase=1 <(comparison_cases) phase=2 -
+    END {
+      for (s = 1; s <= steps; s++) for (c = 1; c <= cases; c++) {
+        at = step[s] "|" name[c]; m = split(substr(keys[at], 2), k, "|")
+        alike = said["theirs", at, "groups"] == said["ours", at, "groups"]
+        for (i = 1; i <= m; i++) {
+          if (k[i] ~ /^p[1-4]\.| of p/ && !(("theirs", at, k[i]) in has && ("ours", at, k[i]) in has)) continue
+          if (k[i] == "order" && !alike) continue
+          print at "|" k[i] "|" word("theirs", at, k[i]) "|" word("ours", at, k[i])
+        }
+      }
+    }
+    function word(side, at, key) { return said[side, at, key] == "" ? "none" : said[side, at, key] }' phase=1 <(comparison_cases) phase=2 -
 }
 
 # comparison_compare CONSOLE: the facts with same, different or may, and a reason: STEP|CASE|FIELD|multipathd|ours|verdict|reason;
@@ -79,7 +89,7 @@ comparison_judge() {
   local list wrong facts
   list=$(comparison_compare "$1")
   facts=$(grep -c -v '^unused|' <<<"$list")
-  [ "$facts" -ge 5000 ] || die "only $facts facts to compare"
+  [ "$facts" -ge 6000 ] || die "only $facts facts to compare"
   wrong=$(awk -F'|' '
     $1 == "unused" { print "    should differ and does not: " substr($0, 8); next }
     $6 == "different" && $7 == "" { print "    unexpected: " $1 ", " $2 ", " $3 ": multipathd " $4 ", ours " $5 }' <<<"$list")
@@ -113,7 +123,7 @@ HEAD
     comparison_cases | awk -F'|' '{ printf "| %c | %s | `%s` |\n", 64 + NR, $1, $2 }'
     printf '\n## What differs\n\nOne example of each kind, and how many there are.\n\n| what | multipathd | ours | facts | why |\n|---|---|---|---|---|\n'
     awk -F'|' '$6 == "different" { w = $7 == "" ? "**a bug**" : $7
-        f = $3; sub(/^p[1-4]\./, "a path'"'"'s ", f)
+        f = $3; sub(/^p[1-4]\./, "a path'"'"'s ", f); if (sub(/ of p.*/, "", f)) f = "a group'"'"'s " f
         if (!((w, f) in count)) { order[++n] = w SUBSEP f; example[w, f] = "e.g. " $4 " | " $5 }
         count[w, f]++ }
       END { for (i = 1; i <= n; i++) { split(order[i], a, SUBSEP); print "| " a[2] " | " example[order[i]] " | " count[order[i]] " | " a[1] " |" } }' <<<"$list"

@@ -210,7 +210,6 @@ all_well() {
   sleep 1.5
   access_of 2 1
 }
-swap() { access_of 1 "$1" && access_of 2 "$2"; }
 disk_1_back() {
   local i gone=()
   for ((i = 0; i < CASES; i++)); do gone[i]=${DISK[$((2 * i + 1)).1]}; done
@@ -230,14 +229,14 @@ SETTLE=4 step_of "five seconds later" true
 step_of "all ports offline" link_of 1 2 3 4 offline
 SETTLE=3 step_of "four seconds later" true
 repaired_of "all ports online" all_online
-step_of "group 1 non-optimized, 2 optimized" swap 1 0
-step_of "group 1 optimized, 2 non-optimized" swap 0 1
+step_of "group 1 non-optimized, 2 optimized" access_of 1 1 2 0
+step_of "group 1 optimized, 2 non-optimized" access_of 1 0 2 1
 step_of "group 1 standby" access_of 1 2
 step_of "group 1 unavailable" access_of 1 3
 step_of "group 1 unavailable, 2 standby" access_of 2 2
 repaired_of "both groups well" all_well
-step_of "group 1 in transition" access_of 1 1 4000
-SETTLE=3 step_of "group 1 non-optimized" true
+step_of "group 1 in transition" transition_of 1 1 7000
+SETTLE=6 step_of "group 1 non-optimized" true
 step_of "group 1 optimized" access_of 1 0
 step_of "disk 1 offline" device_state_of 1 offline
 step_of "disk 1 running" device_state_of 1 running

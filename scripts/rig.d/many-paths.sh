@@ -85,16 +85,24 @@ link_of() {
   for p in "${@:1:$#-1}"; do echo "$state" >"${PORT_DIR[$p]}/transport_status"; done
 }
 
-# access_of GROUP STATE [MILLISECONDS]: of the target port group in every logical unit, in LIO's numbers: 0
-# active/optimized, 1 active/non-optimized, 2 standby, 3 unavailable. With MILLISECONDS the group is in transition for
-# so long; that goes on behind.
+# access_of GROUP STATE [GROUP STATE]: of target port groups in every logical unit, in LIO's numbers: 0 active/optimized,
+# 1 active/non-optimized, 2 standby, 3 unavailable.
 access_of() {
   local n d
   for ((n = 0; n < LUS; n++)); do
+    d=$TARGET/core/fileio_0/lu$n/alua
+    echo "$2" >"$d/tg$1/alua_access_state"
+    [ $# -lt 4 ] || echo "$4" >"$d/tg$3/alua_access_state"
+  done
+}
+# transition_of GROUP STATE MILLISECONDS: the group is in transition for so long, and in that state afterwards. Goes on
+# behind.
+transition_of() {
+  local n d
+  for ((n = 0; n < LUS; n++)); do
     d=$TARGET/core/fileio_0/lu$n/alua/tg$1
-    [ "$(<"$d/alua_access_state")" != "$2" ] || continue
-    [ -z "${3:-}" ] || { echo "$3" >"$d/trans_delay_msecs"; (echo "$2" >"$d/alua_access_state"; echo 0 >"$d/trans_delay_msecs") & continue; }
-    echo "$2" >"$d/alua_access_state"
+    echo "$3" >"$d/trans_delay_msecs"
+    (echo "$2" >"$d/alua_access_state"; echo 0 >"$d/trans_delay_msecs") &
   done
 }
 
