@@ -13,7 +13,7 @@
 //! of completion time, then of submission. A fault ends or condemns the tasks
 //! of its nexus at the moment it is injected: nothing of a cut nexus is
 //! executed later (the end of tasks at nexus loss that law 1 of
-//! `docs/architecture.md` relies on).
+//! `docs/architecture.md` relies on), but for [`Fault::LateCut`].
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -217,6 +217,7 @@ impl Array {
     }
 
     /// Takes a task; it ends by a later [`Array::poll`].
+    /// On a path that the host has blocked it waits, and its timeout with it.
     ///
     /// Faults, access states and unit attentions meet the task here, in the
     /// order in which tasks arrive; the command itself is looked at when it

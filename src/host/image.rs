@@ -107,7 +107,7 @@ fn check_behaviour(spec: &SimSpec, open: &SimImage) -> Result<(), OpenError> {
     check(&spec.image, "its tpgs", word(tpgs, &Tpgs::NAMES), asked)
 }
 
-fn word<T: PartialEq>(value: T, names: &[(T, &'static str)]) -> &'static str {
+fn word<T: Copy + PartialEq>(value: T, names: &[(T, &'static str)]) -> &'static str {
     names.iter().find(|(named, _)| *named == value).map_or("", |(_, name)| name)
 }
 

@@ -68,7 +68,8 @@ impl Array {
                 self.tell_access(changed, None);
             }
             Fault::AluaFails { transition } => {
-                if self.target.fail(now, group, transition) {
+                let failed = self.target.fail(now, group, transition);
+                if failed {
                     self.tell(SenseCode::ACCESS_STATE_TRANSITION_FAILED, None);
                 }
             }

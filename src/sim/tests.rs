@@ -10,6 +10,7 @@ mod commands;
 mod controllers;
 mod device;
 mod faults;
+mod generators;
 mod hostile;
 mod lu_faults;
 mod modes;

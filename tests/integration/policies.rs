@@ -29,8 +29,8 @@ fn start(scratch: &Scratch, paths: &[&str], more: &[&str]) -> Daemon {
 const FOUR: [&str; 4] = [
     "name=a0,tpg=1",
     "name=a1,tpg=1",
-    "name=b0,tpg=2",
-    "name=b1,tpg=2,access=active-non-optimized",
+    "name=b0,tpg=2,access=active-non-optimized",
+    "name=b1,tpg=2",
 ];
 
 fn front_end(daemon: &Daemon) -> FrontEnd {
@@ -51,8 +51,16 @@ fn in_use(daemon: &Daemon) -> Vec<String> {
     paths.map(|path| path["dev"].as_str().unwrap().to_owned()).collect()
 }
 
+#[track_caller]
 fn until_in_use(daemon: &Daemon, wanted: &[&str]) {
-    until(&format!("I/O goes by {wanted:?}"), || in_use(daemon) == wanted);
+    let what = format!("I/O goes by {wanted:?}");
+    let start = std::time::Instant::now();
+    while in_use(daemon) != wanted {
+        let waited = start.elapsed();
+        let state = || format!("{}{}", daemon.ctl("show topology"), daemon.log());
+        assert!(waited < PATIENCE, "{what}: not within {waited:?}:\n{}", state());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
