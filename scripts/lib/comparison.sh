@@ -35,10 +35,54 @@ ROWS
 }
 
 # The differences that are intended: STEP|CASE|FIELD|what multipathd says|what we say|may or must|reason. The first five
-# are regular expressions for the whole; the first row that fits a difference explains it. A difference without a row is
-# a bug; so is a row with `must` that explains nothing. `may` is for what multipathd does by chance of time.
+# are regular expressions for the whole, apart from that a bar inside ( ) is none between columns; the first row that fits
+# a difference explains it; "the same" stands for the reason before. A difference without a row is a bug; so is a row with `must` that explains nothing. `may` is for
+# what is a chance of time.
 comparison_expected() {
   grep -v '^ *#' <<'ROWS' | grep .
+# --- ours on purpose
+.*|.*|status of .*|enabled|disabled|must|a group without a usable path is *disabled*; dm has that word for a group that is bypassed
+.*|.*|order|.*|.*|must|groups are sorted when a priority changes; multipathd sorts them when it loads a map anew, which it does for a failback and where paths come or go
+.*|by node name|groups|.*|.*|must|the target's name of a tcm_loop path is known; multipathd knows node names of FC, SAS and iSCSI targets only, so the paths are alike
+.*|by node name|in use|.*|p[1-4]|must|the same
+.*|failover, alua, immediate|(in use|status of p[12])|.*|.*|must|of groups of equal priority the first in order of configuration is the better; multipathd has put the one that was left last
+
+# --- a target port group in transition
+group 1 in transition|.*|p[12]\.checker|ready|i/o pending|must|it is said that the checker has no answer; multipathd shows what the last one was
+group 1 in transition|.*|p[12]\.(dm|checker)|(failed|faulty)|(active|i/o pending)|may|a path in transition is not failed by any checker; multipathd's readsector0 says faulty
+group 1 in transition|.*|p[12]\.prio|50|0|must|the report of target port groups is read during a transition, too
+group 1 in transition|.*|prio of .*|(50|30|10)|(5|0)|must|the same
+group 1 in transition|.*|read (at once|later)|held|good|must|a group in transition is left while another carries I/O; dm's read waits in the SCSI layer until it is over
+group 1 in transition|.*|in use|(p1|p1,p2)|(p3|p3,p4)|must|the same
+group 1 in transition|.*|status of .*|(active|enabled)|(active|enabled)|must|the same
+(group 1 (non-)?optimized|disk 1 .*)|.*(manual|5 s|followover)|in use|p1,p2|(p3,p4|p1,p2,p3,p4)|must|the same: I/O had left group 1 during the transition, and failback is not immediate
+(group 1 (non-)?optimized|disk 1 .*)|.*(manual|5 s|followover)|status of .*|.*|.*|must|the same
+group 1 non-optimized|by prio, .*|groups|p1,p2 / p3,p4|p1,p2,p3,p4|must|paths are grouped anew when a priority changes; multipathd waits for a failback
+
+# --- standby and unavailable
+group 1 (standby|unavailable).*|.*|p[1-4]\.prio|(50|10|1)|[01]|must|a report that one path reads is for the groups of all; multipathd does not read the priority of a path that is down
+group 1 unavailable, 2 standby|.*|p[34]\.(dm|checker)|(failed|faulty)|(active|ghost)|may|no read is sent to a path in standby, so it stays as the checker finds it; dm's read fails it each time
+group 1 unavailable, 2 standby|.*|(in use|status of .*|prio of .*)|.*|.*|may|the same
+group 1 unavailable, 2 standby|by prio, immediate|groups|p1,p2,p3,p4|p1,p2 / p3,p4|may|the same
+group 1 unavailable, 2 standby|.*|read (at once|later)|(held|failed)|(held|failed)|may|no_path_retry runs from the moment no path carries; multipathd begins anew with each ghost that it reinstates, or has one and does not hold
+both groups well|.*|read at once|(good|failed|-)|(good|failed|-)|may|the same
+both groups well|.*|(in use|status of .*)|.*|.*|may|the first path that carries I/O again is taken; for multipathd a ghost was in use all the time
+
+# --- held requests
+.*|.*|queueing|[0-9]+ sec|(off|[0-9]+ chk)|may|of no_path_retry N the number is shown until it is over; multipathd counts the seconds down
+
+# --- disks that go and come
+disk 1 deleted|.*|paths|p2,p3,p4|p1,p2,p3,p4|must|a disk that is gone is a failed path until `del path`; multipathd takes it away
+disk 1 deleted|.*|groups|.*|.*|must|the same
+disk 1 (deleted|back)|.*|(in use|status of .*|prio of .*)|.*|.*|may|the same, and: I/O stays where it is; with the map that multipathd loads then, dm begins with the first group
+disk 1 back|.*|p1\.prio|1|50|may|multipathd gives `prio alua` up for a path whose first answer is a unit attention
+disk 1 back|.*|groups|.*|.*|may|the same
+
+# --- known, to be mended; a row whose difference is gone goes
+.*|by tpg, const|groups|.*|.*|must|not yet: paths whose target port group is unknown are alike; multipathd makes a group of each
+.*|by tpg, const|in use|.*|p1,p2,p3,p4|must|the same
+group 1 non-optimized, 2 optimized|by prio, .*|(in use|status of .*)|.*|.*|may|not yet: priorities come in path by path and paths are grouped at each, so that I/O leaves with the half that moves
+group 1 unavailable.*|by prio, .*|(groups|in use)|.*|.*|may|not yet: the priority of a failed path is that of its last own reading, so that paths of one target port group are grouped apart
 ROWS
 }
 
@@ -74,14 +118,21 @@ comparison_facts() {
 # then the rows that explain nothing: unused|ROW.
 comparison_compare() {
   comparison_facts "$1" | awk -F'|' '
-    phase == 1 { n++; row[n] = $0; how[n] = $6; why[n] = $7; for (i = 1; i <= 5; i++) re[n, i] = "^(" $i ")$"; next }
+    phase == 1 { n++; row[n] = $0; columns($0, c); how[n] = c[6]; why[n] = c[7]; if (sub(/^the same/, "", why[n])) why[n] = why[n - 1] why[n]; for (i = 1; i <= 5; i++) re[n, i] = "^(" c[i] ")$"; next }
     {
       if ($4 == $5) { print $0 "|same|"; next }
       reason = ""
       for (r = 1; r <= n; r++) if ($1 ~ re[r, 1] && $2 ~ re[r, 2] && $3 ~ re[r, 3] && $4 ~ re[r, 4] && $5 ~ re[r, 5]) { used[r] = 1; reason = why[r]; break }
       print $0 "|different|" reason
     }
-    END { for (r = 1; r <= n; r++) if (!(r in used) && how[r] == "must") print "unused|" row[r] }' phase=1 <(comparison_expected) phase=2 -
+    END { for (r = 1; r <= n; r++) if (!(r in used) && how[r] == "must") print "unused|" row[r] }
+    function columns(text, c,   i, k, inside, char) {
+      split("", c); k = 1
+      for (i = 1; i <= length(text); i++) {
+        char = substr(text, i, 1); if (k <= 5) inside += (char == "(") - (char == ")")
+        if (char == "|" && !inside) k++; else c[k] = c[k] char
+      }
+    }' phase=1 <(comparison_expected) phase=2 -
 }
 
 # comparison_judge CONSOLE: true if the differences are exactly the intended ones; says which are not.
