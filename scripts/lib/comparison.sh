@@ -10,9 +10,9 @@ comparison_cases() {
 failover|path_grouping_policy failover; prio const; failback manual; path_checker tur; no_path_retry fail
 failover, alua, immediate|path_grouping_policy failover; prio alua; failback immediate; path_checker directio; no_path_retry queue
 multibus|path_grouping_policy multibus; prio const; failback manual; path_checker tur; no_path_retry queue
-multibus, alua|path_grouping_policy multibus; prio alua; failback immediate; path_checker readsector0; no_path_retry 4
+multibus, alua|path_grouping_policy multibus; prio alua; failback immediate; path_checker readsector0; no_path_retry 6
 by prio, const|path_grouping_policy group_by_prio; prio const; failback immediate; path_checker tur; no_path_retry fail
-by prio, manual|path_grouping_policy group_by_prio; prio alua; failback manual; path_checker tur; no_path_retry 4
+by prio, manual|path_grouping_policy group_by_prio; prio alua; failback manual; path_checker tur; no_path_retry 6
 by prio, immediate|path_grouping_policy group_by_prio; prio alua; failback immediate; path_checker tur; no_path_retry queue
 by prio, 5 s|path_grouping_policy group_by_prio; prio alua; failback 5; path_checker tur; no_path_retry fail
 by prio, followover|path_grouping_policy group_by_prio; prio alua; failback followover; path_checker tur; no_path_retry fail
@@ -58,6 +58,11 @@ group 1 in transition|.*|status of .*|(active|enabled)|(active|enabled)|must|the
 (group 1 (non-)?optimized|disk 1 .*)|.*(manual|5 s|followover)|in use|p1,p2|(p3,p4|p1,p2,p3,p4)|must|the same: I/O had left group 1 during the transition, and failback is not immediate
 (group 1 (non-)?optimized|disk 1 .*)|.*(manual|5 s|followover)|status of .*|.*|.*|must|the same
 group 1 non-optimized|by prio, .*|groups|p1,p2 / p3,p4|p1,p2,p3,p4|must|paths are grouped anew when a priority changes; multipathd waits for a failback
+group 1 non-optimized|by prio, .*|in use|p3,p4|p1,p2,p3,p4|may|the same
+
+# --- a path lost while multipathd reads its priority
+.*|.*|p[1-4]\.prio|-1|.*|may|multipathd was just reading the priority of the path that was lost
+(ports 1 and 2 offline|group 1 in transition)|by prio, .*|groups|p1 / p2 / p3,p4|p1,p2 / p3,p4|may|the same, or of one of two
 
 # --- standby and unavailable
 group 1 (standby|unavailable).*|.*|p[1-4]\.prio|(50|10|1)|[01]|must|a report that one path reads is for the groups of all; multipathd does not read the priority of a path that is down
@@ -69,7 +74,7 @@ both groups well|.*|read at once|(good|failed|-)|(good|failed|-)|may|the same
 both groups well|.*|(in use|status of .*)|.*|.*|may|the first path that carries I/O again is taken; for multipathd a ghost was in use all the time
 
 # --- held requests
-.*|.*|queueing|[0-9]+ sec|(off|[0-9]+ chk)|may|of no_path_retry N the number is shown until it is over; multipathd counts the seconds down
+(all ports offline|group 1 unavailable, 2 standby)|.*|queueing|[0-9]+ (sec|chk)|(off|[0-9]+ chk)|may|of no_path_retry N the number is shown until it is over; multipathd counts the seconds down
 
 # --- disks that go and come
 disk 1 deleted|.*|paths|p2,p3,p4|p1,p2,p3,p4|must|a disk that is gone is a failed path until `del path`; multipathd takes it away
