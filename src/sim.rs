@@ -40,11 +40,13 @@ mod nexus;
 mod owner;
 mod provisioning;
 mod report;
+pub mod scenario;
 mod schedule;
 mod target;
 mod task;
 
 pub use config::{LuConfig, Personality, Tpgs};
+pub(crate) use fault::words::{host_byte, sense_code};
 pub use fault::{CutMode, DeviceState, Fault, Faults, NewCapacity, Upgrade};
 pub use inject::NotInjected;
 pub use medium::{Medium, MemoryMedium};

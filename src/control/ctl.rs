@@ -5,6 +5,7 @@
 //! or handed on as JSON.
 
 mod connection;
+mod scenario;
 mod show;
 mod sim;
 mod verbs;
@@ -48,6 +49,7 @@ Examples:
   vhost-mpath ctl --control /run/disk.ctl sim sim0 sense 03/11/00 1
   vhost-mpath ctl --control /run/disk.ctl sim sim0 alua standby 2000
   vhost-mpath ctl --control /run/disk.ctl sim sim0 capacity 2G
+  vhost-mpath ctl --control /run/disk.ctl scenario scenarios/controller-failover.scenario
   vhost-mpath ctl --control /run/disk.ctl events
 
 Exit code 0; 1 if the daemon cannot be reached or refuses; 2 for a wrong command line.";
@@ -110,6 +112,11 @@ enum Verb {
         #[command(subcommand)]
         fault: Fault,
     },
+    /// Replay an outage that was written down, against the simulated array: see scenarios/.
+    Scenario {
+        /// Times, paths and faults.
+        file: PathBuf,
+    },
     /// Print what happens, as it happens.
     Events,
     /// End the daemon, as SIGTERM does.
@@ -136,6 +143,10 @@ fn run(ctl: &Ctl) -> Result<(), CtlError> {
             return print(&text);
         }
     }
+    let outage = match &ctl.verb {
+        Verb::Scenario { file } => Some(scenario::read(file)?),
+        _ => None,
+    };
     let socket = ctl.control.as_deref().ok_or(CtlError::NoSocketGiven)?;
     let mut daemon = Connection::open(socket)?;
     let json = ctl.json;
@@ -157,6 +168,10 @@ fn run(ctl: &Ctl) -> Result<(), CtlError> {
         Verb::Sim { path, fault } => {
             change(&mut daemon, json, "sim-fault", &fault_arguments(path, fault))
         }
+        Verb::Scenario { .. } => match &outage {
+            Some(outage) => scenario::replay(&mut daemon, outage, json),
+            None => Ok(()),
+        },
         Verb::Events => show::follow(&mut daemon, json),
         Verb::Shutdown => change(&mut daemon, json, "quit", &json!({})),
     }

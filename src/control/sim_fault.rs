@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::qmp::QmpError;
-use crate::scsi::sense::{Key, SenseCode};
+use crate::scsi::sense::SenseCode;
 use crate::scsi::status::HostByte;
-use crate::sim::{ACCESS_STATES, CutMode, DeviceState, Fault, NewCapacity, Upgrade};
+use crate::sim::{ACCESS_STATES, CutMode, DeviceState, Fault, NewCapacity, Upgrade, sense_code};
 
 /// As a client gives them.
 #[derive(Deserialize)]
@@ -190,7 +190,7 @@ impl SimFault {
 
     fn sense_code(&self) -> Result<SenseCode, QmpError> {
         let text = needed("sense", self.sense.as_deref())?;
-        parse_sense(text).ok_or_else(|| {
+        sense_code(text).ok_or_else(|| {
             QmpError::generic(format!(
                 "'{text}' is no sense code; write K/ASC/ASCQ in hexadecimal, such as 02/04/0b"
             ))
@@ -220,18 +220,11 @@ fn needed<T>(name: &str, given: Option<T>) -> Result<T, QmpError> {
     given.ok_or_else(|| QmpError::generic(format!("argument '{name}' is missing")))
 }
 
-/// `K/ASC/ASCQ` in hexadecimal.
-pub(super) fn parse_sense(text: &str) -> Option<SenseCode> {
-    let mut parts = text.split('/').map(|part| u8::from_str_radix(part, 16).ok());
-    let mut next = || parts.next().flatten();
-    let (key, asc, ascq) = (next()?, next()?, next()?);
-    (parts.next().is_none() && key < 16).then(|| SenseCode::new(Key::from_bits(key), asc, ascq))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::scsi::alua::AccessState;
+    use crate::scsi::sense::Key;
     use serde_json::{Value, json};
 
     fn parse(arguments: Value) -> Result<Fault, String> {

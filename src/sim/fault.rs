@@ -3,6 +3,8 @@
 //! State only; ending the tasks that are already pending, and the faults that
 //! concern the LU, are the array's part.
 
+pub(super) mod words;
+
 use std::fmt;
 use std::time::Duration;
 

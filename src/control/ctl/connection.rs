@@ -65,6 +65,14 @@ pub enum CtlError {
     /// The daemon says no; its words.
     #[error("{0}")]
     Refused(String),
+    /// A scenario file that cannot be read or understood.
+    #[error("{file}: {why}")]
+    Scenario {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// A format that cannot be understood.
     #[error("{0}")]
     Format(FormatError),

@@ -8,10 +8,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::control::sim_fault::parse_sense;
 use crate::host::parse_size;
-use crate::scsi::status::HostByte;
-use crate::sim::{ACCESS_STATES, DeviceState, Upgrade};
+use crate::sim::{ACCESS_STATES, DeviceState, Upgrade, host_byte, sense_code};
 
 /// A verb behind `sim PATH`.
 #[derive(Debug, Subcommand)]
@@ -199,21 +197,13 @@ impl Mode {
 
 fn checked_sense(text: &str) -> Result<String, String> {
     let words = "give key, ASC and ASCQ in hexadecimal, such as 02/04/0b";
-    parse_sense(text).map(|_| text.to_owned()).ok_or_else(|| words.to_owned())
+    sense_code(text).map(|_| text.to_owned()).ok_or_else(|| words.to_owned())
 }
 
 /// `no-connect`, `DID_NO_CONNECT`, `1` or `0x1`.
 fn checked_host(text: &str) -> Result<u8, String> {
-    let number = match text.strip_prefix("0x") {
-        Some(digits) => u8::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    };
-    let name = text.to_ascii_uppercase().replace('-', "_");
-    let named = || {
-        let is_it = |known: &str| known == name || known.strip_prefix("DID_") == Some(&name);
-        HostByte::NAMES.iter().find(|(_, known)| is_it(known)).map(|(host, _)| host.0)
-    };
-    number.or_else(named).ok_or_else(|| "give a number or a name such as no-connect".to_owned())
+    let host = host_byte(text).map(|host| host.0);
+    host.ok_or_else(|| "give a number or a name such as no-connect".to_owned())
 }
 
 fn words<T>(names: &[(T, &'static str)]) -> PossibleValuesParser {
@@ -280,6 +270,18 @@ pub(super) fn fault_arguments(path: &str, fault: &Fault) -> Value {
     arguments
 }
 
+/// The same for a fault in words.
+pub(super) fn arguments_of(path: &str, words: &str) -> Result<Value, String> {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(subcommand)]
+        fault: Fault,
+    }
+    let words = std::iter::once("sim").chain(words.split_whitespace());
+    let line = <Line as clap::Parser>::try_parse_from(words).map_err(|error| error.to_string())?;
+    Ok(fault_arguments(path, &line.fault))
+}
+
 fn timed(fault: &str, milliseconds: u32) -> Value {
     json!({ "fault": fault, "milliseconds": milliseconds })
 }
@@ -288,6 +290,7 @@ fn timed(fault: &str, milliseconds: u32) -> Value {
 mod tests {
     use super::*;
     use crate::control::sim_fault::SimFault;
+    use crate::sim;
 
     #[test]
     fn faults_become_the_daemons_arguments() {
@@ -304,17 +307,7 @@ mod tests {
 
     #[test]
     fn faults_are_read_as_they_are_documented() {
-        #[derive(clap::Parser)]
-        struct Line {
-            #[command(subcommand)]
-            fault: Fault,
-        }
-        let given = |words: &str| {
-            let line = <Line as clap::Parser>::try_parse_from(
-                std::iter::once("sim").chain(words.split_whitespace()),
-            );
-            line.map(|line| fault_arguments("p", &line.fault)).map_err(|e| e.to_string())
-        };
+        let given = |words: &str| arguments_of("p", words);
         for (words, wanted) in [
             ("host-byte no-connect", json!({ "fault": "host-byte", "host": 1, "count": 1 })),
             ("host-byte 0x0e 0", json!({ "fault": "host-byte", "host": 14, "count": 0 })),
@@ -346,7 +339,9 @@ mod tests {
             assert_eq!(given(words), Ok(wanted.clone()));
             // The daemon understands it.
             let fault: SimFault = serde_json::from_value(wanted).unwrap();
-            assert!(fault.fault().is_ok(), "{words}");
+            // So does whoever reads a scenario.
+            let fault = fault.fault().expect(words);
+            assert_eq!(Ok(fault), sim::Fault::from_words(words), "{words}");
         }
         assert!(given("alua up").unwrap_err().contains("active-non-optimized"));
         assert!(given("device on").unwrap_err().contains("blocked"));

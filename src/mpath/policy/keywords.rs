@@ -236,7 +236,8 @@ pub static KEYWORDS: &[Keyword] = &[
         takes: "detect | tur | directio | readsector0 | rdac | emc_clariion | none",
         help: "How paths are checked. detect: tur for SCSI, directio for the rest.",
         differs: Some(
-            "`detect` stands for detect_checker; BUSY and TASK SET FULL leave a path up under tur.",
+            "`detect` stands for detect_checker; what the LU itself says (BUSY, TASK SET FULL, a \
+             medium error) leaves a path up. cciss_tur and hp_sw are not there.",
         ),
         read: |text, policy| Ok(policy.checker = values::checker(text)?),
         print: |policy| policy.checker.map_or("detect", |kind| kind.name()).to_owned(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::mpath::policy::Failback;
-use AccessState::{ActiveOptimized, Standby, Transitioning};
+use AccessState::{ActiveNonOptimized, ActiveOptimized, Standby, Transitioning};
 
 fn tpg() -> Policy {
     let grouping = GroupingPolicy::GroupByTpg;
@@ -71,6 +71,27 @@ fn each_path_of_a_passive_controller_is_activated_by_itself() {
     rig.activated("d", Activation::Done);
     assert_eq!(rig.groups(), [["c", "d"]]);
     assert_eq!(results(&mut rig), [(2, Activation::Done)]);
+}
+
+/// It was recognized in standby: law 2 asks for its capacity first, and
+/// requests wait for that even under `fail`.
+#[test]
+fn a_path_that_was_never_sized_is_proven_after_its_activation() {
+    let mut rig = array(tpg());
+    for name in ["b", "c"] {
+        rig.fail(name);
+    }
+    rig.pass(Duration::from_secs(5));
+    rig.checked("b", Verdict::Ghost);
+    let (path, proof) = rig.proofs.pop().expect("a proof is under way");
+    rig.event(Event::Recognized { path, proof, wwid: lu().wwid });
+    rig.fail("a");
+    rig.activated("b", Activation::Done);
+    assert!(rig.groups().is_empty());
+    assert_eq!(rig.table().queueing, Queueing::Hold);
+    assert!(!rig.changes.iter().any(|c| matches!(c, Change::NoPath { .. })));
+    rig.proven("b", Ok(lu()));
+    assert_eq!(rig.groups(), [["b"]]);
 }
 
 #[test]
@@ -277,6 +298,24 @@ fn failback_activates_a_better_group_first() {
     rig.pass(Duration::from_secs(4));
     assert!(rig.activations.is_empty(), "never to one that is bypassed");
     assert_eq!(rig.groups(), [["a", "b"]]);
+}
+
+/// One path's reading tells that the array has moved; what the paths of the
+/// group that was left are worth now is not known before they have been read.
+#[test]
+fn failback_undoes_no_move_of_the_array() {
+    let states = [ActiveOptimized, ActiveNonOptimized];
+    let paths = [("a", 1), ("b", 2), ("c", 2)].map(|(name, own)| (name, explicit(own, &states)));
+    let mut rig = Rig::read(Policy { failback: Failback::Immediate, ..tpg() }, &paths);
+    let moved = [Standby, ActiveOptimized];
+    rig.saw("b", PathVerdict::Refresh);
+    rig.prioritized("b", explicit(2, &moved));
+    assert_eq!(rig.groups(), [["b", "c"]]);
+    assert!(rig.is_reading("a") && rig.activations.is_empty());
+    rig.prioritized("a", explicit(1, &moved));
+    rig.pass(Duration::from_secs(4));
+    assert!(rig.activations.is_empty());
+    assert_eq!(rig.groups(), [["b", "c"]]);
 }
 
 #[test]

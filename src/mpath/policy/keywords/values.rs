@@ -9,7 +9,7 @@ use crate::mpath::hwhandler::HandlerKind;
 use crate::mpath::policy::{
     Failback, FlushOnLastDel, MarginalPath, NoPathRetry, Policy, SanPathErr,
 };
-use crate::mpath::prio::PrioKind;
+use crate::mpath::prio::{PrioKind, weightedpath_problem};
 
 /// `path_latency` unless told otherwise: reads, and the base of its scale in
 /// thousandths (the fourth root of ten).
@@ -287,21 +287,16 @@ fn exclusive(text: &str) -> Result<bool, String> {
     }
 }
 
-/// `KIND REGEX N [REGEX N]…`; the expressions are compiled by the prioritizer.
+/// `KIND REGEX N [REGEX N]…`, or nothing.
 fn weights(text: &str) -> Result<PrioKind, String> {
     let mut words = text.split_whitespace();
-    let kind_known = match words.next() {
-        None => return Ok(PrioKind::WeightedPath(Arc::from(""))),
-        Some(kind) => ["devname", "hbtl", "serial", "wwn"].contains(&kind),
-    };
-    let pairs: Vec<&str> = words.collect();
-    let numbered = pairs.chunks(2).all(|pair| pair.len() == 2 && pair[1].parse::<i32>().is_ok());
-    if kind_known && !pairs.is_empty() && numbered {
-        return Ok(PrioKind::WeightedPath(Arc::from(text)));
+    let problem = words.next().and_then(|_| weightedpath_problem(text));
+    match problem {
+        None => Ok(PrioKind::WeightedPath(Arc::from(text))),
+        Some(problem) => Err(format!(
+            "is not of the form KIND EXPRESSION PRIORITY [EXPRESSION PRIORITY]…: {problem}"
+        )),
     }
-    Err("is not of the form KIND EXPRESSION PRIORITY [EXPRESSION PRIORITY]… with KIND one of \
-         devname, hbtl, serial, wwn"
-        .to_owned())
 }
 
 /// `io_num=N base_num=N`, each at most once.
