@@ -62,7 +62,8 @@ group 1 non-optimized|by prio, .*|in use|p3,p4|p1,p2,p3,p4|may|the same
 
 # --- a path lost while multipathd reads its priority
 .*|.*|p[1-4]\.prio|-1|.*|may|multipathd was just reading the priority of the path that was lost
-(ports 1 and 2 offline|group 1 in transition)|by prio, .*|groups|p1 / p2 / p3,p4|p1,p2 / p3,p4|may|the same, or of one of two
+.*|by prio, .*|groups|(p1 / p2 / p3,p4|p1,p2,p3,p4)|p1,p2 / p3,p4|may|the same, or of one path of two when it changed
+(port.*|all ports.*)|by prio, .*|in use|p[12]|p1,p2|may|the same
 
 # --- standby and unavailable
 group 1 (standby|unavailable).*|.*|p[1-4]\.prio|(50|10|1)|[01]|must|a report that one path reads is for the groups of all; multipathd does not read the priority of a path that is down
@@ -74,6 +75,7 @@ both groups well|.*|read at once|(good|failed|-)|(good|failed|-)|may|the same
 both groups well|.*|(in use|status of .*)|.*|.*|may|the first path that carries I/O again is taken; for multipathd a ghost was in use all the time
 
 # --- held requests
+four seconds later|.*|read at once|(held|failed)|(held|failed)|may|no_path_retry runs from the moment no path carries, not from the next check
 (all ports offline|group 1 unavailable, 2 standby)|.*|queueing|[0-9]+ (sec|chk)|(off|[0-9]+ chk)|may|of no_path_retry N the number is shown until it is over; multipathd counts the seconds down
 
 # --- disks that go and come
@@ -86,7 +88,7 @@ disk 1 back|.*|groups|.*|.*|may|the same
 # --- known, to be mended; a row whose difference is gone goes
 .*|by tpg, const|groups|.*|.*|must|not yet: paths whose target port group is unknown are alike; multipathd makes a group of each
 .*|by tpg, const|in use|.*|p1,p2,p3,p4|must|the same
-group 1 non-optimized, 2 optimized|by prio, .*|(in use|status of .*)|.*|.*|may|not yet: priorities come in path by path and paths are grouped at each, so that I/O leaves with the half that moves
+group 1 (non-optimized, 2 optimized|optimized, 2 non-optimized)|by prio, .*|(in use|status of .*)|.*|.*|may|not yet: priorities come in path by path and paths are grouped at each, so that I/O leaves with the half that moves
 group 1 unavailable.*|by prio, .*|(groups|in use)|.*|.*|may|not yet: the priority of a failed path is that of its last own reading, so that paths of one target port group are grouped apart
 ROWS
 }
