@@ -1,76 +1,92 @@
 //! What the engine's tables must never say.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use vhost_mpath::io::Time;
 use vhost_mpath::mpath::Multipath;
+use vhost_mpath::mpath::path::PathState;
 use vhost_mpath::mpath::snapshot::{PathId, PathTable};
 
 /// What is known of a path besides what the engine thinks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
+    id: PathId,
     /// Epoch at which it was listed last.
     epoch: u32,
     /// Listed in the last table.
     listed: bool,
-    /// When it last left the tables, or came into doubt.
+    /// In order, by the engine's last word.
+    active: bool,
+    /// When it was last taken out of use, or came into doubt.
     out: u64,
     /// When the last proof that succeeded had begun.
     proven: u64,
     /// When each proof began.
-    proofs: BTreeMap<u32, u64>,
+    proofs: Vec<(u32, u64)>,
 }
 
 /// Watches the tables of a map.
 #[derive(Debug, Default)]
 pub(crate) struct EngineLaws {
-    paths: BTreeMap<PathId, Known>,
-    last: Option<PathTable>,
+    paths: Vec<Known>,
+    last: Option<Arc<PathTable>>,
 }
 
 impl EngineLaws {
     /// A proven path joins.
-    pub(crate) fn joins(&mut self, now: u64, path: PathId) {
-        self.paths.insert(path, Known { proven: now, ..Known::default() });
+    pub(crate) fn joins(&mut self, now: u64, id: PathId) {
+        let (epoch, listed, active) = (0, false, true);
+        let (out, proven, proofs) = (0, now, Vec::new());
+        self.paths.push(Known { id, epoch, listed, active, out, proven, proofs });
     }
 
     pub(crate) fn leaves(&mut self, path: PathId) {
-        self.paths.remove(&path);
+        self.paths.retain(|k| k.id != path);
+    }
+
+    fn known(&mut self, path: PathId) -> Option<&mut Known> {
+        self.paths.iter_mut().find(|k| k.id == path)
     }
 
     pub(crate) fn proof_begins(&mut self, now: u64, path: PathId, proof: u32) {
-        if let Some(known) = self.paths.get_mut(&path) {
-            known.proofs.insert(proof, now);
+        if let Some(known) = self.known(path) {
+            known.proofs.push((proof, now));
         }
     }
 
     pub(crate) fn proof_succeeds(&mut self, path: PathId, proof: u32) {
-        if let Some(known) = self.paths.get_mut(&path) {
-            known.proven = known.proven.max(known.proofs.remove(&proof).unwrap_or(0));
+        if let Some(known) = self.known(path) {
+            let at = known.proofs.iter().position(|p| p.0 == proof);
+            let begun = at.map_or(0, |at| known.proofs.remove(at).1);
+            known.proven = known.proven.max(begun);
         }
     }
 
     /// The engine has been told that the path may lead elsewhere.
     pub(crate) fn doubted(&mut self, now: u64, path: PathId) {
-        if let Some(known) = self.paths.get_mut(&path) {
+        if let Some(known) = self.known(path) {
             known.out = now;
         }
     }
 
     /// After every step of the engine.
-    pub(crate) fn check(&mut self, now: u64, map: &Multipath) {
+    pub(crate) fn check(&mut self, now: u64, _time: Time, map: &Multipath) {
         let Some(table) = map.table() else { return };
-        for known in self.paths.iter_mut() {
-            let (id, known) = known;
-            let view = table.groups.iter().flat_map(|g| &g.paths).find(|v| v.id == *id);
+        for known in &mut self.paths {
+            let path = map.path(known.id);
+            let active = path.is_some_and(|p| p.state == PathState::Active);
+            if known.active && !active {
+                known.out = now;
+            }
+            known.active = active;
+            let id = known.id;
+            let view = table.groups.iter().flat_map(|g| &g.paths).find(|v| v.id == id);
             let Some(view) = view else {
-                if known.listed {
-                    known.out = now;
-                }
                 known.listed = false;
                 continue;
             };
             assert!(known.proven >= known.out, "{id} is in use with an unproven identity");
-            let path = map.path(*id).expect("in the map");
+            let path = path.expect("in the map");
             let (proven, size) = (path.capacity, map.identity().capacity);
             let sized = proven == size || path.is_being_proven();
             assert!(sized, "{id} was proven with {proven} blocks, the map has {size}");
@@ -83,23 +99,9 @@ impl EngineLaws {
             }
             (known.listed, known.epoch) = (true, view.epoch);
         }
-        if let Some(last) = &self.last {
-            follows(last, table);
+        if let Some(last) = self.last.as_ref().filter(|last| !Arc::ptr_eq(last, table)) {
+            assert!(table.generation > last.generation);
         }
-        self.last = Some(PathTable::clone(table));
-    }
-}
-
-/// Generations grow, and I/O stays where it is while it can (failback manual).
-fn follows(last: &PathTable, table: &PathTable) {
-    if last == table {
-        return;
-    }
-    assert!(table.generation > last.generation);
-    let (Some(was), Some(is)) = (last.groups.first(), table.groups.first()) else { return };
-    let all = || table.groups.iter().flat_map(|g| &g.paths);
-    let same = |id: PathId| was.paths.iter().any(|v| v.id == id);
-    if all().any(|v| same(v.id)) {
-        assert!(is.paths.iter().any(|v| same(v.id)), "the group in use was left for another");
+        self.last = Some(Arc::clone(table));
     }
 }
