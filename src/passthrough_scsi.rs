@@ -27,6 +27,7 @@ use crate::sim::{Fault, NotInjected, Stats};
 use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
 
 mod blk_uring;
+mod data;
 mod file;
 mod inbox;
 mod null;
@@ -40,6 +41,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use data::Data;
 pub use file::{DiskNode, Nature, WwidSource};
 pub use inbox::Inbox;
 pub use port::{Issued, PathPort, Rejected};
@@ -48,6 +50,7 @@ pub use sg_io::ScsiNode;
 pub use sim::{FileMedium, SimImage, SimNexus};
 
 use blk_uring::{Direct, Slots};
+use data::Buffer;
 use file::DiskWork;
 use pool::Pool;
 use sg_io::ScsiWork;
@@ -230,7 +233,7 @@ impl PathHandle {
     ) -> Result<Arc<PathHandle>, HandleError> {
         let (identity, mut geometry, limits, backend, read_only) = match opened {
             Opened::Scsi(node) => {
-                let ask = |cdb: &Cdb, data: &mut [u8]| node.execute(cdb, data, timeout);
+                let ask = |cdb: &Cdb, data: &mut [u8]| node.execute(cdb, Buffer::In(data), timeout);
                 let proof = proof::prove(&ask, &node.queue)?;
                 let read_only = node.read_only;
                 let direct = node.direct.map(|alignment| Direct {
@@ -260,7 +263,8 @@ impl PathHandle {
                 (null::identity(bytes), null::geometry(), null::limits(), backend, false)
             }
             Opened::Sim(nexus) => {
-                let ask = |cdb: &Cdb, data: &mut [u8]| nexus.execute(cdb, data, timeout);
+                let ask =
+                    |cdb: &Cdb, data: &mut [u8]| nexus.execute(cdb, Buffer::In(data), timeout);
                 let unbounded =
                     QueueLimits { max_transfer_bytes: 4 << 20, max_segments: 1024, depth: 128 };
                 let proof = proof::prove(&ask, &unbounded)?;
@@ -343,14 +347,26 @@ impl PathHandle {
         matches!(self.backend, Backend::Scsi { .. } | Backend::Sim(_))
     }
 
-    /// Sends one CDB without data or with data-in, and waits: checkers,
-    /// prioritizers, proofs. Any thread but a queue thread. ENOTTY where the
-    /// path speaks no SCSI. A unit attention among the answers is the guest's
-    /// too: see [`unit_attention`].
-    pub fn execute(&self, cdb: &Cdb, data_in: &mut [u8], timeout: Duration) -> Completion {
+    /// Sends one CDB with its data, and waits: checkers, prioritizers,
+    /// hardware handlers. Any thread but a queue thread. ENOTTY where the path
+    /// speaks no SCSI. A unit attention among the answers is the guest's too:
+    /// see [`unit_attention`].
+    pub fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Completion {
+        match data {
+            Data::None => self.exchange(cdb, Buffer::NONE, timeout),
+            Data::Out(bytes) => self.exchange(cdb, Buffer::Out(bytes), timeout),
+            Data::In(bytes) => {
+                let completion = self.exchange(cdb, Buffer::In(bytes), timeout);
+                bytes.truncate(data::arrived(&completion, bytes.len()));
+                completion
+            }
+        }
+    }
+
+    fn exchange(&self, cdb: &Cdb, data: Buffer<'_>, timeout: Duration) -> Completion {
         let completion = match &self.backend {
-            Backend::Scsi { node, .. } => node.execute(cdb, data_in, timeout),
-            Backend::Sim(nexus) => nexus.execute(cdb, data_in, timeout),
+            Backend::Scsi { node, .. } => node.execute(cdb, data, timeout),
+            Backend::Sim(nexus) => nexus.execute(cdb, data, timeout),
             Backend::Disk { .. } | Backend::Null { .. } => {
                 Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENOTTY }
             }
@@ -393,7 +409,7 @@ impl PathHandle {
             Backend::Scsi { .. } | Backend::Sim(_) => match Cdb::read(Extent::new(0, 1)) {
                 Ok(cdb) => {
                     let block = usize::try_from(self.identity.block_size).unwrap_or(4096);
-                    self.execute(&cdb, &mut vec![0; block], timeout)
+                    self.exchange(&cdb, Buffer::In(&mut vec![0; block]), timeout)
                 }
                 Err(_) => Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::EINVAL },
             },
@@ -412,7 +428,7 @@ impl PathHandle {
         match &self.backend {
             Backend::Scsi { .. } | Backend::Sim(_) => {
                 let ask = |cdb: &Cdb, data: &mut [u8]| {
-                    let completion = self.execute(cdb, data, timeout);
+                    let completion = self.exchange(cdb, Buffer::In(data), timeout);
                     if let Some(sense) = unit_attention(&completion) {
                         heard(sense);
                     }

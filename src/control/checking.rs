@@ -23,8 +23,9 @@ use crate::mpath::hwhandler::{Activation, Handler, HandlerKind};
 use crate::mpath::prio::{Attributes, PrioKind, Prioritizer, Reading};
 use crate::mpath::probe::{Answer, Fact, Probe, Step, Transfer};
 use crate::mpath::snapshot::PathId;
-use crate::passthrough_scsi::{PathHandle, unit_attention};
+use crate::passthrough_scsi::{Data, PathHandle, unit_attention};
 use crate::scsi::attention::Attentions;
+use crate::scsi::cdb::Cdb;
 use crate::scsi::sense::Sense;
 
 /// What to do next.
@@ -113,6 +114,17 @@ struct Thread {
     /// Kept from one use to the next: some learn, and remember.
     checker: Checker,
     prioritizer: Option<Prioritizer>,
+}
+
+/// Whether the LU answers this with a unit attention where it has one to tell.
+/// INQUIRY is served in spite of them (SPC-5 5.14), and what else there is may
+/// be; that the path has nothing left to tell is believed of these two only.
+fn tells_attentions(probe: &Probe) -> bool {
+    match probe {
+        Probe::Command { cdb, .. } => *cdb == Cdb::test_unit_ready(),
+        Probe::ReadFirstBlock => true,
+        Probe::Fact(_) => false,
+    }
 }
 
 impl Thread {
@@ -210,10 +222,15 @@ impl Thread {
         let mut data = Vec::new();
         let completion = match probe {
             Probe::Command { cdb, transfer } => {
-                if let Transfer::In(len) = transfer {
-                    data.resize(*len, 0);
-                }
-                self.handle.execute(cdb, &mut data, self.timeout)
+                let transfer = match transfer {
+                    Transfer::None => Data::None,
+                    Transfer::In(len) => {
+                        data.resize(*len, 0);
+                        Data::In(&mut data)
+                    }
+                    Transfer::Out(list) => Data::Out(list),
+                };
+                self.handle.execute(cdb, transfer, self.timeout)
             }
             Probe::ReadFirstBlock => self.handle.read_check(self.timeout),
             Probe::Fact(Fact::DeviceState) => return Answer::DeviceState(None),
@@ -221,7 +238,7 @@ impl Thread {
         };
         if let Some(sense) = unit_attention(&completion) {
             self.hear(sense);
-        } else if completion == Completion::Good {
+        } else if completion == Completion::Good && tells_attentions(probe) {
             self.drained(before);
         }
         Answer::Completed { completion, data, took: asked.elapsed() }

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+pub(super) mod outcome;
+
 use crate::io::Completion;
 use crate::scsi::alua::AccessState;
 use crate::scsi::cdb::Cdb;

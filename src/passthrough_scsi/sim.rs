@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::data::Buffer;
 use super::inbox::Ticket;
 use super::wire::Wire;
 use crate::io::{Completion, Direction, ErrnoFrom, Segment, Time, total_len};
@@ -151,13 +152,17 @@ impl SimNexus {
         self.image.send(Message::Submit { task, waiter: Waiter::Port { ticket, segments } });
     }
 
-    pub(super) fn execute(&self, cdb: &Cdb, data_in: &mut [u8], timeout: Duration) -> Completion {
+    pub(super) fn execute(&self, cdb: &Cdb, data: Buffer<'_>, timeout: Duration) -> Completion {
         let (answer, done) = mpsc::sync_channel(1);
+        let (data_out, data_in) = match data {
+            Buffer::In(bytes) => (Vec::new(), bytes),
+            Buffer::Out(bytes) => (bytes.to_vec(), &mut [][..]),
+        };
         let task = Task {
             nexus: self.id,
             tag: 0,
             cdb: *cdb,
-            data_out: Vec::new(),
+            data_out,
             data_in_max: data_in.len(),
             timeout,
         };

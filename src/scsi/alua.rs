@@ -1,5 +1,5 @@
-//! Asymmetric logical unit access: REPORT TARGET PORT GROUPS (SPC-5 5.18,
-//! 6.36), encode and decode.
+//! Asymmetric logical unit access: REPORT TARGET PORT GROUPS and SET TARGET
+//! PORT GROUPS (SPC-5 5.18, 6.36, 6.45), encode and decode.
 //!
 //! States as the wire has them. What a state is worth to the engine is a
 //! prioritizer's business (`mpath`).
@@ -221,6 +221,51 @@ fn parse_group(raw: &[u8]) -> Option<(TargetPortGroup, &[u8])> {
         ports: ports.chunks_exact(4).filter_map(|port| be::u16_at(port, 2)).collect(),
     };
     Some((group, &raw[end..]))
+}
+
+/// One descriptor of SET TARGET PORT GROUPS: this group shall be in this state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetState {
+    /// The state asked for.
+    pub state: AccessState,
+    /// TARGET PORT GROUP.
+    pub group: u16,
+}
+
+/// Parameter list of SET TARGET PORT GROUPS: four reserved bytes, four bytes a
+/// descriptor.
+pub fn encode_set(list: &[SetState]) -> Vec<u8> {
+    let mut data = vec![0; 4];
+    for SetState { state, group } in list {
+        let [high, low] = group.to_be_bytes();
+        data.extend_from_slice(&[state.to_bits(), 0, high, low]);
+    }
+    data
+}
+
+/// The descriptors of a SET TARGET PORT GROUPS parameter list. An empty list
+/// (no bytes at all) is none, which is no error (SPC-5 6.45).
+///
+/// # Errors
+/// `05/1a/00` where the list ends within its header or a descriptor;
+/// `05/26/00` for a state that cannot be asked for.
+pub fn parse_set(list: &[u8]) -> Result<Vec<SetState>, SenseCode> {
+    if list.is_empty() {
+        return Ok(Vec::new());
+    }
+    let body = list.get(4..).ok_or(SenseCode::PARAMETER_LIST_LENGTH_ERROR)?;
+    let descriptors = body.chunks_exact(4);
+    if !descriptors.remainder().is_empty() {
+        return Err(SenseCode::PARAMETER_LIST_LENGTH_ERROR);
+    }
+    descriptors
+        .map(|raw| match AccessState::from_bits(raw[0]) {
+            AccessState::Transitioning | AccessState::LbaDependent | AccessState::Reserved(_) => {
+                Err(SenseCode::INVALID_FIELD_IN_PARAMETER_LIST)
+            }
+            state => Ok(SetState { state, group: u16::from_be_bytes([raw[2], raw[3]]) }),
+        })
+        .collect()
 }
 
 #[cfg(test)]
