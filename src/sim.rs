@@ -15,6 +15,7 @@
 //! executed later (the end of tasks at nexus loss that law 1 of
 //! `docs/architecture.md` relies on).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -28,14 +29,17 @@ use crate::scsi::status::HostByte;
 mod answer;
 mod attention;
 mod blocks;
+mod buffers;
 mod command;
 mod config;
 mod fault;
 mod lu;
 mod medium;
 mod mode;
+mod nexus;
 mod provisioning;
 mod report;
+mod schedule;
 mod target;
 mod task;
 
@@ -47,8 +51,12 @@ pub use task::{Done, Stats, Task};
 
 use answer::{Call, Effect, Outcome, Share};
 use attention::Attentions;
+use buffers::Buffers;
+use command::Command;
 use fault::{Arrival, Fate, Verdict};
 use lu::Lu;
+use nexus::{Nexus, Nexuses};
+use schedule::{Pending, Schedule};
 use target::Target;
 
 #[cfg(test)]
@@ -89,43 +97,19 @@ pub enum NotInjected {
     Medium(#[source] io::Error),
 }
 
-#[derive(Debug)]
-struct Nexus {
-    name: String,
-    /// Relative target port identifier.
-    port: u16,
-    /// The LU its LUN leads to when nothing is wrong, and now.
-    home: LuId,
-    lu: Option<LuId>,
-    faults: Faults,
-    /// Unit attention conditions not yet reported.
-    attentions: Attentions,
-    stats: Stats,
-}
-
-#[derive(Debug)]
-struct Pending {
-    task: Task,
-    submitted: Time,
-    /// The LU that has it.
-    lu: LuId,
-    fate: Fate,
-}
-
 /// The simulated array.
 pub struct Array {
     lus: Vec<Lu>,
     /// What [`Fault::Remap`] leads to, for each LU that was remapped.
     others: BTreeMap<LuId, LuId>,
     target: Target,
-    nexuses: BTreeMap<NexusId, Nexus>,
-    next_nexus: u16,
+    nexuses: Nexuses,
     latency: Duration,
-    /// By time of completion, then order of submission.
-    pending: BTreeMap<(Time, u64), Pending>,
-    submissions: u64,
-    /// Ended but not yet polled, in order, each with the time it ended.
-    ended: Vec<(Time, Done)>,
+    pending: Schedule,
+    /// Ended but not yet polled, in order, and when the first of them ended.
+    ended: Vec<Done>,
+    first_ended: Time,
+    buffers: Buffers,
 }
 
 impl Array {
@@ -136,12 +120,12 @@ impl Array {
             target: Target::new(&config.wwid_naa),
             lus: vec![Lu::new(config, medium)],
             others: BTreeMap::new(),
-            nexuses: BTreeMap::new(),
-            next_nexus: 0,
+            nexuses: Nexuses::default(),
             latency: Duration::ZERO,
-            pending: BTreeMap::new(),
-            submissions: 0,
+            pending: Schedule::default(),
             ended: Vec::new(),
+            first_ended: Time(0),
+            buffers: Buffers::default(),
         }
     }
 
@@ -166,7 +150,7 @@ impl Array {
     /// its own in target port group 1. Ids are not reused before 65536 paths
     /// have been added; that many at once are not supported.
     pub fn add_nexus(&mut self, name: &str) -> NexusId {
-        let id = self.next_id();
+        let id = self.nexuses.next_id();
         // A free port, unless there are none left: then it is shared.
         let port = self.target.free_port(id.0.saturating_add(1));
         let _ = self.target.join(port, None);
@@ -183,25 +167,18 @@ impl Array {
     /// If there is no such LU.
     pub fn connect(&mut self, name: &str, at: Plugged) -> Result<NexusId, PortConflict> {
         assert!(usize::from(at.lu.0) < self.lus.len(), "no {:?}", at.lu);
-        let id = self.next_id();
+        let id = self.nexuses.next_id();
         let port = at.port.unwrap_or_else(|| self.target.free_port(id.0.saturating_add(1)));
         self.target.join(port, at.group)?;
         self.insert(id, name, port, at.lu);
         Ok(id)
     }
 
-    fn next_id(&mut self) -> NexusId {
-        while self.nexuses.contains_key(&NexusId(self.next_nexus)) {
-            self.next_nexus = self.next_nexus.wrapping_add(1);
-        }
-        NexusId(self.next_nexus)
-    }
-
     fn insert(&mut self, id: NexusId, name: &str, port: u16, lu: LuId) {
-        self.next_nexus = id.0.wrapping_add(1);
         let nexus = Nexus {
             name: name.to_owned(),
             port,
+            group: self.target.group_of(port),
             home: lu,
             lu: Some(lu),
             faults: Faults::default(),
@@ -217,14 +194,14 @@ impl Array {
     pub fn remove_nexus(&mut self, now: Time, id: NexusId) {
         self.advance(now);
         self.cut(now, id, CutMode::Before);
-        if let Some(nexus) = self.nexuses.remove(&id) {
+        if let Some(nexus) = self.nexuses.remove(id) {
             self.target.leave(nexus.port);
         }
     }
 
     /// The paths and their names, in order of addition.
     pub fn nexuses(&self) -> impl Iterator<Item = (NexusId, &str)> {
-        self.nexuses.iter().map(|(id, nexus)| (*id, nexus.name.as_str()))
+        self.nexuses.iter().map(|(id, nexus)| (id, nexus.name.as_str()))
     }
 
     /// Takes a task; it ends by a later [`Array::poll`].
@@ -235,21 +212,22 @@ impl Array {
     pub fn submit(&mut self, now: Time, task: Task) {
         // What has happened by now may have raised a unit attention.
         self.advance(now);
-        let (lu, verdict) = match self.nexuses.get_mut(&task.nexus) {
+        let (lu, command, verdict) = match self.nexuses.get_mut(task.nexus) {
             Some(nexus) => {
                 nexus.stats.submitted += 1;
                 let lu = nexus.lu.unwrap_or(nexus.home);
-                let cdb = task.cdb.as_slice();
+                let config = &self.lus[usize::from(lu.0)].config;
+                let command = command::find(config, task.cdb.as_slice()).ok();
                 let mut arrival = Arrival {
                     opcode: task.cdb.opcode(),
-                    command: command::find(&self.lus[usize::from(lu.0)].config, cdb).ok(),
+                    command,
                     mapped: nexus.lu.is_some(),
-                    access: self.target.state_of(nexus.port),
+                    access: self.target.state_of(nexus.group),
                     attentions: &mut nexus.attentions,
                 };
-                (lu, nexus.faults.judge(&mut arrival))
+                (lu, command, nexus.faults.judge(&mut arrival))
             }
-            None => (LuId(0), Verdict::Refuse(HostByte::NO_CONNECT)),
+            None => (LuId(0), None, Verdict::Refuse(HostByte::NO_CONNECT)),
         };
         let timeout = task.abort_after();
         let (service, fate) = match verdict {
@@ -264,16 +242,13 @@ impl Array {
                 }
             }
         };
-        self.submissions += 1;
-        let key = (now + service, self.submissions);
-        self.pending.insert(key, Pending { task, submitted: now, lu, fate });
+        self.pending.push(now + service, Pending { task, submitted: now, lu, command, fate });
     }
 
     /// When [`Array::poll`] will next have something to report; a time that
     /// has passed means now.
     pub fn next_deadline(&self) -> Option<Time> {
-        let ended = self.ended.first().map(|(time, _)| *time);
-        ended.or_else(|| self.pending.first_key_value().map(|((due, _), _)| *due))
+        if self.ended.is_empty() { self.pending.first() } else { Some(self.first_ended) }
     }
 
     /// Completes what is due at `now` and appends everything that ended since
@@ -281,7 +256,17 @@ impl Array {
     /// go backwards.
     pub fn poll(&mut self, now: Time, done: &mut Vec<Done>) {
         self.advance(now);
-        done.extend(self.ended.drain(..).map(|(_, done)| done));
+        done.append(&mut self.ended);
+    }
+
+    /// A buffer to fill with a task's data-out; what is in it is of no meaning.
+    pub fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.take()
+    }
+
+    /// Takes back a buffer ([`Done::data_in`]) to use it again.
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        self.buffers.give(buffer);
     }
 
     /// [`Array::try_inject`], where nobody wants to know of a refusal.
@@ -297,8 +282,8 @@ impl Array {
     /// No such path; a capacity that cannot be. Nothing has happened then.
     pub fn try_inject(&mut self, now: Time, id: NexusId, fault: Fault) -> Result<(), NotInjected> {
         self.advance(now);
-        let nexus = self.nexuses.get_mut(&id).ok_or(NotInjected::NoPath)?;
-        let (lu, group) = (nexus.lu.unwrap_or(nexus.home), self.target.group_of(nexus.port));
+        let nexus = self.nexuses.get_mut(id).ok_or(NotInjected::NoPath)?;
+        let (lu, group) = (nexus.lu.unwrap_or(nexus.home), nexus.group);
         nexus.faults.apply(fault);
         match fault {
             Fault::Cut(mode) => self.cut(now, id, mode),
@@ -320,7 +305,7 @@ impl Array {
             }
             _ => {}
         }
-        if let Some(nexus) = self.nexuses.get_mut(&id).filter(|_| fault != Fault::Plug) {
+        if let Some(nexus) = self.nexuses.get_mut(id).filter(|_| fault != Fault::Plug) {
             nexus.stats.faults += 1;
         }
         Ok(())
@@ -330,10 +315,10 @@ impl Array {
     /// path is ignored.
     pub fn reset_lu(&mut self, now: Time, id: NexusId) {
         self.advance(now);
-        let Some(lu) = self.nexuses.get(&id).and_then(|nexus| nexus.lu) else { return };
-        for Pending { task, .. } in self.take_pending(|pending| pending.lu == lu) {
+        let Some(lu) = self.nexuses.get(id).and_then(|nexus| nexus.lu) else { return };
+        for Pending { task, .. } in self.pending.take(|pending| pending.lu == lu) {
             let completion = task.transport_error(HostByte::RESET);
-            self.end(now, &task, completion, Vec::new());
+            self.end(now, task, completion, Vec::new());
         }
         self.lu(lu).reset();
         self.raise(Some(lu), SenseCode::LU_RESET, None);
@@ -341,24 +326,24 @@ impl Array {
 
     /// The faults in force on a path.
     pub fn faults(&self, id: NexusId) -> Option<&Faults> {
-        self.nexuses.get(&id).map(|nexus| &nexus.faults)
+        self.nexuses.get(id).map(|nexus| &nexus.faults)
     }
 
     /// What is wrong with a path, its LU and its group, for display: `none`,
     /// or such as `cut, LUN remapped, standby, bad blocks 8+2`.
     pub fn condition(&self, id: NexusId) -> Option<String> {
-        let nexus = self.nexuses.get(&id)?;
+        let nexus = self.nexuses.get(id)?;
         let mut words = nexus.faults.words();
         match nexus.lu {
             None => words.push("LUN unmapped".to_owned()),
             Some(lu) if lu != nexus.home => words.push("LUN remapped".to_owned()),
             Some(_) => {}
         }
-        let state = self.target.state_of(nexus.port);
+        let state = self.target.state_of(nexus.group);
         if state != AccessState::ActiveOptimized {
             words.push(state.name().to_owned());
         }
-        if self.target.is_preferred(nexus.port) {
+        if self.target.is_preferred(nexus.group) {
             words.push("preferred".to_owned());
         }
         let lu = &self.lus[usize::from(nexus.lu.unwrap_or(nexus.home).0)];
@@ -371,12 +356,12 @@ impl Array {
 
     /// The asymmetric access state of a path's target port group.
     pub fn access_state(&self, id: NexusId) -> Option<AccessState> {
-        self.nexuses.get(&id).map(|nexus| self.target.state_of(nexus.port))
+        self.nexuses.get(id).map(|nexus| self.target.state_of(nexus.group))
     }
 
     /// Counts of a path.
     pub fn stats(&self, id: NexusId) -> Option<Stats> {
-        self.nexuses.get(&id).map(|nexus| nexus.stats)
+        self.nexuses.get(id).map(|nexus| nexus.stats)
     }
 
     fn lu(&mut self, id: LuId) -> &mut Lu {
@@ -386,8 +371,7 @@ impl Array {
     /// Lets happen everything due by `now`, in order of time.
     fn advance(&mut self, now: Time) {
         loop {
-            let task = self.pending.first_key_value().map(|((due, _), _)| *due);
-            let task = task.filter(|due| *due <= now);
+            let task = self.pending.first().filter(|due| *due <= now);
             let transition = self.target.next_transition().filter(|at| *at <= now);
             match (transition, task) {
                 (Some(at), task) if task.is_none_or(|due| at <= due) => {
@@ -402,35 +386,45 @@ impl Array {
 
     /// Completes the pending task that is due first.
     fn complete_first(&mut self) {
-        let Some(((due, _), Pending { task, fate, lu, .. })) = self.pending.pop_first() else {
+        let Some((due, Pending { task, fate, lu, command, .. })) = self.pending.pop() else {
             return;
         };
         let outcome = match fate {
             Fate::Host(host) => Err(task.transport_error(host)),
             Fate::Status(status) => Err(task.refused_with(status)),
-            Fate::Execute => Ok(self.execute(lu, &task, Share::Whole)),
+            Fate::Execute => Ok(self.execute(lu, &task, command, Share::Whole)),
             Fate::Sense(code) => Ok(Err(code.into())),
-            Fate::ReportSense(code) => {
-                Ok(Ok(report::sense_data(&self.call(&task, Share::Whole), code)))
-            }
-            Fate::Absent => Ok(report::absent(&self.call(&task, Share::Whole))),
+            Fate::ReportSense(code) => Ok(Ok(report::sense_data(&self.call(&task), code))),
+            Fate::Absent => Ok(report::absent(&self.call(&task))),
         };
         let d_sense = fate != Fate::Absent && self.lu(lu).mode.descriptor_sense;
         let (completion, data_in) = match outcome {
             Ok(outcome) => task.finish(outcome, SenseFormat::of(d_sense)),
             Err(completion) => (completion, Vec::new()),
         };
-        self.end(due, &task, completion, data_in);
+        self.end(due, task, completion, data_in);
     }
 
-    fn call<'a>(&'a self, task: &'a Task, share: Share) -> Call<'a> {
-        call(&self.target, &self.nexuses, task, share)
+    /// As [`Array::execute`] makes one, for those who move no data.
+    fn call<'a>(&'a self, task: &'a Task) -> Call<'a> {
+        call(&self.target, &self.nexuses, task, Share::Whole)
     }
 
     /// Executes a task, and what it does beyond its LU.
-    fn execute(&mut self, lu: LuId, task: &Task, share: Share) -> Outcome {
-        let call = call(&self.target, &self.nexuses, task, share);
-        let mut answer = self.lus[usize::from(lu.0)].execute(&call)?;
+    fn execute(
+        &mut self,
+        lu: LuId,
+        task: &Task,
+        command: Option<&'static Command>,
+        share: Share,
+    ) -> Outcome {
+        let mut call = Call {
+            buffer: Cell::new(self.buffers.take()),
+            ..call(&self.target, &self.nexuses, task, share)
+        };
+        let outcome = self.lus[usize::from(lu.0)].execute(&mut call, command);
+        self.buffers.give(call.buffer.into_inner());
+        let mut answer = outcome?;
         match std::mem::take(&mut answer.effect) {
             Effect::None => {}
             Effect::ModeChanged => {
@@ -446,9 +440,9 @@ impl Array {
 
     /// Raises a unit attention on every path to `lu` (or to any), except one.
     fn raise(&mut self, lu: Option<LuId>, code: SenseCode, except: Option<NexusId>) {
-        for (id, nexus) in &mut self.nexuses {
+        for (id, nexus) in self.nexuses.iter_mut() {
             let concerned = nexus.lu.is_some() && (lu.is_none() || nexus.lu == lu);
-            if concerned && Some(*id) != except {
+            if concerned && Some(id) != except {
                 nexus.attentions.raise(code);
             }
         }
@@ -462,7 +456,7 @@ impl Array {
     }
 
     fn remap(&mut self, id: NexusId) {
-        let Some(home) = self.nexuses.get(&id).map(|nexus| nexus.home) else { return };
+        let Some(home) = self.nexuses.get(id).map(|nexus| nexus.home) else { return };
         let other = match self.others.get(&home) {
             Some(other) => *other,
             None => {
@@ -475,7 +469,7 @@ impl Array {
                 other
             }
         };
-        if let Some(nexus) = self.nexuses.get_mut(&id) {
+        if let Some(nexus) = self.nexuses.get_mut(id) {
             nexus.lu = Some(other);
             nexus.attentions.raise(SenseCode::INQUIRY_DATA_CHANGED);
             nexus.attentions.raise(SenseCode::REPORTED_LUNS_CHANGED);
@@ -501,7 +495,7 @@ impl Array {
 
     /// Ends every pending task of a path now, as `mode` says.
     fn cut(&mut self, now: Time, id: NexusId, mode: CutMode) {
-        for Pending { task, fate, lu, .. } in self.take_pending(|p| p.task.nexus == id) {
+        for Pending { task, fate, lu, command, .. } in self.pending.take(|p| p.task.nexus == id) {
             let share = match mode {
                 _ if fate != Fate::Execute => None,
                 CutMode::Before => None,
@@ -509,65 +503,43 @@ impl Array {
                 CutMode::Half => Some(Share::FirstHalf),
             };
             if let Some(share) = share {
-                let _ = self.execute(lu, &task, share); // the status is lost
+                let _ = self.execute(lu, &task, command, share); // the status is lost
             }
             let completion = task.transport_error(HostByte::TRANSPORT_DISRUPTED);
-            self.end(now, &task, completion, Vec::new());
+            self.end(now, task, completion, Vec::new());
         }
     }
 
     /// Pending tasks of a path will get no answer: they end at their timeout.
     fn lose_pending(&mut self, id: NexusId) {
-        for pending in self.take_pending(|p| p.task.nexus == id) {
-            self.submissions += 1;
-            let key = (pending.submitted + pending.task.abort_after(), self.submissions);
+        for pending in self.pending.take(|p| p.task.nexus == id) {
+            let at = pending.submitted + pending.task.abort_after();
             let fate = Fate::Host(HostByte::TIME_OUT);
-            self.pending.insert(key, Pending { fate, ..pending });
+            self.pending.push(at, Pending { fate, ..pending });
         }
     }
 
-    /// Takes some pending tasks, in the order they would complete.
-    fn take_pending(&mut self, which: impl Fn(&Pending) -> bool) -> Vec<Pending> {
-        let matching = self.pending.iter().filter(|(_, pending)| which(pending));
-        let keys: Vec<_> = matching.map(|(key, _)| *key).collect();
-        keys.iter().filter_map(|key| self.pending.remove(key)).collect()
-    }
-
-    fn end(&mut self, at: Time, task: &Task, completion: Completion, data_in: Vec<u8>) {
-        if let Some(nexus) = self.nexuses.get_mut(&task.nexus) {
-            nexus.stats.count(task, &completion, data_in.len());
+    fn end(&mut self, at: Time, task: Task, completion: Completion, data_in: Vec<u8>) {
+        if let Some(nexus) = self.nexuses.get_mut(task.nexus) {
+            nexus.stats.count(&task, &completion, data_in.len());
         }
-        let done = Done { nexus: task.nexus, tag: task.tag, completion, data_in };
-        self.ended.push((at, done));
+        if self.ended.is_empty() {
+            self.first_ended = at;
+        }
+        self.ended.push(Done { nexus: task.nexus, tag: task.tag, completion, data_in });
+        self.buffers.give(task.data_out);
     }
 }
 
-fn call<'a>(
-    target: &'a Target,
-    nexuses: &BTreeMap<NexusId, Nexus>,
-    task: &'a Task,
-    share: Share,
-) -> Call<'a> {
+fn call<'a>(target: &'a Target, nexuses: &Nexuses, task: &'a Task, share: Share) -> Call<'a> {
     Call {
         cdb: task.cdb.as_slice(),
         data_out: &task.data_out,
         room: task.data_in_max,
         share,
-        port: nexuses.get(&task.nexus).map_or(0, |nexus| nexus.port),
+        port: nexuses.get(task.nexus).map_or(0, |nexus| nexus.port),
         target,
-    }
-}
-
-impl Nexus {
-    /// Conditions that were pending are gone: the loss of the nexus comes
-    /// after them and says more (SAM-5 5.14.5).
-    fn plug(&mut self) {
-        self.attentions.clear();
-        self.attentions.raise(SenseCode::NEXUS_LOSS);
-        if self.lu.replace(self.home) != Some(self.home) {
-            self.attentions.raise(SenseCode::INQUIRY_DATA_CHANGED);
-            self.attentions.raise(SenseCode::REPORTED_LUNS_CHANGED);
-        }
+        buffer: Cell::default(),
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Values only; nothing here knows a command.
 
+use std::cell::Cell;
+
 use super::target::Target;
 use crate::io::Extent;
 use crate::scsi::alua::AccessState;
@@ -30,6 +32,8 @@ pub(super) struct Call<'a> {
     /// Relative identifier of the target port it came through.
     pub(super) port: u16,
     pub(super) target: &'a Target,
+    /// For data-in; what is in it is of no meaning.
+    pub(super) buffer: Cell<Vec<u8>>,
 }
 
 impl<'a> Call<'a> {

@@ -71,7 +71,7 @@ const fn if_able(needs: Needs, command: Command) -> Command {
 
 /// Every command, ascending.
 #[rustfmt::skip]
-static COMMANDS: &[Command] = &[
+const COMMANDS: &[Command] = &[
     medium(&[0x00, 0, 0, 0, 0, 0], 0, Lu::test_unit_ready),
     about(&[REQUEST_SENSE, 0x01, 0, 0, 0xff, 0], Served::Always, Lu::request_sense),
     medium(&[0x08, 0x1f, 0xff, 0xff, 0xff, 0], 0, Lu::read),
@@ -119,6 +119,27 @@ static COMMANDS: &[Command] = &[
     medium(&[0xaf, 0x16, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0], 0, Lu::verify),
 ];
 
+/// Where in the table an operation code begins; its length where it does not.
+const FIRST: [u8; 256] = {
+    let mut first = [TABLE_LEN; 256];
+    let mut row = COMMANDS.len();
+    while row > 0 {
+        row -= 1;
+        #[allow(clippy::cast_possible_truncation)] // see TABLE_LEN
+        let at = row as u8;
+        first[COMMANDS[row].usage[0] as usize] = at;
+    }
+    first
+};
+
+/// Rows of the table.
+const TABLE_LEN: u8 = {
+    assert!(COMMANDS.len() < 256);
+    #[allow(clippy::cast_possible_truncation)] // just looked at
+    let len = COMMANDS.len() as u8;
+    len
+};
+
 /// The commands an LU of this configuration implements.
 pub(super) fn supported(config: &LuConfig) -> impl Iterator<Item = &'static Command> {
     COMMANDS.iter().filter(move |command| command.is_supported(config))
@@ -132,12 +153,16 @@ pub(super) fn supported(config: &LuConfig) -> impl Iterator<Item = &'static Comm
 pub(super) fn find(config: &LuConfig, cdb: &[u8]) -> Result<&'static Command, Failure> {
     let opcode = cdb.first().copied().unwrap_or(0);
     let second = cdb.get(1).copied().unwrap_or(0) & 0x1f;
-    let mut of_opcode = supported(config).filter(|command| command.opcode() == opcode).peekable();
-    if of_opcode.peek().is_none() {
-        return Err(SenseCode::INVALID_OPCODE.into());
+    let rows = COMMANDS[usize::from(FIRST[usize::from(opcode)])..].iter();
+    let rows = rows.take_while(|command| command.opcode() == opcode);
+    let mut known = false;
+    for command in rows.filter(|command| command.is_supported(config)) {
+        if !command.has_action || command.action() == second {
+            return Ok(command);
+        }
+        known = true;
     }
-    let matches = |command: &&Command| !command.has_action || command.action() == second;
-    of_opcode.find(matches).ok_or_else(|| wrong_field(1, Some(4)))
+    Err(if known { wrong_field(1, Some(4)) } else { SenseCode::INVALID_OPCODE.into() })
 }
 
 impl Command {

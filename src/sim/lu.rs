@@ -8,7 +8,7 @@ use std::io;
 
 use super::Medium;
 use super::answer::{Call, Failure, Outcome, Refusal, SOFTWARE_PROTECTED, STOPPED};
-use super::command;
+use super::command::{self, Command};
 use super::config::LuConfig;
 use super::mode::ModePages;
 use crate::io::{Blocks, Extent};
@@ -31,16 +31,24 @@ impl Lu {
         Lu { config, medium, mode, stopped: false, bad: Vec::new() }
     }
 
-    /// Executes a command.
-    pub(super) fn execute(&mut self, call: &Call<'_>) -> Outcome {
-        let command = command::find(&self.config, call.cdb)?;
+    /// Executes a command, which was found among the LU's already, if it is
+    /// one.
+    pub(super) fn execute(
+        &mut self,
+        call: &mut Call<'_>,
+        command: Option<&'static Command>,
+    ) -> Outcome {
+        let command = match command {
+            Some(command) => command,
+            None => command::find(&self.config, call.cdb)?,
+        };
         command.check(call.cdb)?;
         if self.stopped && command.targeted {
             return Err(STOPPED.into());
         }
         // Readers of fields go by the length.
-        let call = Call { cdb: &call.cdb[..command.usage.len()], ..*call };
-        (command.serve)(self, &call)
+        call.cdb = &call.cdb[..command.usage.len()];
+        (command.serve)(self, call)
     }
 
     /// What a LU reset sets back (SAM-5 6.3.3): mode parameters, and whether

@@ -167,14 +167,14 @@ impl Target {
         self.ports.get(&port).map_or(DEFAULT_GROUP, |port| port.group)
     }
 
-    /// The access state of a port.
-    pub(super) fn state_of(&self, port: u16) -> AccessState {
-        let group = self.groups.get(&self.group_of(port));
+    /// The access state of a group.
+    pub(super) fn state_of(&self, group: u16) -> AccessState {
+        let group = self.groups.get(&group);
         group.map_or(AccessState::ActiveOptimized, |group| group.state)
     }
 
-    pub(super) fn is_preferred(&self, port: u16) -> bool {
-        self.groups.get(&self.group_of(port)).is_some_and(|g| g.preferred)
+    pub(super) fn is_preferred(&self, group: u16) -> bool {
+        self.groups.get(&group).is_some_and(|g| g.preferred)
     }
 
     pub(super) fn prefer(&mut self, group: u16, preferred: bool) -> bool {
