@@ -125,6 +125,9 @@ struct World {
     spare: Vec<Box<Request>>,
     scratch: Vec<u8>,
     done: Vec<Done>,
+    finished: Vec<(Box<Request>, End)>,
+    /// The request core has been told something.
+    touched: bool,
     shadow: Shadow,
     next_value: u64,
     stopping: Option<Stop>,
@@ -262,9 +265,12 @@ impl World {
                 self.totals.steps += 1;
                 self.engine(Event::Timer);
             }
-            busy |= self.pump();
-            let arrays = self.array.next_deadline().into_iter().chain(self.other.next_deadline());
-            if !busy && arrays.min().is_none_or(|d| d > self.now) {
+            let due = |d: Option<Time>| d.is_some_and(|d| d <= self.now);
+            if self.touched || due(self.core.next_deadline()) {
+                self.touched = false;
+                busy |= self.pump();
+            }
+            if !busy {
                 break;
             }
         }
@@ -273,8 +279,11 @@ impl World {
 
     fn poll_arrays(&mut self) -> bool {
         let mut done = std::mem::take(&mut self.done);
-        self.array.poll(self.now, &mut done);
-        self.other.poll(self.now, &mut done);
+        for array in [&mut self.array, &mut self.other] {
+            if array.next_deadline().is_some_and(|d| d <= self.now) {
+                array.poll(self.now, &mut done);
+            }
+        }
         let busy = !done.is_empty();
         for d in done.drain(..) {
             self.totals.steps += 1;
@@ -296,9 +305,13 @@ impl World {
             let (_, message) = first.pop_front().expect("due");
             self.totals.steps += 1;
             match message {
-                Message::Table(table) => self.core.set_table(table),
+                Message::Table(table) => {
+                    self.touched = true;
+                    self.core.set_table(table);
+                }
                 Message::ToEngine(event) => self.engine(event),
                 Message::Retire(path) => {
+                    self.touched = true;
                     self.wire.plug_mut(path).expect("closed later").leaving = true;
                 }
             }
@@ -371,13 +384,14 @@ impl World {
     }
 
     fn ended_requests(&mut self) -> bool {
-        // (No allocation where there is nothing.)
-        let finished: Vec<(Box<Request>, End)> = self.core.finished().collect();
+        let mut finished = std::mem::take(&mut self.finished);
+        finished.extend(self.core.finished());
         let busy = !finished.is_empty();
-        for (request, end) in finished {
+        for (request, end) in finished.drain(..) {
             self.request_ended(&request, &end);
             self.spare.push(request);
         }
+        self.finished = finished;
         busy
     }
 

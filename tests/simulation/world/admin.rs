@@ -84,6 +84,7 @@ impl World {
         l.max_transfer = Blocks((l.max_transfer.0 / 2).max(3));
         l.max_segments = (l.max_segments / 2).max(2);
         l.fua &= !self.random.one_in(3);
+        self.touched = true;
         self.core.set_limits(*l);
     }
 
@@ -108,6 +109,7 @@ impl World {
         let most = self.now + self.longest() + Duration::from_secs(2);
         let patience = [0, 50, 2000, 31_000];
         let deadline = self.now + Duration::from_millis(self.random.pick(&patience));
+        self.touched = true;
         self.core.stop_ring(self.now, 0, how);
         self.settle();
         let mut asked = false;
@@ -116,6 +118,7 @@ impl World {
             assert!(self.now <= most, "the ring does not stop: {left} outstanding");
             if !asked && self.now >= deadline {
                 asked = true;
+                self.touched = true;
                 self.core.stop_deadline(0);
                 self.settle();
             }

@@ -248,6 +248,7 @@ impl World {
                 }
             }
         }
+        self.touched = true;
         self.core.complete(self.now, cookie, &completion);
     }
 

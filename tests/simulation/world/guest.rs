@@ -94,6 +94,7 @@ impl World {
 
     pub(super) fn submit(&mut self, head: u16, request: Box<Request>, pending: Pending) {
         self.pending[usize::from(head)] = Some(pending);
+        self.touched = true;
         self.core.submit(request).expect("room");
     }
 

@@ -100,6 +100,8 @@ impl World {
             spare: Vec::new(),
             scratch: Vec::new(),
             done: Vec::new(),
+            finished: Vec::new(),
+            touched: true,
             shadow: Shadow::new(usize::try_from(BLOCKS).unwrap()),
             next_value: 1,
             stopping: None,

@@ -47,6 +47,7 @@ impl World {
                 p.aborted.get_or_insert(reset);
             }
         }
+        self.touched = true;
         let managed = self.core.manage(self.now, &what);
         assert_eq!(managed.found, !reached.is_empty(), "{what:?}");
         if action == Action::Query {
