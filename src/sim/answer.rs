@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 
+use super::LuId;
 use super::target::Target;
 use crate::io::Extent;
 use crate::scsi::alua::AccessState;
@@ -97,6 +98,9 @@ pub(super) enum Effect {
     ModeChanged,
     /// SET TARGET PORT GROUPS wants these states.
     Groups(Vec<(u16, AccessState)>),
+    /// These LUs move to the controller that got the command; it ends when
+    /// they have.
+    Take(Vec<LuId>),
 }
 
 /// GOOD.

@@ -1,7 +1,9 @@
 //! One I_T nexus: one path, as the array sees it.
 
+use std::collections::VecDeque;
+
 use super::attention::Attentions;
-use super::{Faults, LuId, NexusId, Stats};
+use super::{Faults, LuId, NexusId, Stats, Task};
 use crate::scsi::sense::SenseCode;
 
 /// One path.
@@ -18,6 +20,8 @@ pub(super) struct Nexus {
     /// Unit attention conditions not yet reported.
     pub(super) attentions: Attentions,
     pub(super) stats: Stats,
+    /// What waits for the host to unblock the path.
+    pub(super) held: VecDeque<Task>,
 }
 
 impl Nexus {

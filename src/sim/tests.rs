@@ -6,11 +6,14 @@ use crate::scsi::status::Status;
 mod access;
 mod attentions;
 mod commands;
+mod controllers;
+mod device;
 mod faults;
 mod hostile;
 mod lu_faults;
 mod modes;
 mod moves;
+mod owner;
 mod shadow;
 mod table;
 
