@@ -258,7 +258,8 @@ impl Issue for ToArray<'_> {
             Some(bytes) => first_blocks(c, bytes / BLOCK, &mut data),
         };
         let (cdb, payload) = Cdb::from_op(&op, c.extents).expect("encodable");
-        let mut data_out = Vec::new();
+        let mut data_out = self.array.buffer();
+        data_out.clear();
         let mut data_in_max = 0;
         match payload {
             Payload::In => data_in_max = total_len(&data),

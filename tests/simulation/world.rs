@@ -150,6 +150,8 @@ struct World {
     had: BTreeSet<u64>,
     /// The LU was told not to be ready at some time.
     not_ready: bool,
+    /// The LU or a path was told to be busy at some time.
+    busy: bool,
     /// A path was told to answer with `DID_ERROR` at some time.
     host_errors: bool,
     serial: u64,

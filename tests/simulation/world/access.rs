@@ -3,7 +3,7 @@
 use super::*;
 use crate::jobs::{Job, What};
 use vhost_mpath::mpath::prio::{AluaReading, PrioKind, Reading};
-use vhost_mpath::sim::Task;
+use vhost_mpath::sim::{Task, Upgrade};
 
 /// Target port groups are counted from 1.
 fn id_of(group: usize) -> u16 {
@@ -24,12 +24,6 @@ impl World {
     /// The state a group is in, and whether it is preferred.
     pub(super) fn state_of(&self, group: usize) -> AccessState {
         self.array.access_state(self.story.hosts[group]).expect("a host stays")
-    }
-
-    /// What the host's kernel would say of a path, if it had the driver.
-    pub(super) fn access_fact(&self, path: PathId) -> Option<(AccessState, bool)> {
-        let plug = self.wire.plug(path).filter(|_| self.story.alua())?;
-        Some((self.state_of(plug.group), self.is_preferred(plug.group)))
     }
 
     fn is_preferred(&self, group: usize) -> bool {
@@ -80,17 +74,19 @@ impl World {
 
     /// The array changes access states, or another host has it do so.
     pub(super) fn access_fault(&mut self) {
+        let group = usize::try_from(self.random.below(self.story.hosts.len() as u64)).unwrap();
+        if self.scsi.is_none() && (!self.story.alua() || self.random.one_in(4)) {
+            return self.controller_fault(group);
+        }
         if !self.story.alua() {
             return;
         }
-        let group = usize::try_from(self.random.below(self.story.hosts.len() as u64)).unwrap();
         match self.random.below(8) {
             0 => {
                 let preferred = self.random.one_in(2);
                 self.prefer(group, preferred);
             }
-            1 => self.controller_failover(group),
-            2 | 3 => self.set_groups(),
+            1..=3 => self.set_groups(),
             // All is well again.
             4 => {
                 for g in 0..self.story.hosts.len() {
@@ -133,17 +129,24 @@ impl World {
         self.array.inject(self.now, self.story.hosts[group], Fault::Prefer(preferred));
     }
 
-    /// A controller dies with its ports; another takes over after a while.
-    fn controller_failover(&mut self, group: usize) {
-        let dying = |p: &&Plug| p.group == group;
-        let nexuses: Vec<NexusId> =
-            self.wire.plugs.iter().filter(dying).map(|p| p.nexus).collect();
-        for nexus in nexuses {
-            self.array.inject(self.now, nexus, Fault::Cut(CutMode::StatusLost));
-        }
-        let next = (group + 1) % self.story.hosts.len();
-        let takes = Duration::from_secs(1 + self.random.below(30));
-        self.alua(next, AccessState::ActiveOptimized, takes);
+    /// What happens to whole controllers, where the guest is deaf to what they
+    /// tell of themselves afterwards.
+    fn controller_fault(&mut self, group: usize) {
+        let host = self.story.hosts[group];
+        let lasting = Duration::from_secs(1 + self.random.below(25));
+        let fault = match self.random.below(8) {
+            0 | 1 => Fault::ControllerDown { takeover: lasting },
+            2 | 3 => Fault::ControllerUp,
+            4 | 5 => Fault::TakeOwnership,
+            6 if self.story.alua() => Fault::AluaFails { transition: lasting },
+            _ => {
+                let how = self.random.pick(&[Upgrade::Busy, Upgrade::BecomingReady, Upgrade::Gone]);
+                self.not_ready |= how == Upgrade::BecomingReady;
+                self.busy |= how == Upgrade::Busy;
+                Fault::Upgrade { how, lasting }
+            }
+        };
+        self.array.inject(self.now, host, fault);
     }
 
     /// Another host sends SET TARGET PORT GROUPS.
@@ -174,10 +177,17 @@ impl World {
 
     /// The array comes to rest: one group at least carries.
     pub(super) fn groups_come_to_rest(&mut self) {
+        let groups = self.story.hosts.len();
+        let over = Fault::Upgrade { how: Upgrade::Busy, lasting: Duration::ZERO };
+        self.array.inject(self.now, self.story.hosts[0], over);
+        if self.scsi.is_none() {
+            for host in self.story.hosts.clone() {
+                self.array.inject(self.now, host, Fault::ControllerUp);
+            }
+        }
         if !self.story.alua() {
             return;
         }
-        let groups = self.story.hosts.len();
         // One that our paths go through.
         let carrier = self.wire.plugs.iter().find(|p| !p.leaving).map_or(0, |p| p.group);
         for group in 0..groups {

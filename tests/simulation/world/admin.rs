@@ -38,6 +38,7 @@ impl World {
             lu: LuId(0),
             port: None,
             group: Some(u16::try_from(group + 1).unwrap()),
+            access: None,
         };
         let nexus = self.array.connect(&name, at).expect("a new port");
         assert_eq!(self.other.connect(&name, at).expect("a new port"), nexus);

@@ -5,7 +5,7 @@ use crate::jobs::{Coming, Job, Move, Proof, Task, What};
 use vhost_mpath::mpath::checker::Checker;
 use vhost_mpath::mpath::hwhandler::Handler;
 use vhost_mpath::mpath::prio::Prioritizer;
-use vhost_mpath::mpath::probe::{Answer, Fact, Probe, Transfer};
+use vhost_mpath::mpath::probe::{Answer, DeviceState, Fact, Probe, Transfer};
 use vhost_mpath::sim;
 
 const INQUIRY: u8 = 0x12;
@@ -164,7 +164,7 @@ impl World {
 
     pub(super) fn task_done(&mut self, done: Done) {
         if done.tag & 1 == 1 {
-            return self.command_done(&done);
+            return self.command_done(done);
         }
         let at = self.wire.jobs.iter().position(|j| j.tag == done.tag);
         let job = self.wire.jobs.swap_remove(at.expect("a task ends once"));
@@ -229,13 +229,23 @@ impl World {
 
     /// What the host says of a path.
     fn fact(&self, path: PathId, fact: Fact) -> Answer {
+        let nexus = self.wire.plug(path).map(|p| p.nexus);
         match fact {
-            Fact::DeviceState => Answer::DeviceState(None),
-            Fact::AccessState => Answer::AccessState(self.access_fact(path)),
+            Fact::DeviceState => {
+                let state = nexus.and_then(|n| self.array.device_state(n));
+                Answer::DeviceState(state.map(|state| match state {
+                    sim::DeviceState::Running => DeviceState::Running,
+                    sim::DeviceState::Blocked => DeviceState::Blocked,
+                    sim::DeviceState::Offline => DeviceState::Offline,
+                }))
+            }
+            Fact::AccessState => {
+                Answer::AccessState(nexus.and_then(|n| self.array.access_fact(n)))
+            }
         }
     }
 
-    fn command_done(&mut self, done: &Done) {
+    fn command_done(&mut self, done: Done) {
         self.moment += 1;
         let table = Arc::clone(self.core.table());
         let (cookie, path, completion) =
@@ -250,6 +260,7 @@ impl World {
         }
         self.touched = true;
         self.core.complete(self.now, cookie, &completion);
+        self.array.recycle(done.data_in);
     }
 
     /// For the unit attentions: what was sent before is told from what comes.

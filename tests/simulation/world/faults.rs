@@ -1,6 +1,7 @@
 //! What happens to the paths and to the LU.
 
 use super::*;
+use vhost_mpath::sim::DeviceState;
 
 impl World {
     /// Index of a path that is not being closed.
@@ -13,7 +14,7 @@ impl World {
         let Some(at) = self.any_plug() else { return };
         let (id, nexus) = (self.wire.plugs[at].id, self.wire.plugs[at].nexus);
         let count = 1 + u32::try_from(self.random.below(3)).unwrap();
-        let fault = match self.random.below(16) {
+        let fault = match self.random.below(20) {
             0 => Fault::Cut(CutMode::Before),
             1 => Fault::Cut(CutMode::StatusLost),
             2 => Fault::Cut(CutMode::Half),
@@ -25,15 +26,42 @@ impl World {
                 self.medium_errors = true;
                 Fault::Sense { code: MEDIUM_ERROR, count: 1 }
             }
-            9 => Fault::Busy { count: count * 8 },
-            10 => Fault::TaskSetFull { count: count * 8 },
-            11 => return self.remap(at),
+            9 => self.storm(count * 8),
+            10 => self.takes_nothing(count),
+            11 => Fault::Device(self.random.pick(&[DeviceState::Blocked, DeviceState::Offline])),
+            12 => {
+                let code = self.random.pick(&[(5, 0x91, 0x36), (2, 0x04, 0x03), (5, 0x04, 0x00)]);
+                let code = SenseCode::new(Key::from_bits(code.0), code.1, code.2);
+                Fault::ActivationSense { code, count }
+            }
+            13 => return self.remap(at),
             _ => {
                 self.nexus_lost(id);
                 Fault::Plug
             }
         };
         self.array.inject(self.now, nexus, fault);
+    }
+
+    /// The LU has no room for commands.
+    fn storm(&mut self, count: u32) -> Fault {
+        self.busy = true;
+        match self.random.one_in(2) {
+            true => Fault::Busy { count },
+            false => Fault::TaskSetFull { count },
+        }
+    }
+
+    /// The path says that it is in order, and takes no I/O; 0: for good.
+    fn takes_nothing(&mut self, count: u32) -> Fault {
+        let count = if self.random.one_in(4) { 0 } else { count * 2 };
+        match self.random.one_in(2) {
+            true => Fault::IoHostByte { host: HostByte::TRANSPORT_DISRUPTED, count },
+            false => {
+                self.aborts += 1;
+                Fault::IoSense { code: CRC_ERROR, count }
+            }
+        }
     }
 
     fn sense(&mut self, count: u32) -> Fault {

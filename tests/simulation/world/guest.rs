@@ -241,6 +241,10 @@ impl World {
                     "an error while queueing"
                 );
             }
+            // After the command's time budget.
+            Outcome::Lu { status: Status::BUSY | Status::TASK_SET_FULL, .. } => {
+                assert!(self.busy, "{outcome:?}");
+            }
             // Every path said so, of a command that may not fit its buffers.
             Outcome::Host(libc::EIO) => {
                 assert!(self.scsi.is_some() && self.host_errors && p.swap.is_none());
@@ -255,7 +259,8 @@ impl World {
                 let word = sense.code();
                 let medium = self.medium_errors && word == Some(MEDIUM_ERROR);
                 let aborted = self.aborts > 0 && word == Some(CRC_ERROR);
-                assert!(medium || aborted, "{sense:?}");
+                let not_ready = self.not_ready && word.is_some_and(|c| c.key == Key::NotReady);
+                assert!(medium || aborted || not_ready, "{sense:?}");
             }
             other => panic!("the guest was told {other:?}"),
         }

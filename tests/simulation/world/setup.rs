@@ -8,13 +8,14 @@ use vhost_mpath::mpath::policy::{
 };
 use vhost_mpath::mpath::prio::PrioKind;
 use vhost_mpath::mpath::snapshot::SelectorKind;
-use vhost_mpath::sim::{LuId, Plugged};
+use vhost_mpath::sim::{LuId, Personality, Plugged, Tpgs};
 
 /// What stays as it was drawn.
 #[derive(Debug)]
 pub(super) struct Story {
     /// Another host's path into each target port group.
     pub(super) hosts: Vec<NexusId>,
+    pub(super) personality: Personality,
     /// Access states change by themselves; by SET TARGET PORT GROUPS.
     pub(super) implicit: bool,
     pub(super) explicit: bool,
@@ -35,7 +36,7 @@ fn seconds(n: u64) -> Duration {
 impl World {
     pub(super) fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
-        let config = draw_lu(&mut random);
+        let config = draw_lu(&mut random, seed);
         let limits = draw_limits(&mut random, &config);
         let dirty = Dirty::default();
         let medium = Cached::new(usize::try_from(BLOCKS).unwrap(), dirty.clone());
@@ -43,21 +44,25 @@ impl World {
         other.wwid_naa[15] = 2;
         let mut array = Array::new(config.clone(), Box::new(medium));
         let mut other = Array::new(other, Box::new(MemoryMedium::new(BLOCKS * BLOCK as u64)));
-        let groups = 1 + u16::try_from(random.below(4)).unwrap();
+        let groups = match config.personality {
+            Personality::Generic => 1 + u16::try_from(random.below(4)).unwrap(),
+            Personality::Rdac | Personality::Clariion => 2,
+        };
         let mut host = |group: u16| {
             let name = format!("host{group}");
-            let at = Plugged { lu: LuId(0), port: None, group: Some(group) };
+            let at = Plugged { lu: LuId(0), port: None, group: Some(group), access: None };
             let nexus = array.connect(&name, at).expect("a new port");
             assert_eq!(other.connect(&name, at).expect("a new port"), nexus);
             nexus
         };
         let story = Story {
             hosts: (1..=groups).map(&mut host).collect(),
-            implicit: config.implicit_alua,
-            explicit: config.explicit_alua,
+            personality: config.personality,
+            implicit: matches!(config.tpgs, Tpgs::Implicit | Tpgs::Both),
+            explicit: matches!(config.tpgs, Tpgs::Explicit | Tpgs::Both),
             most_paths: 1 + usize::try_from(random.below(8)).unwrap(),
         };
-        let policy = draw_policy(&mut random);
+        let policy = draw_policy(&mut random, story.personality);
         let scsi = (seed % 2 == 1).then(|| events::Scsi::new(story.hosts[0]));
         let attentions = scsi.as_ref().map(|s| Arc::clone(&s.attentions));
         let identity = Identity {
@@ -117,6 +122,7 @@ impl World {
             blocks: BLOCKS,
             had: BTreeSet::from([BLOCKS]),
             not_ready: false,
+            busy: false,
             host_errors: false,
             serial: 0,
             scsi,
@@ -124,6 +130,8 @@ impl World {
             random,
         };
         world.array.set_latency(world.random.duration(Duration::from_millis(5)));
+        let transition = world.random.duration(seconds(3));
+        world.array.set_transition(transition);
         world.set_out();
         world
     }
@@ -148,9 +156,13 @@ impl World {
     }
 }
 
-fn draw_lu(random: &mut Random) -> LuConfig {
-    let (implicit_alua, explicit_alua) =
-        random.pick(&[(false, false), (true, false), (true, false), (false, true), (true, true)]);
+fn draw_lu(random: &mut Random, seed: u64) -> LuConfig {
+    let generic = Personality::Generic;
+    let personality = random.pick(&[generic, generic, Personality::Rdac, Personality::Clariion]);
+    // What these tell of themselves is not for a guest that hears of it.
+    let personality = if seed % 2 == 1 { generic } else { personality };
+    let tpgs =
+        random.pick(&[Tpgs::None, Tpgs::Implicit, Tpgs::Implicit, Tpgs::Explicit, Tpgs::Both]);
     LuConfig {
         block_size: u32::try_from(BLOCK).unwrap(),
         blocks: BLOCKS,
@@ -160,8 +172,8 @@ fn draw_lu(random: &mut Random) -> LuConfig {
         max_unmap_descriptors: 2,
         // Refused with 05/24 where it is less than the limit below.
         max_write_same_blocks: random.pick(&[16, 16, 4]),
-        implicit_alua,
-        explicit_alua,
+        tpgs: if personality == generic { tpgs } else { Tpgs::None },
+        personality,
         ..LuConfig::default()
     }
 }
@@ -184,7 +196,17 @@ fn draw_limits(random: &mut Random, config: &LuConfig) -> Limits {
 
 /// Any policy of an administrator. `queue` more often than not: it is the
 /// default, and errors end the stories early.
-pub(super) fn draw_policy(random: &mut Random) -> Policy {
+pub(super) fn draw_policy(random: &mut Random, personality: Personality) -> Policy {
+    let policy = draw_generic(random);
+    let (checker, prio, handler) = match personality {
+        Personality::Generic => return policy,
+        Personality::Rdac => (CheckerKind::Rdac, PrioKind::Rdac, HandlerKind::Rdac),
+        Personality::Clariion => (CheckerKind::EmcClariion, PrioKind::Emc, HandlerKind::Emc),
+    };
+    Policy { checker: Some(checker), prio, hardware_handler: handler, ..policy }
+}
+
+fn draw_generic(random: &mut Random) -> Policy {
     let after = Failback::After(seconds(1 + random.below(20)));
     let weights = "devname sim[1357]$ 20 devname sim[26] 10";
     let latency = PrioKind::PathLatency { io_num: 20, base_milli: 3000 };
