@@ -349,6 +349,7 @@ pub(super) fn cause_in_words(cause: &Cause) -> String {
             found.capacity, found.block_size, expected.capacity, expected.block_size
         ),
         Cause::IdentityUnknown(why) => format!("its identity could not be read: {why}"),
+        Cause::Activation(why) => format!("its activation was {why}"),
         Cause::Administrator => {
             "taken out by the administrator (reinstate path lifts it)".to_owned()
         }
@@ -382,6 +383,7 @@ pub(super) fn cause_as_data(cause: &Cause) -> Value {
             "found-blocks": found.capacity.0,
         }),
         Cause::IdentityUnknown(why) => json!({ "kind": "identity", "error": why }),
+        Cause::Activation(why) => json!({ "kind": "activation", "reason": why }),
         Cause::Administrator => json!({ "kind": "administrator" }),
     }
 }

@@ -188,6 +188,8 @@ pub enum Cause {
     },
     /// Its identity could not be read.
     IdentityUnknown(String),
+    /// It could not be activated.
+    Activation(&'static str),
     /// `fail path`.
     Administrator,
 }

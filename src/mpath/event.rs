@@ -33,6 +33,17 @@ pub enum Event {
         /// What the path leads to, or why that could not be learned.
         identity: Result<Identity, String>,
     },
+    /// A proof of identity ended halfway: the path leads to the LU of that
+    /// WWID, but its target port group is passive, and of a passive path the
+    /// capacity cannot be read. It carries nothing until that is proven, too.
+    Recognized {
+        /// Which path.
+        path: PathId,
+        /// Number of the proof.
+        proof: u32,
+        /// The WWID.
+        wwid: String,
+    },
     /// A prioritizer ended.
     Prioritized {
         /// Which path.

@@ -1,7 +1,9 @@
 //! One path of a map, as the engine keeps it.
 
+use super::access::Standing;
 use super::checker::CheckerKind;
 use super::effect::Cause;
+use super::pg_init::Init;
 use super::prio::Attributes;
 use super::snapshot::PathId;
 use crate::io::{Blocks, Time};
@@ -9,10 +11,10 @@ use crate::scsi::alua::AccessState;
 
 use std::time::Duration;
 
-/// Whether the path carries I/O.
+/// Whether the path is in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathState {
-    /// In use.
+    /// It may be used.
     Active,
     /// A guest command has been out for too long; nothing new is issued until
     /// a check says whether the path lives.
@@ -88,6 +90,19 @@ pub(super) struct Outstanding {
     pub(super) late: bool,
 }
 
+/// What the tables published last, and the last step, made of a path.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Listed {
+    /// The epoch in the last table that named it.
+    pub(super) epoch: u32,
+    /// The last table names it.
+    pub(super) in_table: bool,
+    /// It was usable after the last step.
+    pub(super) usable: bool,
+    /// It has come back before the other paths of its group (`followover`).
+    pub(super) first_back: bool,
+}
+
 /// What the engine knows of a path.
 #[derive(Clone, Debug)]
 pub struct Path {
@@ -103,15 +118,15 @@ pub struct Path {
     pub access: Access,
     /// It is unreliable: used last, or not at all (`marginal_pathgroups`).
     pub marginal: bool,
-    /// Whether it carries I/O.
+    /// Whether it is in order.
     pub state: PathState,
     /// The last check's finding.
     pub checker_state: CheckerState,
     /// `fail path` holds until `reinstate path`.
     pub failed_by_administrator: bool,
-    /// Priority (1 until prioritizers exist).
+    /// Priority; 1 until it has been read.
     pub priority: i32,
-    /// Counts the times it was (re)instated.
+    /// Counts the times it began to carry I/O.
     pub epoch: u32,
     /// Times it went from usable to failed.
     pub failures: u64,
@@ -128,12 +143,22 @@ pub struct Path {
     pub(super) interval: Duration,
     pub(super) check: Option<Outstanding>,
     pub(super) proof: Option<Outstanding>,
+    pub(super) standing: Standing,
+    pub(super) init: Init,
+    pub(super) listed: Listed,
 }
 
 impl Path {
-    /// Whether it may carry I/O.
+    /// Whether it is in order: nothing speaks against it, though its array may
+    /// have to be asked before it carries I/O.
     pub fn is_usable(&self) -> bool {
         self.state == PathState::Active
+    }
+
+    /// Whether it carries I/O: it is usable, and its array takes I/O by it now.
+    pub fn carries(&self) -> bool {
+        let Standing { unsized_lu, held_back, .. } = self.standing;
+        self.is_usable() && !unsized_lu && !held_back && self.standing.carries(self.access)
     }
 
     /// Whether a decision about it is under way, so that requests should wait

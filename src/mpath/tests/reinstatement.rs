@@ -201,9 +201,8 @@ fn a_check_that_says_pending_leaves_everything_as_it_is_and_is_repeated_in_a_sec
 }
 
 #[test]
-fn ghost_disconnected_and_down_fail_a_path_in_the_checkers_words() {
+fn disconnected_and_down_fail_a_path_in_the_checkers_words() {
     let words = [
-        (Verdict::Ghost, "ghost", CheckerState::Ghost),
         (Verdict::Disconnected, "disconnected", CheckerState::Disconnected),
         (Verdict::TimedOut, "i/o timeout", CheckerState::TimedOut),
         (Verdict::Down, "faulty", CheckerState::Faulty),

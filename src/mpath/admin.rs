@@ -1,0 +1,167 @@
+//! What an administrator, or discovery, asks of a map: paths that join and
+//! leave, that are taken out of use and put back. Each request has an answer,
+//! which is why it is a method and no event.
+
+use super::access::Standing;
+use super::effect::{Cause, Change, Effect, Effects};
+use super::path::{Access, CheckerState, Listed, Path, PathState};
+use super::pg_init::Init;
+use super::snapshot::{MAX_PATHS, PathId};
+use super::{MapError, Multipath, NewPath};
+use crate::io::{Identity, Time};
+
+impl Multipath {
+    /// Adds a proven path; it carries I/O from the next table on.
+    ///
+    /// The owner makes the path known to the queue threads under the returned
+    /// id *before* it carries out the effects.
+    pub fn add_path(
+        &mut self,
+        now: Time,
+        new: NewPath,
+        fx: &mut Effects,
+    ) -> Result<PathId, MapError> {
+        self.admits(&new.name, &new.identity)?;
+        let slot = self.free_slot()?;
+        let id = PathId { slot, generation: self.generations[usize::from(slot)] };
+        // Spread the checks of a map's paths over the interval.
+        let interval = self.policy.polling_interval;
+        let next_check = now + interval * u32::from(slot % 8) / 8 + interval / 2;
+        let name = new.name.clone();
+        let capacity = new.identity.capacity;
+        self.paths[usize::from(slot)] = Some(Path {
+            id,
+            name: new.name,
+            checker: new.checker,
+            attributes: new.attributes,
+            access: Access::default(),
+            marginal: false,
+            state: PathState::Active,
+            checker_state: CheckerState::Ready,
+            failed_by_administrator: false,
+            priority: 1,
+            epoch: 1,
+            failures: 0,
+            last_cause: None,
+            capacity,
+            shrunk_to: None,
+            no_lun: false,
+            next_check,
+            interval,
+            check: None,
+            proof: None,
+            standing: Standing::default(),
+            init: Init::default(),
+            listed: Listed::default(),
+        });
+        self.order.push(slot);
+        self.regroup();
+        fx.push(Effect::Notify(Change::PathAdded { path: name }));
+        if let Some(found) = new.reading {
+            self.numbers = self.numbers.wrapping_add(1);
+            self.take_reading(now, id, self.numbers, &found, fx);
+        }
+        self.settle(now, fx);
+        Ok(id)
+    }
+
+    /// Whether a path of that name and identity could be added: lets the owner
+    /// refuse before it spends anything on the path.
+    pub fn admits(&self, name: &str, found: &Identity) -> Result<(), MapError> {
+        if self.all().any(|p| p.name == name) {
+            return Err(MapError::Duplicate(name.to_owned()));
+        }
+        let map = &self.identity;
+        if found.wwid != map.wwid {
+            return Err(MapError::OtherLu {
+                name: name.to_owned(),
+                found: found.wwid.clone(),
+                expected: map.wwid.clone(),
+            });
+        }
+        if (found.capacity, found.block_size) != (map.capacity, map.block_size) {
+            return Err(MapError::OtherSize {
+                name: name.to_owned(),
+                found_blocks: found.capacity.0,
+                found_size: found.block_size,
+                blocks: map.capacity.0,
+                size: map.block_size,
+            });
+        }
+        Ok(())
+    }
+
+    /// `del path`: takes the path out of the map.
+    pub fn remove_path(
+        &mut self,
+        now: Time,
+        name: &str,
+        fx: &mut Effects,
+    ) -> Result<PathId, MapError> {
+        let id = self.path_by_name(name)?.id;
+        if self.order.len() == 1 {
+            return Err(MapError::LastPath(name.to_owned()));
+        }
+        let slot = usize::from(id.slot);
+        self.paths[slot] = None;
+        self.generations[slot] += 1;
+        self.retiring.push(id);
+        self.order.retain(|&s| s != id.slot);
+        self.regroup();
+        fx.push(Effect::Notify(Change::PathRemoved { path: name.to_owned() }));
+        self.settle(now, fx);
+        fx.push(Effect::Retire(id));
+        Ok(id)
+    }
+
+    /// The owner has closed a path it was told to retire: its slot is free.
+    pub fn retired(&mut self, id: PathId) {
+        self.retiring.retain(|&leaving| leaving != id);
+    }
+
+    /// `fail path`: no I/O on it until [`Multipath::reinstate_path`].
+    pub fn fail_path(&mut self, now: Time, name: &str, fx: &mut Effects) -> Result<(), MapError> {
+        let id = self.path_by_name(name)?.id;
+        if let Some(path) = self.path_mut(id) {
+            path.failed_by_administrator = true;
+        }
+        self.fail(now, id, Cause::Administrator, fx);
+        self.settle(now, fx);
+        Ok(())
+    }
+
+    /// `reinstate path`: lifts `fail path`. The path is checked and its
+    /// identity proven at once; it carries I/O when both succeed.
+    pub fn reinstate_path(
+        &mut self,
+        now: Time,
+        name: &str,
+        fx: &mut Effects,
+    ) -> Result<(), MapError> {
+        let id = self.path_by_name(name)?.id;
+        if let Some(path) = self.path_mut(id) {
+            path.failed_by_administrator = false;
+        }
+        self.check_now(now, id, fx);
+        self.settle(now, fx);
+        Ok(())
+    }
+
+    fn first_free(&self) -> Option<usize> {
+        let leaving = |slot: u8| self.retiring.iter().any(|id| id.slot == slot);
+        (0u8..).zip(&self.paths).position(|(s, p)| p.is_none() && !leaving(s))
+    }
+
+    fn free_slot(&mut self) -> Result<u8, MapError> {
+        let slot = match self.first_free() {
+            Some(free) => free,
+            None if self.paths.len() < MAX_PATHS => {
+                self.paths.push(None);
+                self.generations.push(0);
+                self.paths.len() - 1
+            }
+            None => return Err(MapError::Full),
+        };
+        u8::try_from(slot).map_err(|_| MapError::Full)
+    }
+}

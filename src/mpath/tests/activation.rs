@@ -1,0 +1,295 @@
+//! Activation of path groups: who is activated, and what becomes of it.
+
+use super::*;
+use crate::mpath::policy::Failback;
+use AccessState::{ActiveOptimized, Standby, Transitioning};
+
+fn tpg() -> Policy {
+    let grouping = GroupingPolicy::GroupByTpg;
+    Policy { grouping, no_path_retry: NoPathRetry::Fail, ..Policy::default() }
+}
+
+/// An active group of one path, and one in standby of two.
+fn array(policy: Policy) -> Rig {
+    let states = [ActiveOptimized, Standby];
+    let paths = [("a", 1), ("b", 2), ("c", 2)].map(|(name, own)| (name, explicit(own, &states)));
+    let mut rig = Rig::read(policy, &paths);
+    rig.readings.clear();
+    rig
+}
+
+/// Two passive groups of a controller pair, as a checker sees them.
+fn controllers(policy: Policy) -> Rig {
+    let policy = Policy { hardware_handler: HandlerKind::Rdac, prio: PrioKind::Rdac, ..policy };
+    let paths = [("a", 6), ("b", 6), ("c", 0), ("d", 0)].map(|(n, p)| (n, priority(p)));
+    let mut rig = Rig::read(Policy { grouping: GroupingPolicy::GroupByPrio, ..policy }, &paths);
+    for name in ["c", "d"] {
+        rig.saw(name, PathVerdict::Check);
+        rig.checked(name, Verdict::Ghost);
+    }
+    rig.readings.clear();
+    rig
+}
+
+fn results(rig: &mut Rig) -> Vec<(u16, Activation)> {
+    let of = |c: Change| match c {
+        Change::Activated { group, result } => Some((group, result)),
+        _ => None,
+    };
+    rig.took_changes().into_iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_group_in_standby_is_activated_by_one_path_when_nothing_carries() {
+    let mut rig = array(tpg());
+    assert!(rig.activations.is_empty(), "a carries");
+    rig.fail("a");
+    assert_eq!(rig.activations.len(), 1, "one path of the target port group");
+    let Asked { path, handler, group, .. } = rig.activations[0];
+    assert_eq!((path, handler, group), (rig.id("b"), HandlerKind::Alua, Some(2)));
+    assert_eq!(rig.table().queueing, Queueing::Hold, "even under fail");
+    assert!(rig.changes.contains(&Change::Activating { group: 2 }));
+    assert!(!rig.changes.iter().any(|c| matches!(c, Change::NoPath { .. })));
+    let epoch = rig.path("b").epoch;
+    rig.activated("b", Activation::Done);
+    assert_eq!(rig.groups(), [["b", "c"]], "every path of the target port group");
+    assert!(rig.path("b").epoch == epoch && epoch == 1, "no table had named it");
+    assert!(rig.is_reading("b"), "to know what is true");
+    assert_eq!(results(&mut rig), [(2, Activation::Done)]);
+}
+
+#[test]
+fn each_path_of_a_passive_controller_is_activated_by_itself() {
+    let mut rig = controllers(tpg());
+    assert_eq!(rig.groups(), [["a", "b"]]);
+    rig.fail("a");
+    rig.fail("b");
+    assert!(rig.is_activating("c") && rig.is_activating("d"));
+    rig.activated("c", Activation::Done);
+    assert_eq!(rig.groups(), [["c"]], "requests need not wait for the other");
+    rig.activated("d", Activation::Done);
+    assert_eq!(rig.groups(), [["c", "d"]]);
+    assert_eq!(results(&mut rig), [(2, Activation::Done)]);
+}
+
+#[test]
+fn an_implicit_array_and_a_map_without_handler_are_never_told_to_change() {
+    let states = [ActiveOptimized, Standby];
+    let mut rig = Rig::read(tpg(), &[("a", alua(1, &states)), ("b", alua(2, &states))]);
+    rig.fail("a");
+    assert!(rig.activations.is_empty());
+    assert_eq!(rig.table().queueing, Queueing::Fail);
+    let mut rig = array(Policy { hardware_handler: HandlerKind::None, ..tpg() });
+    rig.fail("a");
+    assert!(rig.activations.is_empty());
+    assert_eq!(rig.table().queueing, Queueing::Fail);
+}
+
+/// The array may have moved the LU by itself: first the states are read.
+#[test]
+fn nothing_is_activated_while_states_are_open() {
+    let mut rig = array(tpg());
+    let epoch = rig.path("a").epoch;
+    rig.report("a", epoch, not_ready(0x0b));
+    assert!(rig.activations.is_empty());
+    rig.prioritized("a", explicit(1, &[Standby, ActiveOptimized]));
+    assert!(rig.activations.is_empty());
+    assert_eq!(rig.groups(), [["b", "c"]]);
+    let mut rig = array(tpg());
+    rig.report("a", 1, not_ready(0x0a));
+    rig.prioritized("a", explicit(1, &[Transitioning, Standby]));
+    assert!(rig.activations.is_empty(), "a transition is under way");
+    rig.pass(Duration::from_secs(1));
+    rig.prioritized("a", explicit(1, &[Standby, Standby]));
+    assert!(!rig.activations.is_empty(), "it came to nothing");
+}
+
+#[test]
+fn retries_are_counted_and_delayed_only_where_the_array_asks_for_it() {
+    let mut rig = array(Policy { pg_init_retries: 2, ..tpg() });
+    rig.fail("a");
+    rig.activated("b", Activation::Retry { delayed: false });
+    rig.event(Event::Timer);
+    assert!(rig.is_activating("b"), "at once");
+    rig.activated("b", Activation::Retry { delayed: true });
+    rig.pass(Duration::from_millis(1999));
+    assert!(!rig.is_activating("b"));
+    assert_eq!(rig.table().queueing, Queueing::Hold);
+    rig.pass(Duration::from_millis(1));
+    assert!(rig.is_activating("b"));
+    rig.activated("b", Activation::Retry { delayed: false });
+    assert!(!rig.path("b").is_usable(), "the third was one too many");
+    let cause = Some(Cause::Activation("tried too often"));
+    assert_eq!(rig.path("b").last_cause, cause);
+    assert!(rig.is_activating("c"), "the other path has its try");
+}
+
+#[test]
+fn a_failed_activation_fails_the_path_and_requests_with_it_under_fail() {
+    let mut rig = array(tpg());
+    rig.fail("a");
+    rig.activated("b", Activation::Failed);
+    assert_eq!(rig.path("b").last_cause, Some(Cause::Activation("refused")));
+    rig.activated("c", Activation::Failed);
+    assert_eq!(rig.table().queueing, Queueing::Fail);
+    assert_eq!(results(&mut rig), [(2, Activation::Failed), (2, Activation::Failed)]);
+}
+
+#[test]
+fn an_unsupported_activation_leaves_the_path_a_ghost_and_is_not_tried_again() {
+    let mut rig = controllers(tpg());
+    rig.fail("a");
+    rig.fail("b");
+    rig.activated("c", Activation::Unsupported);
+    rig.activated("d", Activation::Unsupported);
+    assert!(rig.path("c").is_usable() && rig.groups().is_empty());
+    assert_eq!(rig.table().queueing, Queueing::Fail);
+    rig.pass(Duration::from_secs(3));
+    assert!(!rig.is_activating("c"));
+}
+
+#[test]
+fn a_busy_array_is_left_alone_for_two_seconds_and_other_groups_come_first() {
+    let states = [ActiveOptimized, Standby, Standby];
+    let paths = [("a", 1), ("b", 2), ("c", 3)].map(|(n, g)| (n, explicit(g, &states)));
+    let mut rig = Rig::read(tpg(), &paths);
+    rig.fail("a");
+    rig.activated("b", Activation::Busy);
+    assert!(rig.path("b").is_usable(), "it has not failed");
+    assert_eq!(rig.map.topology().groups[1].status, GroupStatus::Disabled);
+    assert!(rig.is_activating("c"));
+    rig.activated("c", Activation::Busy);
+    assert!(rig.activations.is_empty());
+    assert_eq!(rig.table().queueing, Queueing::Hold);
+    rig.pass(Duration::from_millis(1999));
+    assert!(rig.activations.is_empty());
+    rig.pass(Duration::from_millis(1));
+    assert!(rig.is_activating("b"));
+    rig.activated("b", Activation::Done);
+    assert_eq!(rig.groups(), [["b"]]);
+    assert_eq!(rig.map.topology().groups[1].status, GroupStatus::Active);
+}
+
+/// `no_path_retry fail` fails requests in the end, whatever the array promises.
+#[test]
+fn requests_do_not_wait_for_a_busy_array_for_ever() {
+    let mut rig = array(tpg());
+    rig.fail("a");
+    let mut asked = 0;
+    for _ in 0..35 {
+        for name in ["b", "c"] {
+            if rig.is_activating(name) {
+                asked += 1;
+                rig.activated(name, Activation::Busy);
+            }
+        }
+        rig.pass(Duration::from_secs(2));
+    }
+    assert!(asked > 25, "{asked}: it is asked again and again");
+    rig.activated("b", Activation::Busy);
+    assert_eq!(rig.table().queueing, Queueing::Fail);
+    assert!(rig.changes.contains(&Change::NoPath { held: false }));
+}
+
+/// The array accepts the request and does nothing.
+#[test]
+fn an_activation_that_comes_to_nothing_is_not_repeated_at_once() {
+    let mut rig = array(tpg());
+    rig.fail("a");
+    rig.activated("b", Activation::Done);
+    rig.prioritized("b", explicit(2, &[Standby, Standby]));
+    if rig.is_reading("b") {
+        rig.prioritized("b", explicit(2, &[Standby, Standby]));
+    }
+    assert!(rig.groups().is_empty());
+    assert!(rig.activations.is_empty());
+    rig.pass(Duration::from_secs(2));
+    assert_eq!(rig.activations.len(), 1);
+}
+
+#[test]
+fn an_activation_that_never_answers_fails_its_path() {
+    let mut rig = array(tpg());
+    rig.fail("a");
+    rig.pass(Duration::from_secs(29));
+    assert!(rig.path("b").is_usable() && rig.table().queueing == Queueing::Hold);
+    let late = rig.activations[0];
+    rig.pass(Duration::from_secs(1));
+    assert_eq!(rig.path("b").last_cause, Some(Cause::Activation("not answered in time")));
+    assert!(rig.is_activating("c"), "another path of the group");
+    let Asked { path, number, .. } = late;
+    rig.event(Event::Activated { path, activation: number, result: Activation::Done });
+    assert!(!rig.path("b").is_usable() && rig.groups().is_empty(), "too late to count");
+    rig.activated("c", Activation::Done);
+    assert_eq!(rig.groups(), [["c"]]);
+}
+
+#[test]
+fn an_answer_to_another_activation_is_no_answer() {
+    let mut rig = array(tpg());
+    rig.fail("a");
+    let Asked { path, number, .. } = rig.activations[0];
+    let result = Activation::Done;
+    rig.event(Event::Activated { path, activation: number + 7, result });
+    assert!(rig.groups().is_empty());
+}
+
+#[test]
+fn a_path_that_fails_while_it_is_activated_holds_nothing_up() {
+    let mut rig = array(tpg());
+    rig.fail("a");
+    rig.fail("b");
+    assert!(rig.is_activating("c"));
+    rig.activated("b", Activation::Done);
+    assert!(rig.groups().is_empty(), "b has failed");
+}
+
+#[test]
+fn a_path_that_comes_back_ends_the_wait_for_an_activation() {
+    let mut rig = array(tpg());
+    rig.fail("a");
+    rig.pass(Duration::from_secs(5));
+    rig.checked("a", UP);
+    rig.proven("a", Ok(lu()));
+    assert_eq!(rig.groups(), [["a"]]);
+    rig.activated("b", Activation::Done);
+    assert_eq!(rig.groups(), [vec!["a"], vec!["b", "c"]], "and I/O stays where it is");
+}
+
+/// Failback leads to a passive controller by its activation, and the group in
+/// use carries I/O until that has succeeded.
+#[test]
+fn failback_activates_a_better_group_first() {
+    let mut rig = controllers(Policy { failback: Failback::Immediate, ..tpg() });
+    rig.saw("c", PathVerdict::Refresh);
+    rig.prioritized("c", priority(9));
+    assert!(rig.is_activating("c"));
+    assert_eq!(rig.groups(), [["a", "b"]]);
+    assert_eq!(rig.table().groups[0].number, 2);
+    rig.activated("c", Activation::Done);
+    assert_eq!(rig.groups(), [vec!["c"], vec!["a", "b"]]);
+    let mut rig = controllers(Policy { failback: Failback::Immediate, ..tpg() });
+    rig.saw("c", PathVerdict::Refresh);
+    rig.prioritized("c", priority(9));
+    rig.activated("c", Activation::Busy);
+    rig.pass(Duration::from_secs(4));
+    assert!(rig.activations.is_empty(), "never to one that is bypassed");
+    assert_eq!(rig.groups(), [["a", "b"]]);
+}
+
+#[test]
+fn an_administrator_can_have_a_passive_group_activated_bypassed_or_not() {
+    let mut rig = controllers(Policy { failback: Failback::Immediate, ..tpg() });
+    rig.with(|m, now, fx| m.switch_group(now, 2, fx)).expect("it can be");
+    assert!(rig.is_activating("c") && rig.is_activating("d"));
+    assert_eq!(rig.groups(), [["a", "b"]], "until it carries");
+    let again = rig.with(|m, now, fx| m.switch_group(now, 2, fx));
+    assert_eq!(again, Err(MapError::Activating));
+    rig.activated("c", Activation::Busy);
+    rig.activated("d", Activation::Busy);
+    assert_eq!(rig.groups(), [["a", "b"]]);
+    rig.with(|m, now, fx| m.switch_group(now, 2, fx)).expect("it can be");
+    rig.activated("c", Activation::Done);
+    rig.activated("d", Activation::Done);
+    assert_eq!(rig.groups(), [["c", "d"], ["a", "b"]], "although failback is immediate");
+}
