@@ -151,7 +151,7 @@ fn run(core: &mut Dispatcher, wire: &mut Wire, pool: &mut Vec<Box<Request>>, tur
 
 #[test]
 fn the_good_path_of_a_warm_core_allocates_nothing() {
-    for selector in [SelectorKind::RoundRobin, SelectorKind::ServiceTime] {
+    for &selector in SelectorKind::ALL {
         let mut core = core(selector);
         let mut wire = Wire { out: Vec::with_capacity(40) };
         let mut pool: Vec<Box<Request>> = (0..32).map(|_| Box::default()).collect();

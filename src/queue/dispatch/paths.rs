@@ -1,13 +1,12 @@
-//! The paths as one queue thread sees them: load, local verdicts, and who has
-//! been out the longest.
+//! The paths as one queue thread sees them: local verdicts, who may take a
+//! command, and who has been out the longest. (Their load is the selector's.)
 
 use std::time::Duration;
 
-use super::parts::{NONE, PartIndex, Parts, Place};
+use super::parts::{NONE, PartIndex, Parts, PathSet, Place};
 use crate::io::Time;
 use crate::mpath::event::IoReport;
-use crate::mpath::selector::Load;
-use crate::mpath::snapshot::{PathId, PathTable, PathView};
+use crate::mpath::snapshot::{GroupView, PathId, PathTable};
 
 /// A local verdict on a path, until a table with a later epoch revokes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +26,6 @@ struct Slot {
     /// What was reported when it was marked, and when to say it again: until
     /// a table answers.
     unanswered: Option<(IoReport, Time)>,
-    load: Load,
-    full: bool,
     /// Parts on the path, oldest first.
     head: u32,
     tail: u32,
@@ -43,6 +40,12 @@ const REPEAT_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     slots: Vec<Slot>,
+    /// The paths of each group of the present table.
+    groups: Vec<PathSet>,
+    /// Paths of the present table that nothing is held against here.
+    usable: PathSet,
+    /// Paths that turned a command away a moment ago.
+    full: PathSet,
     /// A path of the present table carries a mark.
     undecided: bool,
 }
@@ -62,7 +65,7 @@ impl Paths {
             if self.slots[i].id != view.id {
                 // The slot's old path has gone for good: the owner reuses a
                 // slot only after its last command returned (law 10).
-                debug_assert_eq!(self.slots[i].load.commands, 0);
+                debug_assert_eq!(self.slots[i].head, NONE);
                 self.slots[i] = Slot::new(view.id);
             }
             let slot = &mut self.slots[i];
@@ -75,13 +78,20 @@ impl Paths {
         for slot in self.slots.iter_mut().filter(|s| s.listed.is_none()) {
             slot.unanswered = None;
         }
-        self.look_for_undecided();
+        self.groups.clear();
+        // What there may ever be: a path's return allocates nothing (law 6).
+        self.groups.reserve(self.slots.len());
+        let slots = |g: &GroupView| -> PathSet { g.paths.iter().map(|v| v.id.slot).collect() };
+        self.groups.extend(table.groups.iter().map(slots));
+        self.look_at_marks();
     }
 
-    fn look_for_undecided(&mut self) {
+    fn look_at_marks(&mut self) {
         let undecided =
             |s: &Slot| s.listed.is_some_and(|epoch| s.mark.is_some_and(|(e, _)| e == epoch));
         self.undecided = self.slots.iter().any(undecided);
+        let usable = |s: &&Slot| s.listed.is_some() && s.mark.is_none();
+        self.usable = self.slots.iter().filter(usable).map(|s| s.id.slot).collect();
     }
 
     fn slot(&self, id: PathId) -> Option<&Slot> {
@@ -92,34 +102,33 @@ impl Paths {
         self.slots.get_mut(usize::from(id.slot)).filter(|s| s.id == id)
     }
 
-    /// Whether nothing is held against it here.
-    pub(super) fn is_usable(&self, view: &PathView) -> bool {
-        self.slot(view.id).is_some_and(|s| s.mark.is_none_or(|(epoch, _)| epoch < view.epoch))
+    /// Number of groups of the present table.
+    pub(super) fn groups(&self) -> usize {
+        self.groups.len()
     }
 
-    pub(super) fn is_full(&self, id: PathId) -> bool {
-        self.slot(id).is_some_and(|s| s.full)
+    /// Paths of a group that nothing is held against here.
+    pub(super) fn usable(&self, group: usize) -> PathSet {
+        self.groups.get(group).map_or(PathSet::NONE, |g| g.and(self.usable))
+    }
+
+    /// Paths that turned a command away.
+    pub(super) fn full(&self) -> PathSet {
+        self.full
     }
 
     pub(super) fn set_full(&mut self, id: PathId) {
-        if let Some(slot) = self.slot_mut(id) {
-            slot.full = true;
-        }
+        self.full.insert(id);
     }
 
     pub(super) fn none_is_full(&mut self) {
-        for slot in &mut self.slots {
-            slot.full = false;
-        }
+        self.full.clear();
     }
 
-    /// Nothing is on any path.
-    pub(super) fn all_idle(&self) -> bool {
-        self.slots.iter().all(|s| s.load.commands == 0)
-    }
-
-    pub(super) fn load(&self, id: PathId) -> Load {
-        self.slot(id).map_or(Load { bytes: 0, commands: 0 }, |s| s.load)
+    /// The path that the present table has in a slot, and its epoch.
+    pub(super) fn listed(&self, slot: u8) -> Option<(PathId, u32)> {
+        let slot = self.slots.get(usize::from(slot))?;
+        Some((slot.id, slot.listed?))
     }
 
     /// A path the table calls usable awaits the engine's decision, or has
@@ -141,7 +150,7 @@ impl Paths {
         }
         slot.mark = Some((report.epoch, mark));
         slot.unanswered = Some((report, now + REPEAT_AFTER));
-        self.look_for_undecided();
+        self.look_at_marks();
         true
     }
 
@@ -167,7 +176,7 @@ impl Paths {
         self.slots.iter().filter_map(|s| Some(s.unanswered?.1)).min()
     }
 
-    /// A part goes onto a path, with the `bytes` it counts for there.
+    /// A part goes onto a path.
     pub(super) fn put_on(
         &mut self,
         parts: &mut Parts,
@@ -186,8 +195,6 @@ impl Paths {
             part.next_is_passthrough = false;
         }
         part.same_path = None;
-        slot.load.bytes += part.bytes;
-        slot.load.commands += 1;
         (part.prev, part.next) = (slot.tail, NONE);
         if slot.tail == NONE {
             slot.head = index.0;
@@ -207,14 +214,11 @@ impl Paths {
         index: PartIndex,
     ) -> Option<(PathId, u32)> {
         let part = &parts[index];
-        let (id, epoch, prev, next, bytes) =
-            (part.path, part.epoch, part.prev, part.next, part.bytes);
+        let (id, epoch, prev, next) = (part.path, part.epoch, part.prev, part.next);
         let slot = self.slots.get_mut(usize::from(id.slot))?;
         if slot.unseen == index.0 {
             slot.unseen = next;
         }
-        slot.load.bytes -= bytes;
-        slot.load.commands -= 1;
         match prev {
             NONE => slot.head = next,
             p => parts[PartIndex(p)].next = next,
@@ -252,17 +256,7 @@ impl Paths {
 
 impl Slot {
     fn new(id: PathId) -> Slot {
-        let load = Load { bytes: 0, commands: 0 };
-        Slot {
-            id,
-            listed: None,
-            mark: None,
-            unanswered: None,
-            load,
-            full: false,
-            head: NONE,
-            tail: NONE,
-            unseen: NONE,
-        }
+        let (head, tail, unseen) = (NONE, NONE, NONE);
+        Slot { id, listed: None, mark: None, unanswered: None, head, tail, unseen }
     }
 }

@@ -15,6 +15,7 @@ use crate::scsi::status::{HostByte, Status};
 mod access;
 mod attentions;
 mod cutting;
+mod holding;
 mod managing;
 mod paths;
 mod raw;
