@@ -75,8 +75,7 @@ impl Task {
             }
             Task::Activate(n, handler) => activated(path, *n, handler.on_answer(answer)),
             Task::Sample(n) => {
-                let good =
-                    matches!(answer, Answer::Completed { completion: Completion::Good, .. });
+                let good = matches!(answer, Answer::Completed { completion: Completion::Good, .. });
                 Move::End(Event::Sampled { path, sample: *n, good })
             }
             Task::Prove(n, proof) => match proof.on_answer(answer) {
@@ -165,9 +164,7 @@ impl Proof {
 pub(crate) fn is_good(completion: &Completion) -> bool {
     match completion {
         Completion::Good => true,
-        Completion::Scsi { status, host, .. } => {
-            *status == Status::GOOD && *host == HostByte::OK
-        }
+        Completion::Scsi { status, host, .. } => *status == Status::GOOD && *host == HostByte::OK,
         _ => false,
     }
 }

@@ -52,12 +52,7 @@ pub(crate) struct Plug {
 }
 
 impl Plug {
-    pub(crate) fn new(
-        id: PathId,
-        attributes: Attributes,
-        nexus: NexusId,
-        group: usize,
-    ) -> Plug {
+    pub(crate) fn new(id: PathId, attributes: Attributes, nexus: NexusId, group: usize) -> Plug {
         Plug {
             id,
             name: attributes.devname.clone(),

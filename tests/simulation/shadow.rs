@@ -133,7 +133,9 @@ impl Shadow {
         // What ended before was overwritten: for this read, and for later ones.
         let over = overwritten_before(history, start);
         if !history.iter().any(|f| f.value == value && f.end >= over) {
-            return Err(format!("block {block} read as {value:#x} from {start} to {now}: {history:?}"));
+            return Err(format!(
+                "block {block} read as {value:#x} from {start} to {now}: {history:?}"
+            ));
         }
         let over = overwritten_before(history, NEVER);
         // It is news if it rules a value out, or that a write under way has happened.

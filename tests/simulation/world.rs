@@ -20,7 +20,9 @@ use vhost_mpath::scsi::alua::AccessState;
 use vhost_mpath::scsi::cdb::Cdb;
 use vhost_mpath::scsi::sense::{Key, SenseCode};
 use vhost_mpath::scsi::status::{HostByte, Status};
-use vhost_mpath::sim::{Array, CutMode, Done, Fault, LuConfig, MemoryMedium, NewCapacity, NexusId};
+use vhost_mpath::sim::{
+    Array, CutMode, DeviceState, Done, Fault, LuConfig, MemoryMedium, NewCapacity, NexusId,
+};
 
 use crate::durable::{Cached, Dirty};
 use crate::engine_laws::EngineLaws;
@@ -116,6 +118,8 @@ struct World {
     to_queue: Mail,
     /// Answers of checking threads, each with a time of its own.
     answers: Vec<(Time, Event)>,
+    /// Blocked paths, and what they become when.
+    unblocked: Vec<(Time, NexusId, DeviceState)>,
     /// By head of its descriptor chain.
     pending: Vec<Option<Pending>>,
     /// The guest's memory, by head.
@@ -209,7 +213,8 @@ impl World {
     /// The longest that a command may be out.
     fn longest(&self) -> Duration {
         let patience = Duration::from_secs(120); // `scsi::patience`
-        if self.scsi.is_some() { patience } else { COMMAND_TIMEOUT }
+        let timeout = if self.scsi.is_some() { patience } else { COMMAND_TIMEOUT };
+        timeout + faults::MOST_BLOCKED
     }
 
     fn pause(&mut self) -> Duration {
@@ -250,6 +255,7 @@ impl World {
             mail(&self.to_engine),
             mail(&self.to_queue),
             self.answers.iter().map(|a| a.0).min(),
+            self.unblocked.iter().map(|u| u.0).min(),
         ]
         .into_iter()
         .flatten()
@@ -262,6 +268,7 @@ impl World {
             assert!(round < 10_000, "the world does not come to rest at {:?}", self.now);
             let mut busy = self.poll_arrays();
             busy |= self.deliver_mail();
+            busy |= self.unblock();
             if self.map.next_deadline().is_some_and(|d| d <= self.now) {
                 busy = true;
                 self.totals.steps += 1;

@@ -14,9 +14,7 @@ fn id_of(group: usize) -> u16 {
 pub(super) fn carries(state: AccessState) -> bool {
     matches!(
         state,
-        AccessState::ActiveOptimized
-            | AccessState::ActiveNonOptimized
-            | AccessState::LbaDependent
+        AccessState::ActiveOptimized | AccessState::ActiveNonOptimized | AccessState::LbaDependent
     )
 }
 

@@ -52,7 +52,7 @@ impl World {
         let new = NewPath {
             name,
             identity: Identity { capacity: Blocks(self.blocks), ..self.map.identity().clone() },
-            checker: CheckerKind::Tur,
+            checker: self.policy.checker.unwrap_or(CheckerKind::Tur),
             attributes: attributes.clone(),
             reading: self.reading_of(group),
         };

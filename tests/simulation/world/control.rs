@@ -239,9 +239,7 @@ impl World {
                     sim::DeviceState::Offline => DeviceState::Offline,
                 }))
             }
-            Fact::AccessState => {
-                Answer::AccessState(nexus.and_then(|n| self.array.access_fact(n)))
-            }
+            Fact::AccessState => Answer::AccessState(nexus.and_then(|n| self.array.access_fact(n))),
         }
     }
 

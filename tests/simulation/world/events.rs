@@ -7,10 +7,10 @@
 
 use super::*;
 use crate::jobs::{Job, What, is_good};
-use vhost_mpath::sim::Task;
 use vhost_mpath::scsi::attention::Attentions;
 use vhost_mpath::scsi::mode;
 use vhost_mpath::scsi::sense::Sense;
+use vhost_mpath::sim::Task;
 
 /// What a guest that speaks SCSI needs around it.
 pub(super) struct Scsi {

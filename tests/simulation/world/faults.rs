@@ -1,7 +1,9 @@
 //! What happens to the paths and to the LU.
 
 use super::*;
-use vhost_mpath::sim::DeviceState;
+
+/// A path is blocked no longer.
+pub(super) const MOST_BLOCKED: Duration = Duration::from_secs(10);
 
 impl World {
     /// Index of a path that is not being closed.
@@ -28,7 +30,7 @@ impl World {
             }
             9 => self.storm(count * 8),
             10 => self.takes_nothing(count),
-            11 => Fault::Device(self.random.pick(&[DeviceState::Blocked, DeviceState::Offline])),
+            11 => self.device(nexus),
             12 => {
                 let code = self.random.pick(&[(5, 0x91, 0x36), (2, 0x04, 0x03), (5, 0x04, 0x00)]);
                 let code = SenseCode::new(Key::from_bits(code.0), code.1, code.2);
@@ -41,6 +43,30 @@ impl World {
             }
         };
         self.array.inject(self.now, nexus, fault);
+    }
+
+    /// The host's transport has lost sight of the port: commands wait, but not
+    /// for ever (`fast_io_fail_tmo`).
+    fn device(&mut self, nexus: NexusId) -> Fault {
+        if self.random.one_in(3) {
+            return Fault::Device(DeviceState::Offline);
+        }
+        let blocked = self.random.duration(MOST_BLOCKED);
+        let then = self.random.pick(&[DeviceState::Offline, DeviceState::Running]);
+        self.unblocked.push((self.now + blocked, nexus, then));
+        Fault::Device(DeviceState::Blocked)
+    }
+
+    /// Paths that were blocked for long enough.
+    pub(super) fn unblock(&mut self) -> bool {
+        let now = self.now;
+        let due = |u: &(Time, NexusId, DeviceState)| u.0 <= now;
+        let Some(at) = self.unblocked.iter().position(due) else { return false };
+        let (_, nexus, then) = self.unblocked.remove(at);
+        if self.array.device_state(nexus) == Some(DeviceState::Blocked) {
+            self.array.inject(self.now, nexus, Fault::Device(then));
+        }
+        true
     }
 
     /// The LU has no room for commands.

@@ -85,13 +85,7 @@ impl World {
 
     /// The CDB that stands for a block operation, and its data. `blocks`: of
     /// an UNMAP.
-    fn raw(
-        &mut self,
-        head: u16,
-        op: Op,
-        value: u64,
-        blocks: u64,
-    ) -> (Box<Request>, Pending) {
+    fn raw(&mut self, head: u16, op: Op, value: u64, blocks: u64) -> (Box<Request>, Pending) {
         let mut extents = Vec::new();
         if op == Op::Unmap {
             let lba = self.random.below(BLOCKS - 64);
@@ -154,8 +148,7 @@ impl World {
         copy::copy_out(&[first], 0, &old.to_le_bytes().repeat(BLOCK / 8));
         let cdb = Cdb::from_bytes(&raw).unwrap();
         let direction = Direction::Out;
-        let (request, mut pending) =
-            self.marked(head, Op::Cdb { cdb, direction }, Some(memory));
+        let (request, mut pending) = self.marked(head, Op::Cdb { cdb, direction }, Some(memory));
         let writing = self.shadow.begin(self.moment, lba, 1, new);
         pending.swap = Some(Swap { lba, old, new, writing });
         (request, pending)

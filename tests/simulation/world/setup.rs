@@ -99,6 +99,7 @@ impl World {
             to_engine: Mail::new(),
             to_queue: Mail::new(),
             answers: Vec::new(),
+            unblocked: Vec::new(),
             pending: (0..depth).map(|_| None).collect(),
             memory: guest::memory(depth),
             free_heads: (0..depth).collect(),
@@ -138,6 +139,7 @@ impl World {
 
     /// The states of the groups, and the first paths.
     fn set_out(&mut self) {
+        self.queueing_changed();
         if self.story.alua() {
             for group in 1..self.story.hosts.len() {
                 let state = self.random.pick(&[
