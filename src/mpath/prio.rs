@@ -11,6 +11,21 @@ use std::time::Duration;
 use super::probe::{Answer, Step};
 use crate::scsi::alua::AccessState;
 
+mod alua;
+pub(super) mod groups;
+mod path_latency;
+mod random;
+mod vendor;
+mod weightedpath;
+
+#[cfg(test)]
+mod tests;
+
+use alua::{Alua, Sysfs};
+use path_latency::PathLatency;
+use random::Random;
+use vendor::{Page, Vendor};
+
 /// What is known of a path without asking the LU: what `weightedpath`, `iet`
 /// and the grouping policies go by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,16 +101,44 @@ pub struct Reading {
     pub alua: Option<AluaReading>,
 }
 
-/// One path's prioritizer; kept from one use to the next.
+/// Nothing was learned: the old priority stays.
+const UNKNOWN: Reading = Reading { priority: None, alua: None };
+
+/// One path's prioritizer; kept from one use to the next, since some learn.
 #[derive(Debug)]
 pub struct Prioritizer {
     kind: PrioKind,
+    method: Method,
+}
+
+#[derive(Debug)]
+enum Method {
+    /// It never changes.
+    Fixed(i32),
+    Alua(Alua),
+    Sysfs(Sysfs),
+    PathLatency(PathLatency),
+    Random(Random),
+    Vendor(Vendor),
 }
 
 impl Prioritizer {
     /// For a path with these attributes.
-    pub fn new(kind: PrioKind, _attributes: &Attributes) -> Prioritizer {
-        Prioritizer { kind }
+    pub fn new(kind: PrioKind, attributes: &Attributes) -> Prioritizer {
+        let method = match &kind {
+            PrioKind::Detect => Method::Alua(Alua::new(false, true)),
+            PrioKind::Const => Method::Fixed(1),
+            PrioKind::Alua { exclusive_pref } => Method::Alua(Alua::new(*exclusive_pref, false)),
+            PrioKind::Sysfs { exclusive_pref } => Method::Sysfs(Sysfs::new(*exclusive_pref)),
+            PrioKind::WeightedPath(args) => Method::Fixed(weightedpath::priority(args, attributes)),
+            PrioKind::PathLatency { io_num, base_milli } => {
+                Method::PathLatency(PathLatency::new(*io_num, *base_milli))
+            }
+            PrioKind::Random => Method::Random(Random::new(&attributes.devname)),
+            PrioKind::Rdac => Method::Vendor(Vendor::new(Page::Rdac)),
+            PrioKind::Emc => Method::Vendor(Vendor::new(Page::Emc)),
+        };
+        Prioritizer { kind, method }
     }
 
     /// What it was made for.
@@ -105,11 +148,35 @@ impl Prioritizer {
 
     /// Begins to determine the priority.
     pub fn begin(&mut self) -> Step<Reading> {
-        Step::Done(Reading { priority: Some(1), alua: None })
+        match &mut self.method {
+            Method::Fixed(priority) => fixed(*priority),
+            Method::Alua(alua) => alua.begin(),
+            Method::Sysfs(sysfs) => sysfs.begin(),
+            Method::PathLatency(latency) => latency.begin(),
+            Method::Random(random) => fixed(random.next()),
+            Method::Vendor(vendor) => vendor.begin(),
+        }
     }
 
     /// Goes on with the answer to what it asked for.
-    pub fn on_answer(&mut self, _answer: &Answer) -> Step<Reading> {
-        self.begin()
+    pub fn on_answer(&mut self, answer: &Answer) -> Step<Reading> {
+        match &mut self.method {
+            Method::Alua(alua) => alua.on_answer(answer),
+            Method::Sysfs(sysfs) => sysfs.on_answer(answer),
+            Method::PathLatency(latency) => latency.on_answer(answer),
+            Method::Vendor(vendor) => vendor.on_answer(answer),
+            // They ask for nothing.
+            Method::Fixed(_) | Method::Random(_) => Step::Done(UNKNOWN),
+        }
     }
+}
+
+fn fixed(priority: i32) -> Step<Reading> {
+    Step::Done(Reading { priority: Some(priority), alua: None })
+}
+
+/// What is wrong with the `prio_args` of a `weightedpath`, in words; `None` if
+/// nothing is. The prioritizer itself makes the best of what it is given.
+pub fn weightedpath_problem(args: &str) -> Option<String> {
+    weightedpath::problem(args)
 }
