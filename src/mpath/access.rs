@@ -168,10 +168,11 @@ impl Multipath {
         self.read(now, id, false, fx);
     }
 
-    /// Has the priority of every path read, but for those where that is under
+    /// Has the priority of every path but this one read, unless that is under
     /// way.
-    pub(super) fn prioritize_all(&mut self, now: Time, fx: &mut Effects) {
-        let ids: Vec<PathId> = self.all().filter(|p| p.is_usable()).map(|p| p.id).collect();
+    pub(super) fn prioritize_others(&mut self, now: Time, besides: PathId, fx: &mut Effects) {
+        let others = self.all().filter(|p| p.is_usable() && p.id != besides);
+        let ids: Vec<PathId> = others.map(|p| p.id).collect();
         for id in ids {
             self.read(now, id, true, fx);
         }
@@ -211,7 +212,7 @@ impl Multipath {
             let follows = path.standing.follows;
             if self.take_reading(now, id, number, found, fx) && !follows {
                 // If one has changed, all are read (multipath-tools).
-                self.prioritize_all(now, fx);
+                self.prioritize_others(now, id, fx);
             }
             if again {
                 self.read(now, id, false, fx);

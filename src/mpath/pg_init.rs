@@ -222,7 +222,7 @@ impl Multipath {
             Activation::Done => {
                 self.made_active(now, id, fx);
                 self.prioritize(now, id, fx);
-                self.prioritize_all(now, fx);
+                self.prioritize_others(now, id, fx);
             }
             Activation::Retry { delayed } if path.init.retries < retries => {
                 path.init.retries += 1;

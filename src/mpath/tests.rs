@@ -8,7 +8,7 @@ use crate::mpath::checker::Verdict;
 use crate::mpath::hwhandler::{Activation, HandlerKind};
 use crate::mpath::policy::GroupingPolicy;
 use crate::mpath::policy::NoPathRetry;
-use crate::mpath::prio::AluaReading;
+use crate::mpath::prio::{AluaReading, PrioKind};
 use crate::mpath::snapshot::PathView;
 use crate::mpath::snapshot::SelectorKind;
 use crate::scsi::alua::AccessState;
@@ -230,6 +230,13 @@ impl Rig {
 
     fn is_checking(&self, name: &str) -> bool {
         self.checks.iter().any(|c| c.0 == self.id(name))
+    }
+
+    /// Answers every check under way alike.
+    fn all_checked(&mut self, verdict: Verdict) {
+        for (path, check) in std::mem::take(&mut self.checks) {
+            self.event(Event::Checked { path, check, verdict });
+        }
     }
 
     fn is_proving(&self, name: &str) -> bool {

@@ -26,8 +26,8 @@ fn controllers(policy: Policy) -> Rig {
     for name in ["c", "d"] {
         rig.saw(name, PathVerdict::Check);
         rig.checked(name, Verdict::Ghost);
+        rig.prioritized(name, priority(0));
     }
-    rig.readings.clear();
     rig
 }
 
@@ -183,6 +183,7 @@ fn requests_do_not_wait_for_a_busy_array_for_ever() {
                 rig.activated(name, Activation::Busy);
             }
         }
+        rig.all_checked(Verdict::Ghost);
         rig.pass(Duration::from_secs(2));
     }
     assert!(asked > 25, "{asked}: it is asked again and again");
