@@ -27,8 +27,10 @@ pub mod policy;
 pub mod prio;
 pub mod probe;
 mod queueing;
+mod reconfigure;
 pub mod selector;
 mod settle;
+mod shaky;
 pub mod snapshot;
 pub mod topology;
 
@@ -153,6 +155,10 @@ pub struct Multipath {
     numbers: u32,
     no_path_since: Option<Time>,
     queueing_ended: bool,
+    /// `disablequeueing`.
+    queueing_disabled: bool,
+    /// The last path was taken away and nothing is to wait for another.
+    flushed: bool,
     path_faults: u64,
     switches: u64,
     queue_timeouts: u64,
@@ -180,6 +186,8 @@ impl Multipath {
             numbers: 0,
             no_path_since: None,
             queueing_ended: false,
+            queueing_disabled: false,
+            flushed: false,
             path_faults: 0,
             switches: 0,
             queue_timeouts: 0,
@@ -222,8 +230,7 @@ impl Multipath {
             Event::Activated { path, activation, result } => {
                 self.activated(now, path, activation, result, fx);
             }
-            // Being built.
-            Event::Sampled { .. } => {}
+            Event::Sampled { path, sample, good } => self.sampled(path, sample, good),
             Event::Timer => {}
         }
         self.run_due_checks(now, fx);
@@ -291,12 +298,13 @@ impl Multipath {
                 }
                 self.fail(now, id, cause, fx);
             }
+            IoReason::Judged { verdict: PathVerdict::Marginal, .. } => {
+                self.reported_marginal(now, id, fx);
+            }
             IoReason::Judged { verdict: PathVerdict::Passive, .. } => {
                 self.passive(now, id, &report.reason, fx);
             }
             IoReason::Judged { verdict: PathVerdict::Doubt | PathVerdict::Refresh, .. } => {} // above
-            // Being built.
-            IoReason::Judged { .. } => {}
             IoReason::Hung { .. } => {
                 self.set_aside(id, PathState::Suspect, cause, fx);
                 self.check_now(now, id, fx);
@@ -307,7 +315,8 @@ impl Multipath {
     /// Takes a path out of use. Told once: a path that is down stays down
     /// silently, unless the cause becomes a different identity.
     fn fail(&mut self, now: Time, id: PathId, cause: Cause, fx: &mut Effects) {
-        let interval = self.policy.polling_interval;
+        self.found_bad(now, id, &cause, fx);
+        let Some(interval) = self.path(id).map(|p| self.retry_interval(now, p)) else { return };
         let Some(path) = self.path_mut(id) else { return };
         let news = path.state != PathState::Failed
             || (matches!(cause, Cause::IdentityMismatch { .. })
@@ -320,7 +329,8 @@ impl Multipath {
         path.shrunk_to = None;
         path.interval = interval;
         path.next_check = now + interval;
-        if matches!(path.checker_state, CheckerState::Ready) && !path.failed_by_administrator {
+        let good = matches!(path.checker_state, CheckerState::Ready | CheckerState::Delayed);
+        if good && !path.failed_by_administrator {
             path.checker_state = CheckerState::Faulty;
         }
         if !news {

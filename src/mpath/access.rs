@@ -14,7 +14,7 @@ use super::Multipath;
 use super::checker::Verdict;
 use super::effect::{Change, Effect, Effects};
 use super::event::IoReason;
-use super::path::{Access, Outstanding, Path};
+use super::path::{Access, CheckerState, Outstanding, Path};
 use super::policy::GroupingPolicy;
 use super::prio::{AluaReading, PrioKind, Reading};
 use super::snapshot::PathId;
@@ -175,6 +175,31 @@ impl Multipath {
         let ids: Vec<PathId> = others.map(|p| p.id).collect();
         for id in ids {
             self.read(now, id, true, fx);
+        }
+    }
+
+    /// Another prioritizer is in force: what the old one found is no measure
+    /// any more, and what it is just finding is not waited for.
+    pub(super) fn prio_changed(&mut self, now: Time, fx: &mut Effects) {
+        let (number, prio) = (self.numbers, self.policy.prio.clone());
+        let ids: Vec<PathId> = self.all().map(|p| p.id).collect();
+        for id in ids {
+            let Some(path) = self.path_mut(id) else { continue };
+            path.standing.read = false;
+            if prio == PrioKind::Const {
+                path.standing.reading = None;
+                path.priority = 1;
+            }
+            if !reads_access(&prio) {
+                // From now on it is for the checker, and guests' commands.
+                path.standing.known(number, false);
+                path.standing.explicit = None;
+                let access = Access { state: None, ..path.access };
+                self.set_access(now, id, access, fx);
+            }
+            if self.path(id).is_some_and(Path::is_usable) {
+                self.prioritize(now, id, fx);
+            }
         }
     }
 
@@ -448,6 +473,13 @@ impl Multipath {
             && self.all().any(|p| !p.marginal && !p.standing.unsized_lu && carries(p));
         for path in self.paths.iter_mut().flatten() {
             path.standing.held_back = spare && path.marginal;
+            path.checker_state = match path.checker_state {
+                CheckerState::Ready if path.standing.held_back && path.is_usable() => {
+                    CheckerState::Delayed
+                }
+                CheckerState::Delayed if !path.standing.held_back => CheckerState::Ready,
+                as_it_is => as_it_is,
+            };
         }
     }
 

@@ -6,6 +6,7 @@ use super::access::Standing;
 use super::effect::{Cause, Change, Effect, Effects};
 use super::path::{Access, CheckerState, Listed, Path, PathState};
 use super::pg_init::Init;
+use super::shaky::Shaky;
 use super::snapshot::{MAX_PATHS, PathId};
 use super::{MapError, Multipath, NewPath};
 use crate::io::{Identity, Time};
@@ -24,15 +25,15 @@ impl Multipath {
         self.admits(&new.name, &new.identity)?;
         let slot = self.free_slot()?;
         let id = PathId { slot, generation: self.generations[usize::from(slot)] };
-        // Spread the checks of a map's paths over the interval.
         let interval = self.policy.polling_interval;
-        let next_check = now + interval * u32::from(slot % 8) / 8 + interval / 2;
+        let next_check = self.own_place(now, id, interval);
         let name = new.name.clone();
         let capacity = new.identity.capacity;
         self.paths[usize::from(slot)] = Some(Path {
             id,
             name: new.name,
-            checker: new.checker,
+            checker: self.policy.checker.unwrap_or(new.checker),
+            own_checker: new.checker,
             attributes: new.attributes,
             access: Access::default(),
             marginal: false,
@@ -50,6 +51,8 @@ impl Multipath {
             interval,
             check: None,
             proof: None,
+            sample: None,
+            shaky: Shaky::default(),
             standing: Standing::default(),
             init: Init::default(),
             listed: Listed::default(),
@@ -102,16 +105,39 @@ impl Multipath {
         if self.order.len() == 1 {
             return Err(MapError::LastPath(name.to_owned()));
         }
+        self.take_out(now, id, fx);
+        Ok(id)
+    }
+
+    /// The path's device is gone: as [`Multipath::remove_path`], but it may be
+    /// the last; `flush_on_last_del` decides about what is held then.
+    ///
+    /// # Errors
+    /// There is no such path.
+    pub fn lose_path(
+        &mut self,
+        now: Time,
+        name: &str,
+        fx: &mut Effects,
+    ) -> Result<PathId, MapError> {
+        let id = self.path_by_name(name)?.id;
+        if self.order.len() == 1 {
+            self.last_path_lost();
+        }
+        self.take_out(now, id, fx);
+        Ok(id)
+    }
+
+    fn take_out(&mut self, now: Time, id: PathId, fx: &mut Effects) {
         let slot = usize::from(id.slot);
-        self.paths[slot] = None;
+        let Some(path) = self.paths[slot].take() else { return };
         self.generations[slot] += 1;
         self.retiring.push(id);
         self.order.retain(|&s| s != id.slot);
         self.regroup();
-        fx.push(Effect::Notify(Change::PathRemoved { path: name.to_owned() }));
+        fx.push(Effect::Notify(Change::PathRemoved { path: path.name }));
         self.settle(now, fx);
         fx.push(Effect::Retire(id));
-        Ok(id)
     }
 
     /// The owner has closed a path it was told to retire: its slot is free.
@@ -142,6 +168,7 @@ impl Multipath {
         if let Some(path) = self.path_mut(id) {
             path.failed_by_administrator = false;
         }
+        self.forgive(id, fx);
         self.check_now(now, id, fx);
         self.settle(now, fx);
         Ok(())

@@ -146,11 +146,12 @@ impl Multipath {
     }
 
     fn reinstate(&mut self, now: Time, id: PathId, fx: &mut Effects) {
-        let interval = self.policy.polling_interval;
-        let Some(path) = self.path_mut(id) else { return };
+        let Some(path) = self.path(id) else { return };
         if path.failed_by_administrator || path.is_usable() {
             return;
         }
+        let interval = self.retry_interval(now, path);
+        let Some(path) = self.path_mut(id) else { return };
         path.state = PathState::Active;
         path.checker_state =
             if path.standing.ghost { CheckerState::Ghost } else { CheckerState::Ready };

@@ -5,6 +5,7 @@ use super::checker::CheckerKind;
 use super::effect::Cause;
 use super::pg_init::Init;
 use super::prio::Attributes;
+use super::shaky::Shaky;
 use super::snapshot::PathId;
 use crate::io::{Blocks, Time};
 use crate::scsi::alua::AccessState;
@@ -78,7 +79,7 @@ pub struct Access {
     pub preferred: bool,
 }
 
-/// A check or proof under way.
+/// Something asked of a path that has not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outstanding {
     /// The number it answers with.
@@ -112,6 +113,8 @@ pub struct Path {
     pub name: String,
     /// How it is checked.
     pub checker: CheckerKind,
+    /// How it is checked where the policy does not say.
+    pub(super) own_checker: CheckerKind,
     /// What grouping and prioritizers go by.
     pub attributes: Attributes,
     /// What its target port group was last said to be.
@@ -143,6 +146,8 @@ pub struct Path {
     pub(super) interval: Duration,
     pub(super) check: Option<Outstanding>,
     pub(super) proof: Option<Outstanding>,
+    pub(super) sample: Option<Outstanding>,
+    pub(super) shaky: Shaky,
     pub(super) standing: Standing,
     pub(super) init: Init,
     pub(super) listed: Listed,

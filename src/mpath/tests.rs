@@ -18,13 +18,16 @@ use crate::scsi::status::{HostByte, Status};
 mod access;
 mod activation;
 mod capacity;
+mod checks;
 mod failback;
 mod grouping;
 mod identity;
 mod queueing;
 mod random;
+mod reconfigure;
 mod reinstatement;
 mod removal;
+mod shaky;
 
 /// A map, its time, and what it asked for and has not been answered.
 struct Rig {
@@ -32,6 +35,9 @@ struct Rig {
     now: Time,
     checks: Vec<(PathId, u32)>,
     proofs: Vec<(PathId, u32)>,
+    samples: Vec<(PathId, u32)>,
+    /// Of every check asked for.
+    checkers: Vec<CheckerKind>,
     readings: Vec<(PathId, u32)>,
     activations: Vec<Asked>,
     retire: Vec<PathId>,
@@ -78,6 +84,8 @@ impl Rig {
             now: Time(1_000_000_000),
             checks: Vec::new(),
             proofs: Vec::new(),
+            samples: Vec::new(),
+            checkers: Vec::new(),
             readings: Vec::new(),
             activations: Vec::new(),
             retire: Vec::new(),
@@ -95,14 +103,17 @@ impl Rig {
         for effect in fx {
             match effect {
                 Effect::Publish(table) => self.tables.push(table),
-                Effect::Check { path, check, .. } => self.checks.push((path, check)),
+                Effect::Check { path, check, checker } => {
+                    self.checkers.push(checker);
+                    self.checks.push((path, check));
+                }
                 Effect::Prove { path, proof } => self.proofs.push((path, proof)),
                 Effect::Prioritize { path, reading, .. } => self.readings.push((path, reading)),
                 Effect::Activate { path, activation, handler, group } => {
                     self.activations.push(Asked { path, number: activation, handler, group });
                 }
                 // Being built.
-                Effect::Sample { .. } => {}
+                Effect::Sample { path, sample } => self.samples.push((path, sample)),
                 Effect::Retire(id) => self.retire.push(id),
                 Effect::Notify(change) => self.changes.push(change),
             }
