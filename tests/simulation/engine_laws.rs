@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
+use std::time::Duration;
+
 use vhost_mpath::io::Time;
 use vhost_mpath::mpath::Multipath;
-use vhost_mpath::mpath::path::PathState;
+use vhost_mpath::mpath::path::{CheckerState, PathState};
+use vhost_mpath::mpath::policy::Failback;
 use vhost_mpath::mpath::snapshot::{PathId, PathTable};
+use vhost_mpath::mpath::topology::TopologyGroup;
+use vhost_mpath::scsi::alua::AccessState;
 
 /// What is known of a path besides what the engine thinks.
 #[derive(Debug)]
@@ -17,6 +22,8 @@ struct Known {
     listed: bool,
     /// In order, by the engine's last word.
     active: bool,
+    /// Since when it has been listed without a break.
+    since: Time,
     /// When it was last taken out of use, or came into doubt.
     out: u64,
     /// When the last proof that succeeded had begun.
@@ -30,14 +37,42 @@ struct Known {
 pub(crate) struct EngineLaws {
     paths: Vec<Known>,
     last: Option<Arc<PathTable>>,
+    /// When an administrator last did something,
+    commanded: Time,
+    /// and when he last chose a group.
+    pinned: Option<Time>,
+    /// When a path last came or went.
+    news: Time,
+    /// Since when the group in use has been.
+    in_use_since: Time,
 }
+
+/// What an administrator did has had its effect after this long: activations
+/// and first readings may have to wait for late answers.
+const SETTLED: Duration = Duration::from_secs(100);
 
 impl EngineLaws {
     /// A proven path joins.
-    pub(crate) fn joins(&mut self, now: u64, id: PathId) {
-        let (epoch, listed, active) = (0, false, true);
+    pub(crate) fn joins(&mut self, now: u64, time: Time, id: PathId) {
+        let (epoch, listed, active, since) = (0, false, true, time);
         let (out, proven, proofs) = (0, now, Vec::new());
-        self.paths.push(Known { id, epoch, listed, active, out, proven, proofs });
+        self.paths.push(Known { id, epoch, listed, active, since, out, proven, proofs });
+        self.commanded(time);
+    }
+
+    /// An administrator has done something.
+    pub(crate) fn commanded(&mut self, time: Time) {
+        (self.commanded, self.news) = (time, time);
+    }
+
+    /// He has chosen the group to be used.
+    pub(crate) fn pinned(&mut self, time: Time) {
+        self.pinned = Some(time);
+    }
+
+    /// The group in use may be his choice.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pinned.is_some_and(|at| at >= self.news)
     }
 
     pub(crate) fn leaves(&mut self, path: PathId) {
@@ -70,13 +105,16 @@ impl EngineLaws {
     }
 
     /// After every step of the engine.
-    pub(crate) fn check(&mut self, now: u64, _time: Time, map: &Multipath) {
+    pub(crate) fn check(&mut self, now: u64, time: Time, map: &Multipath) {
         let Some(table) = map.table() else { return };
         for known in &mut self.paths {
             let path = map.path(known.id);
             let active = path.is_some_and(|p| p.state == PathState::Active);
             if known.active && !active {
                 known.out = now;
+            }
+            if known.active != active {
+                self.news = time;
             }
             known.active = active;
             let id = known.id;
@@ -85,6 +123,9 @@ impl EngineLaws {
                 known.listed = false;
                 continue;
             };
+            if !known.listed {
+                known.since = time;
+            }
             assert!(known.proven >= known.out, "{id} is in use with an unproven identity");
             let path = path.expect("in the map");
             let (proven, size) = (path.capacity, map.identity().capacity);
@@ -92,6 +133,13 @@ impl EngineLaws {
             assert!(sized, "{id} was proven with {proven} blocks, the map has {size}");
             assert_eq!(path.shrunk_to, None, "{id} is in use and waits");
             assert!(!path.failed_by_administrator, "{id} is in use against the administrator");
+            let state = path.access.state;
+            let carries = state.is_none_or(|state| {
+                use AccessState::{ActiveNonOptimized, ActiveOptimized, LbaDependent};
+                matches!(state, ActiveOptimized | ActiveNonOptimized | LbaDependent)
+            });
+            assert!(carries, "{id} is in use, and its target port group is {state:?}");
+            assert_ne!(path.checker_state, CheckerState::Ghost, "{id} is in use and is a ghost");
             if known.listed {
                 assert_eq!(view.epoch, known.epoch, "{id} has another epoch without a break");
             } else {
@@ -99,9 +147,53 @@ impl EngineLaws {
             }
             (known.listed, known.epoch) = (true, view.epoch);
         }
-        if let Some(last) = self.last.as_ref().filter(|last| !Arc::ptr_eq(last, table)) {
+        let last = self.last.replace(Arc::clone(table));
+        if let Some(last) = last.filter(|last| !Arc::ptr_eq(last, table)) {
             assert!(table.generation > last.generation);
+            self.moves(time, &last, table, map);
         }
-        self.last = Some(Arc::clone(table));
+    }
+
+    /// I/O leaves a group that carries it for another only as `failback` says.
+    fn moves(&mut self, time: Time, last: &PathTable, table: &PathTable, map: &Multipath) {
+        let (Some(was), Some(is)) = (last.groups.first(), table.groups.first()) else {
+            self.in_use_since = time;
+            return;
+        };
+        let in_use = |id: PathId| was.paths.iter().any(|v| v.id == id);
+        if is.paths.iter().any(|v| in_use(v.id)) {
+            return;
+        }
+        let since = std::mem::replace(&mut self.in_use_since, time);
+        let Some(left) = table.groups.iter().find(|g| g.paths.iter().any(|v| in_use(v.id))) else {
+            return; // it carries no more
+        };
+        // What an administrator did, or a path that joined, is no failback.
+        if self.commanded + SETTLED > time {
+            return;
+        }
+        let topology = map.topology();
+        let group = |number: u16| topology.groups.iter().find(|g| g.number == number);
+        let (Some(left), Some(to)) = (group(left.number), group(is.number)) else { return };
+        if left.marginal && !to.marginal {
+            return;
+        }
+        let text = format!("{left:?} was left for {to:?}");
+        assert!(!to.marginal || left.marginal, "unreliable: {text}");
+        let rank =
+            |g: &TopologyGroup| (g.priority, g.paths.iter().filter(|p| p.is_usable()).count());
+        assert!(rank(to) > rank(left), "not better: {text}");
+        match topology.policy.failback {
+            Failback::Manual => panic!("failback is manual: {text}"),
+            Failback::Immediate => {}
+            Failback::After(wait) => {
+                assert!(self.news + wait <= time, "failback before its time: {text}");
+            }
+            Failback::Followover => {
+                let back = |k: &Known| k.since >= since;
+                let to = |k: &&Known| is.paths.iter().any(|v| v.id == k.id);
+                assert!(self.paths.iter().filter(to).all(back), "nobody came back: {text}");
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A path as the world knows it: where it is plugged in, what must not go
 //! there, and what its checking thread keeps.
 
+use vhost_mpath::io::Time;
 use vhost_mpath::mpath::checker::Checker;
 use vhost_mpath::mpath::classify::PathVerdict;
 use vhost_mpath::mpath::prio::{Attributes, Prioritizer};
@@ -49,6 +50,8 @@ pub(crate) struct Plug {
     pub(crate) prioritizer: Option<Prioritizer>,
     /// Answers of its checking thread that do not come before the faults end.
     pub(crate) stuck: u32,
+    /// Since when nothing has been wrong with it, while requests are held.
+    pub(crate) good_since: Option<Time>,
 }
 
 impl Plug {
@@ -67,6 +70,7 @@ impl Plug {
             checker: None,
             prioritizer: None,
             stuck: 0,
+            good_since: None,
         }
     }
 

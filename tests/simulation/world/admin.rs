@@ -13,19 +13,33 @@ impl World {
             Some(at) => self.wire.plugs[at].name.clone(),
             None => String::new(),
         };
-        match self.random.below(12) {
-            0..=2 => {
+        match self.random.below(20) {
+            0..=3 => {
                 if self.wire.plugs.len() < self.story.most_paths {
                     self.shrink_limits();
                     self.add_path();
                 }
             }
             // Refused for the last path, as it must be.
-            3 => drop(self.map.remove_path(self.now, &name, &mut fx)),
-            4 | 5 => drop(self.map.fail_path(self.now, &name, &mut fx)),
-            6..=8 => drop(self.map.reinstate_path(self.now, &name, &mut fx)),
-            _ => {}
+            4 => drop(self.map.remove_path(self.now, &name, &mut fx)),
+            5 => self.lose_path(&name, &mut fx),
+            6 | 7 => drop(self.map.fail_path(self.now, &name, &mut fx)),
+            8..=10 => drop(self.map.reinstate_path(self.now, &name, &mut fx)),
+            11 | 12 => self.switch_group(&mut fx),
+            13 => {
+                self.progress.disabled = true;
+                self.queueing_changed();
+                self.map.disable_queueing(self.now, &mut fx);
+            }
+            14 => self.restore_queueing(&mut fx),
+            15 | 16 => {
+                let marginal = self.random.one_in(2);
+                drop(self.map.set_marginal(self.now, &name, marginal, &mut fx));
+            }
+            17 | 18 => self.reconfigure(&mut fx),
+            _ => self.map.prove_all(self.now, &mut fx),
         }
+        self.laws.commanded(self.now);
         self.carry_out(fx);
     }
 
@@ -62,11 +76,13 @@ impl World {
                 // Law 10: the old path's last command is back, and it is closed.
                 let used = self.wire.plugs.iter().any(|old| old.id.slot == id.slot);
                 assert!(!used, "slot {} is used again too early", id.slot);
-                self.laws.joins(self.moment, id);
+                self.laws.joins(self.moment, self.now, id);
                 if let Some(scsi) = &mut self.scsi {
                     scsi.proven(id, scsi.attentions.moment());
                 }
                 self.wire.plugs.push(Plug::new(id, attributes, nexus, group));
+                self.progress.lost_all = false;
+                self.queueing_changed();
             }
             Err(_) => {
                 self.array.remove_nexus(self.now, nexus);
@@ -74,6 +90,46 @@ impl World {
             }
         }
         self.carry_out(fx);
+    }
+
+    /// The host has lost the device, were it the last one.
+    fn lose_path(&mut self, name: &str, fx: &mut Effects) {
+        if self.wire.plugs.iter().filter(|p| !p.leaving).count() == 1 {
+            self.progress.lost_all = true;
+            self.queueing_changed();
+        }
+        drop(self.map.lose_path(self.now, name, fx));
+    }
+
+    fn switch_group(&mut self, fx: &mut Effects) {
+        let number = 1 + u16::try_from(self.random.below(4)).unwrap();
+        if self.map.switch_group(self.now, number, fx).is_ok() {
+            self.laws.pinned(self.now);
+        }
+    }
+
+    fn restore_queueing(&mut self, fx: &mut Effects) {
+        self.progress.disabled = false;
+        self.queueing_changed();
+        self.map.restore_queueing(self.now, fx);
+    }
+
+    /// `set map`: one setting or all of them.
+    fn reconfigure(&mut self, fx: &mut Effects) {
+        self.totals.reconfigured += 1;
+        let drawn = setup::draw_policy(&mut self.random, self.story.personality);
+        self.policy = match self.random.below(4) {
+            0 => drawn,
+            1 => Policy { grouping: drawn.grouping, ..self.policy.clone() },
+            2 => Policy { failback: drawn.failback, prio: drawn.prio, ..self.policy.clone() },
+            _ => Policy {
+                no_path_retry: drawn.no_path_retry,
+                queue_timeout: drawn.queue_timeout,
+                ..self.policy.clone()
+            },
+        };
+        self.queueing_changed();
+        self.map.set_policy(self.now, self.policy.clone(), fx);
     }
 
     /// The path that is about to join takes less than the others.
@@ -91,11 +147,18 @@ impl World {
 
     /// Everything the administrator forbade is allowed again.
     pub(super) fn allow_everything(&mut self) {
+        let mut fx = Effects::new();
+        self.restore_queueing(&mut fx);
+        self.carry_out(fx);
         let names: Vec<String> = self.wire.plugs.iter().map(|p| p.name.clone()).collect();
         for name in names {
             let mut fx = Effects::new();
+            let _ = self.map.set_marginal(self.now, &name, false, &mut fx);
             let _ = self.map.reinstate_path(self.now, &name, &mut fx);
             self.carry_out(fx);
+        }
+        if self.wire.plugs.iter().all(|p| p.leaving) {
+            self.add_path();
         }
     }
 

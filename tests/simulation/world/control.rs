@@ -49,7 +49,7 @@ impl World {
     pub(super) fn carry_out(&mut self, fx: Effects) {
         self.moment += 1;
         self.laws.check(self.moment, self.now, &self.map);
-        self.progress.count(&fx);
+        self.count_effects(&fx);
         for effect in fx {
             match effect {
                 Effect::Publish(table) => self.post(Message::Table(table)),
@@ -175,6 +175,9 @@ impl World {
             What::SetGroups => {}
             What::Path(path, mut task) => {
                 self.overhear(path, job.sent, job.drains, &done.completion);
+                if !matches!(task, Task::Check(..) | Task::Prove(..)) {
+                    self.resized_by_the_way(path, &done.completion);
+                }
                 let took = self.now.since(job.begun);
                 let answer =
                     Answer::Completed { completion: done.completion, data: done.data_in, took };
@@ -182,6 +185,19 @@ impl World {
                 self.go_on(path, task, next);
             }
         }
+    }
+
+    /// A command that looks for something else has met the news that the LU
+    /// has another size: the engine must hear of it, for it is told once.
+    fn resized_by_the_way(&mut self, path: PathId, completion: &Completion) {
+        let code = unit_attention(completion).and_then(|sense| sense.code());
+        let (Some(SenseCode::CAPACITY_CHANGED), Some(p)) = (code, self.map.path(path)) else {
+            return;
+        };
+        let (epoch, verdict) = (p.epoch, PathVerdict::Check);
+        let (op, completion) = (Op::Read(Extent::new(0, 1)), *completion);
+        let reason = IoReason::Judged { rule: "ua-capacity-changed", verdict, op, completion };
+        self.post(Message::ToEngine(Event::Io(IoReport { path, epoch, reason })));
     }
 
     /// What came of it; it may take its time to arrive.
