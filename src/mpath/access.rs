@@ -455,6 +455,25 @@ impl Multipath {
         self.all().filter_map(due).chain(self.reread_at).min()
     }
 
+    /// Another prioritizer is asked from now on. Where it reads no access
+    /// states, what was read before is forgotten: nobody would correct it.
+    pub(super) fn prio_changed(&mut self, now: Time, fx: &mut Effects) {
+        let (number, reads) = (self.numbers, reads_access(&self.policy.prio));
+        let constant = self.policy.prio == PrioKind::Const;
+        let ids: Vec<PathId> = self.all().map(|p| p.id).collect();
+        for id in ids {
+            let Some(path) = self.path_mut(id) else { continue };
+            path.priority = if constant { 1 } else { path.priority };
+            if !reads {
+                path.standing.known(number, false);
+                path.standing.explicit = None;
+                let access = Access { state: None, preferred: false, ..path.access };
+                self.set_access(now, id, access, fx);
+            }
+            self.prioritize(now, id, fx);
+        }
+    }
+
     /// Whether some path's state is about to be known: it was told that it
     /// does not carry I/O, and that is being looked into, or it is in
     /// transition.
