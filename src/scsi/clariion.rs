@@ -153,7 +153,7 @@ const HONOR_RESERVATIONS: u8 = 0x80;
 
 impl Trespass {
     fn code(self) -> u8 {
-        CODE | u8::from(self.honor_reservations) * HONOR_RESERVATIONS
+        if self.honor_reservations { CODE | HONOR_RESERVATIONS } else { CODE }
     }
 
     /// Parameter list of MODE SELECT(6), for the FC series.

@@ -123,10 +123,13 @@ impl VolumeAccess {
     pub fn encode(&self) -> Vec<u8> {
         let mut body = [0; 44];
         be::put(&mut body, 0, *b"vace");
-        body[4] = u8::from(self.owned) * OWNED
-            | u8::from(self.ioship) * IOSHIP
-            | u8::from(self.avt) * AVT
-            | u8::from(self.controllers.is_some()) * TPGDE;
+        let flags = [
+            (self.owned, OWNED),
+            (self.ioship, IOSHIP),
+            (self.avt, AVT),
+            (self.controllers.is_some(), TPGDE),
+        ];
+        body[4] = flags.iter().filter(|(set, _)| *set).map(|(_, bit)| bit).sum();
         body[5] = match self.preference {
             Preference::Unstated => 0,
             Preference::Preferred => 1,
@@ -224,7 +227,7 @@ impl TakeOwnership {
         let mut body = vec![0; len];
         body[RDAC_MODE] = TRANSFER_SPECIFIED;
         body[QUIESCENCE] = self.quiescence;
-        body[OPTIONS] = u8::from(self.forced) * FORCED;
+        body[OPTIONS] = if self.forced { FORCED } else { 0 };
         for lun in &self.luns {
             *body[TABLE..TABLE + luns].get_mut(usize::from(*lun))? = TAKE;
         }

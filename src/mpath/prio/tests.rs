@@ -233,10 +233,11 @@ fn a_report_that_the_lu_cannot_give_in_transition_says_transition() {
         SenseCode::NOT_READY_TRANSITIONING,
         SenseCode::new(crate::scsi::sense::Key::UnitAttention, 0x04, 0x0a),
     ] {
-        let (reading, _) = run(&mut alua, |probe| match names(&[probe.clone()])[0].as_str() {
-            "rtpg+" => check(code),
-            _ => lu.answer(probe),
-        });
+        let (reading, _) =
+            run(&mut alua, |probe| match names(std::slice::from_ref(probe))[0].as_str() {
+                "rtpg+" => check(code),
+                _ => lu.answer(probe),
+            });
         assert_eq!(reading.priority, Some(0));
         assert_eq!(reading.alua.unwrap().groups, [(2, Transitioning, false)]);
     }
@@ -248,7 +249,7 @@ fn unit_attentions_are_ridden_over_and_a_dead_path_keeps_its_priority() {
     let mut alua = of(PrioKind::Alua { exclusive_pref: false });
     let mut first = true;
     let (reading, sent) = run(&mut alua, |probe| {
-        if names(&[probe.clone()]) == ["rtpg+"] && std::mem::take(&mut first) {
+        if names(std::slice::from_ref(probe)) == ["rtpg+"] && std::mem::take(&mut first) {
             return check(SenseCode::ACCESS_STATE_CHANGED);
         }
         lu.answer(probe)
@@ -282,10 +283,11 @@ fn detect_is_const_where_it_has_none_and_asks_once() {
     assert_eq!(run(&mut detect, |_| cut()), (alua::CONST, vec![]), "remembered");
     // TPGS without the command, and a path that speaks no SCSI.
     let lu = Lu::new(Standby);
-    let (reading, _) = run(&mut of(PrioKind::Detect), |p| match names(&[p.clone()])[0].as_str() {
-        "rtpg" | "rtpg+" => check(SenseCode::INVALID_OPCODE),
-        _ => lu.answer(p),
-    });
+    let (reading, _) =
+        run(&mut of(PrioKind::Detect), |p| match names(std::slice::from_ref(p))[0].as_str() {
+            "rtpg" | "rtpg+" => check(SenseCode::INVALID_OPCODE),
+            _ => lu.answer(p),
+        });
     assert_eq!(reading, alua::CONST);
     let file = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENOTTY };
     assert_eq!(run(&mut of(PrioKind::Detect), |_| ended(file)).0, alua::CONST);
