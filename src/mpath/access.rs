@@ -263,8 +263,10 @@ impl Multipath {
         if let Some(alua) = &found.alua {
             changed |= self.take_groups(now, id, number, alua, fx);
         } else if path.standing.told {
-            path.standing.unread = true;
-            self.check_now(now, id, fx);
+            // Once: the checker goes on asking by itself.
+            if !std::mem::replace(&mut path.standing.unread, true) {
+                self.check_now(now, id, fx);
+            }
         }
         let by_reading = matches!(
             self.policy.grouping,
@@ -369,7 +371,7 @@ impl Multipath {
         fx: &mut Effects,
     ) {
         let Some(path) = self.path_mut(id) else { return };
-        let answers = matches!(verdict, Verdict::Up { .. } | Verdict::Resized);
+        let answers = matches!(verdict, Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost);
         match verdict {
             Verdict::Up { .. } | Verdict::Resized => path.standing.ghost = false,
             Verdict::Ghost => path.standing.ghost = true,
@@ -453,25 +455,6 @@ impl Multipath {
             answer.into_iter().chain(p.standing.until).min()
         };
         self.all().filter_map(due).chain(self.reread_at).min()
-    }
-
-    /// Another prioritizer is asked from now on. Where it reads no access
-    /// states, what was read before is forgotten: nobody would correct it.
-    pub(super) fn prio_changed(&mut self, now: Time, fx: &mut Effects) {
-        let (number, reads) = (self.numbers, reads_access(&self.policy.prio));
-        let constant = self.policy.prio == PrioKind::Const;
-        let ids: Vec<PathId> = self.all().map(|p| p.id).collect();
-        for id in ids {
-            let Some(path) = self.path_mut(id) else { continue };
-            path.priority = if constant { 1 } else { path.priority };
-            if !reads {
-                path.standing.known(number, false);
-                path.standing.explicit = None;
-                let access = Access { state: None, preferred: false, ..path.access };
-                self.set_access(now, id, access, fx);
-            }
-            self.prioritize(now, id, fx);
-        }
     }
 
     /// Whether some path's state is about to be known: it was told that it

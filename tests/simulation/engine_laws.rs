@@ -1,12 +1,13 @@
 //! What the engine's tables must never say.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use std::time::Duration;
 
 use vhost_mpath::io::Time;
 use vhost_mpath::mpath::Multipath;
-use vhost_mpath::mpath::path::{CheckerState, PathState};
+use vhost_mpath::mpath::path::PathState;
 use vhost_mpath::mpath::policy::Failback;
 use vhost_mpath::mpath::snapshot::{PathId, PathTable};
 use vhost_mpath::mpath::topology::TopologyGroup;
@@ -139,7 +140,7 @@ impl EngineLaws {
                 matches!(state, ActiveOptimized | ActiveNonOptimized | LbaDependent)
             });
             assert!(carries, "{id} is in use, and its target port group is {state:?}");
-            assert_ne!(path.checker_state, CheckerState::Ghost, "{id} is in use and is a ghost");
+            assert!(path.carries(), "{id} is in use and does not carry I/O");
             if known.listed {
                 assert_eq!(view.epoch, known.epoch, "{id} has another epoch without a break");
             } else {
@@ -178,7 +179,11 @@ impl EngineLaws {
         if left.marginal && !to.marginal {
             return;
         }
-        let text = format!("{left:?} was left for {to:?}");
+        let short = |g: &TopologyGroup| {
+            let paths = g.paths.iter().map(|p| format!("{} {:?} {:?}", p.name, p.state, p.access));
+            format!("group {} ({}): {:?}", g.number, g.priority, paths.collect::<Vec<_>>())
+        };
+        let text = format!("{} was left for {}", short(left), short(to));
         assert!(!to.marginal || left.marginal, "unreliable: {text}");
         let rank =
             |g: &TopologyGroup| (g.priority, g.paths.iter().filter(|p| p.is_usable()).count());

@@ -102,6 +102,8 @@ struct Pending {
 }
 
 struct World {
+    /// What the engine is told and asks for goes to standard error.
+    trace: bool,
     random: Random,
     now: Time,
     /// Counts events; the shadow's clock.

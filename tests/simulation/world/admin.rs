@@ -94,7 +94,7 @@ impl World {
 
     /// The host has lost the device, were it the last one.
     fn lose_path(&mut self, name: &str, fx: &mut Effects) {
-        if self.wire.plugs.iter().filter(|p| !p.leaving).count() == 1 {
+        if self.wire.plugs.iter().filter(|p| self.map.path(p.id).is_some()).count() == 1 {
             self.progress.lost_all = true;
             self.queueing_changed();
         }

@@ -13,6 +13,9 @@ const INQUIRY: u8 = 0x12;
 impl World {
     pub(super) fn engine(&mut self, event: Event) {
         self.moment += 1;
+        if self.trace && event != Event::Timer {
+            eprintln!("{:?} {event:?}", self.now);
+        }
         match &event {
             Event::Io(IoReport { path, reason: IoReason::Judged { verdict, .. }, .. })
                 if *verdict == PathVerdict::Doubt =>
@@ -51,6 +54,9 @@ impl World {
         self.laws.check(self.moment, self.now, &self.map);
         self.count_effects(&fx);
         for effect in fx {
+            if self.trace {
+                eprintln!("{:?}   -> {effect:?}", self.now);
+            }
             match effect {
                 Effect::Publish(table) => self.post(Message::Table(table)),
                 Effect::Check { path, check, checker: kind } => {

@@ -126,7 +126,9 @@ impl World {
     /// to less than the guest uses.
     pub(super) fn resize_lu(&mut self) {
         let blocks = BLOCKS + 64 * self.sizes.below(4);
-        if !self.may_be_resized() {
+        // A map without a path cannot learn of it, and admits no path then.
+        let has_path = self.wire.plugs.iter().any(|p| self.map.path(p.id).is_some());
+        if !has_path || !self.may_be_resized() {
             return;
         }
         let other = blocks != self.blocks;

@@ -97,6 +97,9 @@ impl World {
         let since = *self.progress.idle_since.get_or_insert(now);
         let Some(limit) = self.policy.queue_timeout else { return };
         let over = |p: &&Pending| p.submitted.max(since) + limit + NEWS <= now;
+        if self.trace && self.pending.iter().flatten().any(|p| over(&p)) {
+            eprintln!("{:#?}", self.core);
+        }
         let late = self.pending.iter().flatten().find(over);
         assert!(late.is_none(), "{late:?} is held longer than {limit:?}: {}", self.description());
     }

@@ -87,6 +87,7 @@ impl World {
             hold_for: None,
         };
         let mut world = World {
+            trace: std::env::var_os("VHOST_MPATH_TRACE").is_some(),
             now: Time(1_000_000_000),
             moment: 1,
             array,
