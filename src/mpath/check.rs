@@ -190,7 +190,7 @@ impl Multipath {
         let map = wwid.fold(0, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let place = map.wrapping_add(u64::from(id.slot) + 1).wrapping_mul(GOLDEN) >> 48;
         let nanos = interval.as_nanos().clamp(1, u128::from(u64::MAX));
-        let phase = nanos * u128::from(place) >> 16;
+        let phase = (nanos * u128::from(place)) >> 16;
         let earliest = u128::from((now + interval / 2).0);
         let ahead = (phase + nanos - earliest % nanos) % nanos;
         Time(u64::try_from(earliest + ahead).unwrap_or(u64::MAX))

@@ -151,12 +151,7 @@ impl Rig {
     }
 
     fn set_marginal(&mut self, name: &str, marginal: bool) {
-        let id = self.id(name);
-        self.with(|m, now, fx| {
-            m.path_mut(id).expect("in the map").marginal = marginal;
-            m.regroup();
-            m.settle(now, fx);
-        });
+        self.with(|m, now, fx| m.set_marginal(now, name, marginal, fx)).expect("in the map");
     }
 
     fn is_reading(&self, name: &str) -> bool {

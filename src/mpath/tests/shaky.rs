@@ -42,9 +42,7 @@ impl Rig {
         sample: &mut dyn FnMut(u32) -> Option<bool>,
     ) -> u32 {
         let (until, mut reads) = (self.now + time, 0);
-        while self.now < until {
-            let step = self.map.next_deadline().unwrap_or(until).min(until);
-            self.pass(step.since(self.now));
+        loop {
             for (path, number) in std::mem::take(&mut self.samples) {
                 reads += 1;
                 if let Some(good) = sample(reads) {
@@ -59,8 +57,15 @@ impl Rig {
                     self.proven(name, Ok(lu()));
                 }
             }
+            if !self.samples.is_empty() {
+                continue;
+            }
+            if self.now == until {
+                return reads;
+            }
+            let step = self.map.next_deadline().unwrap_or(until).min(until);
+            self.pass(step.since(self.now));
         }
-        reads
     }
 }
 
@@ -116,6 +121,7 @@ fn good_checks_make_up_for_failures() {
             rig.checked("a", UP);
         }
         assert_eq!(rig.groups(), [["a", "b"]]);
+        rig.good_for(&["b"], Duration::ZERO);
     }
     for _ in 0..3 {
         rig.fail("a");
