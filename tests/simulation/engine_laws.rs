@@ -185,8 +185,11 @@ impl EngineLaws {
         };
         let text = format!("{} was left for {}", short(left), short(to));
         assert!(!to.marginal || left.marginal, "unreliable: {text}");
-        let rank =
-            |g: &TopologyGroup| (g.priority, g.paths.iter().filter(|p| p.is_usable()).count());
+        // The first of equals is the better one, as for multipathd.
+        let rank = |g: &TopologyGroup| {
+            let usable = g.paths.iter().filter(|p| p.is_usable()).count();
+            (g.priority, usable, Reverse(g.number))
+        };
         assert!(rank(to) > rank(left), "not better: {text}");
         match topology.policy.failback {
             Failback::Manual => panic!("failback is manual: {text}"),

@@ -53,8 +53,14 @@ impl World {
 
     pub(super) fn count_effects(&mut self, fx: &Effects) {
         if self.progress.quiet {
-            let restless =
-                |e: &&Effect| !matches!(e, Effect::Check { .. } | Effect::Prioritize { .. });
+            // (What is unreliable may be so for good, and is sampled for good.)
+            let regular = |e: &Effect| {
+                matches!(
+                    e,
+                    Effect::Check { .. } | Effect::Prioritize { .. } | Effect::Sample { .. }
+                )
+            };
+            let restless = |e: &&Effect| !regular(e);
             let restless = fx.iter().filter(restless).map(|e| format!("{e:?}"));
             self.progress.restless.extend(restless);
         }
@@ -96,10 +102,9 @@ impl World {
         }
         let since = *self.progress.idle_since.get_or_insert(now);
         let Some(limit) = self.policy.queue_timeout else { return };
-        let over = |p: &&Pending| p.submitted.max(since) + limit + NEWS <= now;
-        if self.trace && self.pending.iter().flatten().any(|p| over(&p)) {
-            eprintln!("{:#?}", self.core);
-        }
+        // One that had to wait for another's end to be looked at at all (a part
+        // of the request core's pool) is held from then on.
+        let over = |p: &&Pending| p.submitted.max(since) + 3 * limit + NEWS <= now;
         let late = self.pending.iter().flatten().find(over);
         assert!(late.is_none(), "{late:?} is held longer than {limit:?}: {}", self.description());
     }
