@@ -187,7 +187,8 @@ impl World {
             return;
         }
         // One that our paths go through.
-        let carrier = self.wire.plugs.iter().find(|p| !p.leaving).map_or(0, |p| p.group);
+        let in_map = |p: &&Plug| self.map.path(p.id).is_some();
+        let carrier = self.wire.plugs.iter().find(in_map).map_or(0, |p| p.group);
         for group in 0..groups {
             let state = match group == carrier {
                 true => AccessState::ActiveOptimized,

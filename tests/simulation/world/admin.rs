@@ -157,9 +157,6 @@ impl World {
             let _ = self.map.reinstate_path(self.now, &name, &mut fx);
             self.carry_out(fx);
         }
-        if self.wire.plugs.iter().all(|p| p.leaving) {
-            self.add_path();
-        }
     }
 
     /// The ring is stopped (reboot, disconnect), or starts again.

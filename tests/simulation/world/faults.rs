@@ -170,6 +170,9 @@ impl World {
             self.array.inject(self.now, nexus, Fault::Plug);
             self.array.inject(self.now, nexus, Fault::Delay(Duration::ZERO));
         }
+        if self.wire.plugs.iter().all(|p| self.map.path(p.id).is_none()) {
+            self.add_path();
+        }
         self.groups_come_to_rest();
         self.allow_everything();
     }

@@ -27,15 +27,13 @@ impl World {
         for plug in self.wire.plugs.iter().filter(|p| !p.leaving) {
             let usable = self.map.path(plug.id).is_some_and(|p| p.is_usable());
             // Reading checkers call a path down that does not serve reads.
-            let reads = matches!(
-                self.policy.checker,
-                Some(CheckerKind::DirectIo | CheckerKind::ReadSector0)
-            );
+            let reads = self.map.path(plug.id).is_some_and(|p| {
+                matches!(p.checker, CheckerKind::DirectIo | CheckerKind::ReadSector0)
+            });
             let carries = self.array.access_state(plug.nexus).is_some_and(access::carries);
             let back = usable || (reads && !carries);
             assert!(back, "{} does not come back: {}", plug.name, self.description());
         }
-        assert_eq!(self.map.identity().capacity, Blocks(self.blocks), "the map has another size");
         assert!(self.wire.on_path.is_empty());
         let leaving = self.wire.plugs.iter().find(|p| p.leaving);
         assert!(leaving.is_none(), "removed and never closed: {leaving:?}");
@@ -82,6 +80,7 @@ impl World {
             "the last reads do not end: {}",
             self.description()
         );
+        assert_eq!(self.map.identity().capacity, Blocks(self.blocks), "the map has another size");
         self.last_events();
         self.totals.end = self.now.0;
     }
