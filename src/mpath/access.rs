@@ -149,8 +149,11 @@ impl Multipath {
     /// paths: one that has begun already may have read too early, and is
     /// followed by one more, however many paths tell of it.
     pub(super) fn refresh(&mut self, now: Time, id: PathId, fx: &mut Effects) {
+        let reads_groups = matches!(self.policy.prio, PrioKind::Detect | PrioKind::Alua { .. });
         let usable = |p: &&Path| p.is_usable();
-        let by = self.all().filter(usable).find(|p| p.standing.is_being_read()).map(|p| p.id);
+        // (A prioritizer that reads no groups speaks for its own path.)
+        let covers = |p: &&Path| p.standing.is_being_read() && (reads_groups || p.id == id);
+        let by = self.all().filter(usable).find(covers).map(|p| p.id);
         let by = by.or_else(|| self.path(id).filter(usable).map(|p| p.id));
         let by = by.or_else(|| self.all().find(usable).map(|p| p.id));
         if let Some(by) = by {
@@ -379,15 +382,16 @@ impl Multipath {
             _ => return,
         }
         let usable = path.is_usable();
-        if answers && path.standing.told && path.standing.unread {
+        let counts = is_later(check, path.standing.as_of);
+        if path.standing.unread && !counts {
+            self.check_now(now, id, fx);
+        } else if path.standing.unread && answers {
             // Nobody but the checker can say what has become of it.
-            if is_later(check, path.standing.as_of) {
-                path.standing.known(check, false);
-                let access = Access { state: None, ..path.access };
-                self.set_access(now, id, access, fx);
-            } else {
-                self.check_now(now, id, fx);
-            }
+            path.standing.known(check, false);
+            let access = Access { state: None, ..path.access };
+            self.set_access(now, id, access, fx);
+        } else if path.standing.unread && verdict == Verdict::Ghost {
+            path.standing.told = false; // it is so
         }
         if usable {
             self.read(now, id, false, fx);
@@ -407,7 +411,7 @@ impl Multipath {
                 lost = o.late && path.standing.told;
             }
             if path.standing.until.is_some_and(|until| until <= now) {
-                path.standing.overdue = true;
+                (path.standing.overdue, path.standing.told) = (true, false);
                 let access = path.access;
                 path.standing.until = None;
                 self.set_access(now, id, access, fx);
@@ -458,12 +462,13 @@ impl Multipath {
     }
 
     /// Whether some path's state is about to be known: it was told that it
-    /// does not carry I/O, and that is being looked into, or it is in
-    /// transition.
+    /// does not carry I/O, and that is being looked into; it is in transition;
+    /// its capacity is being read now that it can be.
     pub(super) fn access_is_open(&self) -> bool {
         self.all().filter(|p| p.is_usable()).any(|p| {
             let asked = p.standing.is_being_read() || p.check.is_some_and(|o| !o.late);
-            p.standing.in_transition() || (p.standing.told && asked)
+            let sized = p.standing.unsized_lu && p.proof.is_some_and(|o| !o.late);
+            p.standing.in_transition() || (p.standing.told && asked) || sized
         })
     }
 

@@ -230,7 +230,7 @@ impl Multipath {
                 return;
             }
             Activation::Retry { .. } => {
-                self.fail(now, id, Cause::Activation("tried too often"), fx)
+                self.fail(now, id, Cause::Activation("tried too often"), fx);
             }
             Activation::Failed => self.fail(now, id, Cause::Activation("refused"), fx),
             Activation::Unsupported => path.init.unsupported = true,

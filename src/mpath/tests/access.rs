@@ -170,6 +170,15 @@ fn news_that_many_paths_tell_is_read_once_more_not_once_per_path() {
 }
 
 #[test]
+fn a_prioritizer_that_knows_of_one_path_only_is_asked_by_each_that_tells() {
+    let policy = Policy { prio: PrioKind::Sysfs { exclusive_pref: false }, ..multibus() };
+    let mut rig = Rig::read(policy, &["a", "b"].map(|n| (n, priority(50))));
+    rig.saw("a", PathVerdict::Refresh);
+    rig.saw("b", PathVerdict::Refresh);
+    assert!(rig.is_reading("a") && rig.is_reading("b"));
+}
+
+#[test]
 fn news_counts_whatever_the_epoch_and_state_of_the_path_that_tells_it() {
     let mut rig = two(tpg(), &[ActiveOptimized; 2]);
     rig.fail("a");

@@ -19,8 +19,9 @@ fn array(policy: Policy) -> Rig {
 }
 
 /// Two passive groups of a controller pair, as a checker sees them.
-fn controllers(policy: Policy) -> Rig {
-    let policy = Policy { hardware_handler: HandlerKind::Rdac, prio: PrioKind::Rdac, ..policy };
+fn controllers(failback: Failback) -> Rig {
+    let policy =
+        Policy { failback, hardware_handler: HandlerKind::Rdac, prio: PrioKind::Rdac, ..tpg() };
     let paths = [("a", 6), ("b", 6), ("c", 0), ("d", 0)].map(|(n, p)| (n, priority(p)));
     let mut rig = Rig::read(Policy { grouping: GroupingPolicy::GroupByPrio, ..policy }, &paths);
     for name in ["c", "d"] {
@@ -60,7 +61,7 @@ fn a_group_in_standby_is_activated_by_one_path_when_nothing_carries() {
 
 #[test]
 fn each_path_of_a_passive_controller_is_activated_by_itself() {
-    let mut rig = controllers(tpg());
+    let mut rig = controllers(Failback::Manual);
     assert_eq!(rig.groups(), [["a", "b"]]);
     rig.fail("a");
     rig.fail("b");
@@ -70,6 +71,27 @@ fn each_path_of_a_passive_controller_is_activated_by_itself() {
     rig.activated("d", Activation::Done);
     assert_eq!(rig.groups(), [["c", "d"]]);
     assert_eq!(results(&mut rig), [(2, Activation::Done)]);
+}
+
+/// It was recognized in standby: law 2 asks for its capacity first, and
+/// requests wait for that even under `fail`.
+#[test]
+fn a_path_that_was_never_sized_is_proven_after_its_activation() {
+    let mut rig = array(tpg());
+    for name in ["b", "c"] {
+        rig.fail(name);
+    }
+    rig.pass(Duration::from_secs(5));
+    rig.checked("b", Verdict::Ghost);
+    let (path, proof) = rig.proofs.pop().expect("a proof is under way");
+    rig.event(Event::Recognized { path, proof, wwid: lu().wwid });
+    rig.fail("a");
+    rig.activated("b", Activation::Done);
+    assert!(rig.groups().is_empty());
+    assert_eq!(rig.table().queueing, Queueing::Hold);
+    assert!(!rig.changes.iter().any(|c| matches!(c, Change::NoPath { .. })));
+    rig.proven("b", Ok(lu()));
+    assert_eq!(rig.groups(), [["b"]]);
 }
 
 #[test]
@@ -137,7 +159,7 @@ fn a_failed_activation_fails_the_path_and_requests_with_it_under_fail() {
 
 #[test]
 fn an_unsupported_activation_leaves_the_path_a_ghost_and_is_not_tried_again() {
-    let mut rig = controllers(tpg());
+    let mut rig = controllers(Failback::Manual);
     rig.fail("a");
     rig.fail("b");
     rig.activated("c", Activation::Unsupported);
@@ -261,7 +283,7 @@ fn a_path_that_comes_back_ends_the_wait_for_an_activation() {
 /// use carries I/O until that has succeeded.
 #[test]
 fn failback_activates_a_better_group_first() {
-    let mut rig = controllers(Policy { failback: Failback::Immediate, ..tpg() });
+    let mut rig = controllers(Failback::Immediate);
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
     assert!(rig.is_activating("c"));
@@ -269,7 +291,7 @@ fn failback_activates_a_better_group_first() {
     assert_eq!(rig.table().groups[0].number, 2);
     rig.activated("c", Activation::Done);
     assert_eq!(rig.groups(), [vec!["c"], vec!["a", "b"]]);
-    let mut rig = controllers(Policy { failback: Failback::Immediate, ..tpg() });
+    let mut rig = controllers(Failback::Immediate);
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
     rig.activated("c", Activation::Busy);
@@ -280,7 +302,7 @@ fn failback_activates_a_better_group_first() {
 
 #[test]
 fn an_administrator_can_have_a_passive_group_activated_bypassed_or_not() {
-    let mut rig = controllers(Policy { failback: Failback::Immediate, ..tpg() });
+    let mut rig = controllers(Failback::Immediate);
     rig.with(|m, now, fx| m.switch_group(now, 2, fx)).expect("it can be");
     assert!(rig.is_activating("c") && rig.is_activating("d"));
     assert_eq!(rig.groups(), [["a", "b"]], "until it carries");

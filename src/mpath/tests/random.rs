@@ -6,13 +6,13 @@
 //! have read what was true before the latest news.
 
 use super::*;
-use crate::mpath::policy::Failback;
+use crate::mpath::policy::{Failback, MarginalPath, SanPathErr};
 use proptest::prelude::*;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// The target port group of each, less one.
-const TPG: [usize; 3] = [0, 1, 1];
+const TPG: [u16; 3] = [0, 1, 1];
 
 /// When a proof read, and what.
 type Read = (u64, Result<Identity, String>);
@@ -64,6 +64,7 @@ struct World {
     had: Vec<u64>,
     step: u64,
     lun_gone: bool,
+    policy: Policy,
     /// Of the two target port groups.
     states: [AccessState; 2],
     /// They change on request.
@@ -100,8 +101,9 @@ impl World {
         let no_path_retry = [NoPathRetry::Queue, NoPathRetry::Fail][setup % 2];
         let policy =
             Policy { grouping, failback, no_path_retry, pg_init_retries: 2, ..Policy::default() };
-        let rig = Rig::new(policy, &NAMES);
+        let rig = Rig::new(policy.clone(), &NAMES);
         World {
+            policy,
             states: [AccessState::ActiveOptimized; 2],
             explicit: setup % 3 > 0,
             rig,
@@ -161,6 +163,7 @@ impl World {
         assert_eq!((&map.wwid, map.block_size), (&lu().wwid, 512));
         assert!(self.had.contains(&map.capacity.0), "the LU never had {}", map.capacity);
         let table = self.rig.table().clone();
+        assert_eq!(table.groups.is_empty(), self.rig.map.carrying() == 0);
         for (i, name) in NAMES.iter().enumerate() {
             let view = table.groups.iter().flat_map(|g| &g.paths).find(|v| v.id == self.id(i));
             let listed = view.is_some();
@@ -239,7 +242,7 @@ impl World {
     /// What a command on the path is told, if its target port group does not
     /// carry I/O.
     fn passive(&self, i: usize) -> Option<u8> {
-        match self.states[TPG[i]] {
+        match self.states[usize::from(TPG[i])] {
             AccessState::Transitioning => Some(0x0a),
             AccessState::Standby => Some(0x0b),
             AccessState::Unavailable => Some(0x0c),
@@ -253,8 +256,8 @@ impl World {
         let (step, answers) = (self.step, self.answer(i).is_ok() && !self.paths[i].remapped);
         let found = match (answers, self.explicit) {
             (false, _) => Reading { priority: None, alua: None },
-            (true, true) => explicit(1 + TPG[i] as u16, &self.states),
-            (true, false) => alua(1 + TPG[i] as u16, &self.states),
+            (true, true) => explicit(1 + TPG[i], &self.states),
+            (true, false) => alua(1 + TPG[i], &self.states),
         };
         let Some((reading, read)) = self.paths[i].prioritizing.first_mut() else { return };
         let reading = *reading;
@@ -263,7 +266,7 @@ impl World {
             Some((at, found)) => {
                 self.paths[i].prioritizing.remove(0);
                 for (truth, tpg) in self.paths.iter_mut().zip(TPG) {
-                    let state = found.alua.as_ref().map(|a| a.groups[tpg].1);
+                    let state = found.alua.as_ref().map(|a| a.groups[usize::from(tpg)].1);
                     let active = [AccessState::ActiveOptimized, AccessState::ActiveNonOptimized];
                     if state.is_some_and(|s| active.contains(&s)) {
                         truth.active = truth.active.max(at);
@@ -287,8 +290,8 @@ impl World {
         };
         self.step += 1;
         if result == Activation::Done && !self.paths[i].remapped {
-            assert_eq!(group, Some(1 + TPG[i] as u16));
-            self.states[TPG[i]] = AccessState::ActiveOptimized;
+            assert_eq!(group, Some(1 + TPG[i]));
+            self.states[usize::from(TPG[i])] = AccessState::ActiveOptimized;
         }
         if result == Activation::Done {
             for (truth, tpg) in self.paths.iter_mut().zip(TPG) {
@@ -390,6 +393,42 @@ impl World {
         }
     }
 
+    /// An administrator calls a path unreliable, or reliable.
+    fn mark(&mut self, i: usize, marginal: bool) {
+        self.step += 1;
+        self.rig.set_marginal(NAMES[i], marginal);
+        self.settle();
+    }
+
+    /// Other settings, of those that decide how unreliable paths are treated.
+    fn reconfigure(&mut self, how: usize) {
+        let san_path_err =
+            SanPathErr { threshold: 1, forget_rate: 2, recovery_time: Duration::from_secs(20) };
+        let marginal_path = MarginalPath {
+            double_failed_time: Duration::from_secs(60),
+            sample_time: Duration::from_secs(2),
+            rate_threshold: 100,
+            recheck_gap: Duration::from_secs(10),
+        };
+        let policy = Policy {
+            san_path_err: (how > 0).then_some(san_path_err),
+            marginal_path: (how > 0).then_some(marginal_path),
+            marginal_pathgroups: how == 2,
+            ..self.policy.clone()
+        };
+        self.step += 1;
+        self.rig.with(|m, now, fx| m.set_policy(now, policy, fx));
+        self.settle();
+    }
+
+    /// The reads of paths under way are answered.
+    fn sample(&mut self) {
+        for (path, sample) in std::mem::take(&mut self.rig.samples) {
+            let good = self.answer(self.index(path)).is_ok();
+            self.event(Event::Sampled { path, sample, good });
+        }
+    }
+
     fn act(&mut self, what: u8, i: usize) {
         match what {
             0 => self.paths[i].alive = !self.paths[i].alive,
@@ -416,6 +455,10 @@ impl World {
             16 => self.change_access(i % 2),
             17..=19 => self.prioritize(i),
             20 | 21 => self.activate(i),
+            22 => self.met(i, judged(PathVerdict::Marginal)),
+            23 => self.mark(i, self.step % 2 == 0),
+            24 => self.reconfigure(i),
+            25 => self.sample(),
             _ => self.guest_command(i),
         }
     }
@@ -427,6 +470,10 @@ impl World {
             if std::mem::take(&mut truth.remapped) {
                 truth.doubt_untold = true;
             }
+        }
+        self.reconfigure(0);
+        for i in 0..3 {
+            self.mark(i, false);
         }
         let settled = |s| match s {
             AccessState::Transitioning | AccessState::Unavailable => AccessState::Standby,
@@ -471,7 +518,7 @@ proptest! {
     #[test]
     fn no_history_lets_an_unproven_path_carry_a_guests_command(
         setup in 0usize..24,
-        history in prop::collection::vec((0u8..22, 0usize..3), 0..200),
+        history in prop::collection::vec((0u8..26, 0usize..3), 0..200),
     ) {
         let mut world = World::new(setup);
         for (what, i) in history {
