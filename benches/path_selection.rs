@@ -23,6 +23,8 @@ use vhost_mpath::queue::dispatch::{Cookie, Dispatcher, Issue, Settings};
 const COMMANDS: u64 = 1000;
 /// Commands in flight.
 const DEPTH: usize = 64;
+/// Of the request core's.
+const BATCH: u32 = 20;
 /// Between two commands of the guest.
 const GAP: Duration = Duration::from_micros(1);
 
@@ -149,7 +151,7 @@ const LIMITS: Limits = Limits {
     fua: true,
 };
 
-/// All that the request core does for a command, in batches of sixteen.
+/// All that the request core does for a command, in batches of twenty.
 #[divan::bench(args = CASES)]
 fn request_core(bencher: Bencher, (kind, paths): (SelectorKind, u8)) {
     let settings = Settings {
@@ -165,8 +167,8 @@ fn request_core(bencher: Bencher, (kind, paths): (SelectorKind, u8)) {
     let mut pool: Vec<Box<Request>> = (0..DEPTH).map(|_| Box::default()).collect();
     let (mut now, mut turn) = (Time(1_000_000_000), 0u64);
     let mut batch = || {
-        now = now + GAP * 16;
-        for _ in 0..16.min(pool.len()) {
+        now = now + GAP * BATCH;
+        for _ in 0..BATCH {
             let Some(mut request) = pool.pop() else { break };
             let want = want(turn);
             let extent = Extent::new(turn * 8 % 100_000, want.bytes / 512);
@@ -181,7 +183,7 @@ fn request_core(bencher: Bencher, (kind, paths): (SelectorKind, u8)) {
             core.submit(request).expect("room");
         }
         core.pump(now, &mut wire);
-        for _ in 0..16 {
+        for _ in 0..BATCH {
             let Some(cookie) = wire.0.pop_front() else { break };
             core.complete(now, cookie, black_box(&Completion::Good));
         }
@@ -191,5 +193,5 @@ fn request_core(bencher: Bencher, (kind, paths): (SelectorKind, u8)) {
     (0..1000).for_each(|_| batch());
     bencher
         .counter(ItemsCount::new(COMMANDS))
-        .bench_local(|| (0..COMMANDS.div_ceil(16)).for_each(|_| batch()));
+        .bench_local(|| (0..COMMANDS / u64::from(BATCH)).for_each(|_| batch()));
 }

@@ -260,6 +260,8 @@ impl Multipath {
             policy: self.policy.clone(),
             groups: self.groups.iter().enumerate().map(group).collect(),
             queueing: self.queueing() == Queueing::Hold,
+            queueing_disabled: self.queueing_disabled,
+            failback_at: self.failback_deadline(),
             usable: self.usable(),
             carrying: self.carrying(),
             path_faults: self.path_faults,

@@ -26,6 +26,7 @@ use crate::scsi::sense::{Sense, SenseCode};
 use crate::sim::{Fault, NotInjected, Stats};
 use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
 
+mod about;
 mod blk_uring;
 mod data;
 mod file;
@@ -41,13 +42,14 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use about::{About, Fabric};
 pub use data::Data;
 pub use file::{DiskNode, Nature, WwidSource};
 pub use inbox::Inbox;
 pub use port::{Issued, PathPort, Rejected};
 pub use proof::{ProofError, in_words, unit_attention};
 pub use sg_io::ScsiNode;
-pub use sim::{FileMedium, SimImage, SimNexus};
+pub use sim::{FileMedium, SimFacts, SimImage, SimNexus};
 
 use blk_uring::{Direct, Slots};
 use data::Buffer;
@@ -120,25 +122,6 @@ pub struct QueueLimits {
     pub max_segments: usize,
     /// Commands in flight that make sense (`nr_requests`, `queue_depth`).
     pub depth: usize,
-}
-
-/// What is said about a path besides what it answers itself.
-#[derive(Clone, Debug)]
-pub struct About {
-    /// Short name, unique in the process: `sdb`, `sim0`, `disk.img`.
-    pub name: String,
-    /// As given by the administrator.
-    pub spec: String,
-    /// Kind.
-    pub kind: PathKind,
-    /// `H:C:T:L` of a SCSI device.
-    pub hctl: Option<String>,
-    /// `MAJOR:MINOR` of a device node.
-    pub dev_t: Option<String>,
-    /// Transport.
-    pub transport: Transport,
-    /// Why this transport.
-    pub reason: String,
 }
 
 /// An open file (or its like), ready to become a path.
@@ -312,6 +295,16 @@ impl PathHandle {
         self.about.dev_t.as_deref()
     }
 
+    /// Kernel name of the disk, `sdb`; `None` where there is no block node.
+    pub fn devname(&self) -> Option<&str> {
+        self.about.devname.as_deref()
+    }
+
+    /// The ports it goes through, as far as the host knows them.
+    pub fn fabric(&self) -> &Fabric {
+        &self.about.fabric
+    }
+
     /// Transport of reads and writes.
     pub fn transport(&self) -> Transport {
         self.about.transport
@@ -467,6 +460,14 @@ impl PathHandle {
     pub fn faults(&self) -> Option<(String, Option<Stats>)> {
         match &self.backend {
             Backend::Sim(nexus) => Some(nexus.describe()),
+            _ => None,
+        }
+    }
+
+    /// What a host would say of a simulated path; `None` of any other.
+    pub fn simulated_facts(&self) -> Option<SimFacts> {
+        match &self.backend {
+            Backend::Sim(nexus) => nexus.facts(),
             _ => None,
         }
     }

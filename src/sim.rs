@@ -13,16 +13,16 @@
 //! of completion time, then of submission. A fault ends or condemns the tasks
 //! of its nexus at the moment it is injected: nothing of a cut nexus is
 //! executed later (the end of tasks at nexus loss that law 1 of
-//! `docs/architecture.md` relies on).
+//! `docs/architecture.md` relies on), but for [`Fault::LateCut`].
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-use crate::io::{Completion, Extent, Time};
+use crate::io::{Completion, Time};
 use crate::scsi::alua::AccessState;
-use crate::scsi::sense::{SenseCode, SenseFormat};
+use crate::scsi::sense::SenseFormat;
 use crate::scsi::status::HostByte;
 
 mod answer;
@@ -40,11 +40,13 @@ mod nexus;
 mod owner;
 mod provisioning;
 mod report;
+pub mod scenario;
 mod schedule;
 mod target;
 mod task;
 
 pub use config::{LuConfig, Personality, Tpgs};
+pub(crate) use fault::words::{host_byte, sense_code};
 pub use fault::{CutMode, DeviceState, Fault, Faults, NewCapacity, Upgrade};
 pub use inject::NotInjected;
 pub use medium::{Medium, MemoryMedium};
@@ -217,6 +219,7 @@ impl Array {
     }
 
     /// Takes a task; it ends by a later [`Array::poll`].
+    /// On a path that the host has blocked it waits, and its timeout with it.
     ///
     /// Faults, access states and unit attentions meet the task here, in the
     /// order in which tasks arrive; the command itself is looked at when it

@@ -1,7 +1,7 @@
 //! One path's reserved thread: checks, proofs of identity, resets of the LU.
 //!
-//! What a check sends and what the answer means is `mpath::checker`'s; this
-//! carries it out, and waits as long as the kernel makes it wait. It is never
+//! What a check sends and what the answer means is `mpath::checker`'s; this has
+//! it carried out, and waits as long as the kernel makes it wait. It is never
 //! behind guest I/O: the path has a way of its own for it (law 2, design of
 //! the transports). When the path has left the map this thread is the last to
 //! hold it, closes it and says so.
@@ -14,16 +14,17 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::mailbox::{Mail, Post};
+use super::probing::{Ask, carry_out};
 use crate::io::Completion;
 use crate::mpath::checker::{Checker, CheckerKind, Verdict};
-use crate::mpath::hwhandler::{Activation, Handler, HandlerKind};
+use crate::mpath::hwhandler::{Handler, HandlerKind};
 use crate::mpath::prio::{Attributes, PrioKind, Prioritizer, Reading};
-use crate::mpath::probe::{Answer, Fact, Probe, Step, Transfer};
+use crate::mpath::probe::{Answer, Probe};
 use crate::mpath::snapshot::PathId;
-use crate::passthrough_scsi::{Data, PathHandle, unit_attention};
+use crate::passthrough_scsi::{PathHandle, unit_attention};
 use crate::scsi::attention::Attentions;
 use crate::scsi::cdb::Cdb;
 use crate::scsi::sense::Sense;
@@ -36,6 +37,7 @@ enum Job {
     Activate(u32, HandlerKind, Option<u16>),
     Sample(u32),
     Prove(u32),
+    Timeout(Duration),
     ResetLu,
 }
 
@@ -98,6 +100,11 @@ impl Checking {
         let _ = self.jobs.send(Job::Prove(number));
     }
 
+    /// The kernel's timeout for each command from now on.
+    pub(super) fn set_timeout(&self, timeout: Duration) {
+        let _ = self.jobs.send(Job::Timeout(timeout));
+    }
+
     /// Resets the LU in the array; answered by [`Mail::LuReset`].
     pub(super) fn reset_lu(&self) {
         let _ = self.jobs.send(Job::ResetLu);
@@ -127,6 +134,22 @@ fn tells_attentions(probe: &Probe) -> bool {
     }
 }
 
+/// The path's unit attentions are heard.
+impl Ask for Thread {
+    fn ask(&self, probe: &Probe) -> Answer {
+        let before = self.moment();
+        let answer = carry_out(&self.handle, probe, self.timeout);
+        if let Answer::Completed { completion, .. } = &answer {
+            if let Some(sense) = unit_attention(completion) {
+                self.hear(sense);
+            } else if *completion == Completion::Good && tells_attentions(probe) {
+                self.drained(before);
+            }
+        }
+        answer
+    }
+}
+
 impl Thread {
     fn run(mut self, jobs: &Receiver<Job>) {
         let path = self.path;
@@ -144,7 +167,8 @@ impl Thread {
                     Mail::Prioritized { path, reading, found: self.priority(prio) }
                 }
                 Job::Activate(activation, kind, group) => {
-                    Mail::Activated { path, activation, result: self.activate(kind, group) }
+                    let mut handler = Handler::new(kind, group);
+                    Mail::Activated { path, activation, result: self.activate(&mut handler) }
                 }
                 Job::Sample(sample) => {
                     let answer = self.ask(&Probe::ReadFirstBlock);
@@ -153,6 +177,10 @@ impl Thread {
                     Mail::Sampled { path, sample, good }
                 }
                 Job::Prove(proof) => self.prove(proof),
+                Job::Timeout(timeout) => {
+                    self.timeout = timeout;
+                    continue;
+                }
                 Job::ResetLu => Mail::LuReset { path, result: self.handle.reset_lu(self.timeout) },
             };
             self.post.send(mail);
@@ -173,19 +201,13 @@ impl Thread {
     }
 
     fn verdict(&mut self, kind: CheckerKind) -> Verdict {
-        if self.checker.kind() != kind {
-            self.checker = Checker::new(kind);
+        let mut checker = std::mem::replace(&mut self.checker, Checker::new(kind));
+        if checker.kind() != kind {
+            checker = Checker::new(kind);
         }
-        let mut step = self.checker.begin();
-        loop {
-            step = match step {
-                Step::Done(verdict) => return verdict,
-                Step::Issue(probe) => {
-                    let answer = self.ask(&probe);
-                    self.checker.on_answer(&answer)
-                }
-            };
-        }
+        let verdict = self.check(&mut checker);
+        self.checker = checker;
+        verdict
     }
 
     fn priority(&mut self, kind: PrioKind) -> Reading {
@@ -193,55 +215,9 @@ impl Thread {
             Some(old) if *old.kind() == kind => old,
             _ => Prioritizer::new(kind, &self.attributes),
         };
-        let mut step = prioritizer.begin();
-        let found = loop {
-            step = match step {
-                Step::Done(found) => break found,
-                Step::Issue(probe) => prioritizer.on_answer(&self.ask(&probe)),
-            };
-        };
+        let found = self.prioritize(&mut prioritizer);
         self.prioritizer = Some(prioritizer);
         found
-    }
-
-    fn activate(&self, kind: HandlerKind, group: Option<u16>) -> Activation {
-        let mut handler = Handler::new(kind, group);
-        let mut step = handler.begin();
-        loop {
-            step = match step {
-                Step::Done(result) => return result,
-                Step::Issue(probe) => handler.on_answer(&self.ask(&probe)),
-            };
-        }
-    }
-
-    /// Carries out what a generator asks for.
-    fn ask(&self, probe: &Probe) -> Answer {
-        #[allow(clippy::disallowed_methods)] // path_latency measures real time
-        let (before, asked) = (self.moment(), Instant::now());
-        let mut data = Vec::new();
-        let completion = match probe {
-            Probe::Command { cdb, transfer } => {
-                let transfer = match transfer {
-                    Transfer::None => Data::None,
-                    Transfer::In(len) => {
-                        data.resize(*len, 0);
-                        Data::In(&mut data)
-                    }
-                    Transfer::Out(list) => Data::Out(list),
-                };
-                self.handle.execute(cdb, transfer, self.timeout)
-            }
-            Probe::ReadFirstBlock => self.handle.read_check(self.timeout),
-            Probe::Fact(Fact::DeviceState) => return Answer::DeviceState(None),
-            Probe::Fact(Fact::AccessState) => return Answer::AccessState(None),
-        };
-        if let Some(sense) = unit_attention(&completion) {
-            self.hear(sense);
-        } else if completion == Completion::Good && tells_attentions(probe) {
-            self.drained(before);
-        }
-        Answer::Completed { completion, data, took: asked.elapsed() }
     }
 
     fn hear(&self, sense: &Sense) {

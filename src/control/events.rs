@@ -3,20 +3,23 @@
 //! Pure. Every change of state becomes exactly one [`Notice`]; who hears of it
 //! is the daemon's business.
 
+mod change;
+
 use log::Level;
 use serde_json::{Map, Value, json};
 
 use super::lun::Address;
 use crate::io::{Completion, Denied, ErrnoFrom, Extent, Op, Outcome};
-use crate::mpath::effect::{Cause, Change};
+use crate::mpath::effect::Cause;
 use crate::mpath::event::IoReason;
-use crate::mpath::hwhandler::Activation;
 use crate::passthrough_scsi::in_words;
 use crate::queue::dispatch::GuestError;
 use crate::scsi::command::Group;
 use crate::scsi::sense::{self, Sense};
 use crate::scsi::status::{HostByte, Status};
 use crate::vhost_user::{DisconnectReason, SessionEvent};
+
+pub(super) use change::of_change;
 
 /// One piece of news.
 #[derive(Clone, Debug)]
@@ -38,128 +41,6 @@ impl Notice {
             _ => Map::new(),
         };
         Notice { name, level, text, data }
-    }
-}
-
-/// News of the engine.
-pub(super) fn of_change(change: &Change) -> Notice {
-    match change {
-        Change::PathAdded { path } => {
-            let text = format!("path {path} added");
-            Notice::new("PATH_ADDED", Level::Info, text, json!({ "path": path }))
-        }
-        Change::PathRemoved { path } => {
-            let text = format!("path {path} removed");
-            Notice::new("PATH_REMOVED", Level::Info, text, json!({ "path": path }))
-        }
-        Change::PathFailed { path, cause, left } => {
-            let text = format!("path {path} failed: {}; {left} left", cause_in_words(cause));
-            let data = json!({
-                "path": path,
-                "valid-paths": left,
-                "reason": cause_in_words(cause),
-                "cause": cause_as_data(cause),
-            });
-            Notice::new("PATH_FAILED", Level::Warn, text, data)
-        }
-        Change::PathSuspect { path, cause, left } => {
-            // A hung path is trouble; a doubt is mostly over in a moment.
-            let (level, until) = match cause {
-                Cause::Io(IoReason::Hung { .. }) => (Level::Warn, "it is checked"),
-                _ => (Level::Info, "its identity is proven again"),
-            };
-            let cause_text = cause_in_words(cause);
-            let text = format!(
-                "path {path} is suspect: {cause_text}; nothing new goes there until {until}; {left} left"
-            );
-            let data = json!({
-                "path": path,
-                "valid-paths": left,
-                "reason": cause_text,
-                "cause": cause_as_data(cause),
-            });
-            Notice::new("PATH_SUSPECT", level, text, data)
-        }
-        Change::PathReinstated { path, usable } => {
-            let text = format!("path {path} reinstated; {usable} usable");
-            let data = json!({ "path": path, "valid-paths": usable });
-            Notice::new("PATH_REINSTATED", Level::Info, text, data)
-        }
-        Change::GroupSwitched { from, to } => {
-            let text = match from {
-                Some(from) => format!("switched from path group {from} to {to}"),
-                None => format!("path group {to} in use"),
-            };
-            let data = json!({ "from": from, "to": to });
-            Notice::new("GROUP_SWITCHED", Level::Info, text, data)
-        }
-        Change::AccessChanged { path, access } => {
-            let state = access.state.map_or("unknown", |s| s.name());
-            let preferred = if access.preferred { ", preferred" } else { "" };
-            let group = access.group.map_or(String::new(), |g| format!(" (target port group {g})"));
-            let text = format!("path {path}{group} is {state}{preferred} now");
-            let data = json!({
-                "path": path,
-                "access-state": state,
-                "preferred": access.preferred,
-                "target-port-group": access.group,
-            });
-            Notice::new("ACCESS_CHANGED", Level::Info, text, data)
-        }
-        Change::Activating { group } => {
-            let text = format!("path group {group} is being activated");
-            Notice::new("GROUP_ACTIVATING", Level::Info, text, json!({ "group": group }))
-        }
-        Change::Activated { group, result } => {
-            let (level, word) = match result {
-                Activation::Done | Activation::Unsupported => (Level::Info, "activated"),
-                Activation::Busy => (Level::Warn, "busy"),
-                Activation::Retry { .. } => (Level::Info, "not activated yet"),
-                Activation::Failed => (Level::Warn, "not activated"),
-            };
-            let text = format!("path group {group}: {word}");
-            Notice::new("GROUP_ACTIVATED", level, text, json!({ "group": group, "result": word }))
-        }
-        Change::Marginal { path, marginal } => {
-            let (level, word) = match marginal {
-                true => (Level::Warn, "unreliable (marginal)"),
-                false => (Level::Info, "reliable again"),
-            };
-            let data = json!({ "path": path, "marginal": marginal });
-            Notice::new("PATH_MARGINAL", level, format!("path {path} is {word}"), data)
-        }
-        Change::QueueingSwitched { on } => {
-            let text = match on {
-                true => "requests are held again while no path is left",
-                false => "requests are not held any more while no path is left",
-            };
-            Notice::new("QUEUEING_SWITCHED", Level::Warn, text.to_owned(), json!({ "on": on }))
-        }
-        Change::NoPath { held } => {
-            let fate = if *held { "requests are held until one returns" } else { "requests fail" };
-            let text = format!("no usable path left; {fate}");
-            Notice::new("NO_PATH", Level::Error, text, json!({ "held": held }))
-        }
-        Change::QueueingEnded => {
-            let text = "no path returned in time (no_path_retry); held requests fail now";
-            Notice::new("QUEUEING_ENDED", Level::Error, text.to_owned(), json!({}))
-        }
-        Change::Recovered => {
-            let text = "a path is usable again; held requests go on";
-            Notice::new("RECOVERED", Level::Warn, text.to_owned(), json!({}))
-        }
-        Change::Resized { from, to } => {
-            let text = format!("the LU has {to} blocks now, it had {from}");
-            Notice::new("MAP_RESIZED", Level::Warn, text, json!({ "from": from.0, "to": to.0 }))
-        }
-        Change::LunGone => {
-            let text = "every path says that its target has no such LU (05/25/00)";
-            Notice::new("LUN_GONE", Level::Error, text.to_owned(), json!({}))
-        }
-        Change::LunBack => {
-            let text = "the LU is there again";
-            Notice::new("LUN_BACK", Level::Warn, text.to_owned(), json!({}))
-        }
     }
 }
 
@@ -429,6 +310,7 @@ mod tests {
     use super::*;
     use crate::io::{Blocks, Identity, MapSlot};
     use crate::mpath::classify::PathVerdict;
+    use crate::mpath::effect::Change;
     use crate::scsi::cdb::Cdb;
     use crate::scsi::sense::{Key, SenseCode};
 

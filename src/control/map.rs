@@ -4,8 +4,10 @@
 //! messages to queue threads and checking threads; news is collected for the
 //! daemon to tell. Never blocks. Which maps there are is `control::maps`.
 
+mod admin;
 mod display;
 mod limits;
+mod outages;
 mod reset;
 
 use std::collections::HashMap;
@@ -17,12 +19,13 @@ use super::checking::Checking;
 use super::events::{self, Notice};
 use super::lun::Address;
 use super::mailbox::Post;
+use super::opening::Arrival;
 use crate::host::Options;
 use crate::io::{DeviceEvent, Geometry, Happened, Limits, MapSlot, Time};
 use crate::mpath::checker::CheckerKind;
 use crate::mpath::effect::{Change, Effect, Effects};
 use crate::mpath::event::Event;
-use crate::mpath::prio::Attributes;
+use crate::mpath::policy::Policy;
 use crate::mpath::snapshot::PathId;
 use crate::mpath::{MapError, Multipath, NewPath};
 use crate::passthrough_scsi::PathHandle;
@@ -34,6 +37,7 @@ use crate::vhost_scsi::{Nexus, NoPathAnswer, Unit};
 
 use limits::shrunk;
 pub(super) use limits::smallest;
+use outages::Outages;
 use reset::Resets;
 
 /// Why a path could not join.
@@ -118,6 +122,7 @@ pub(super) struct Map {
     changed: bool,
     /// What the guest is to be told of the LU.
     happened: Vec<Happened>,
+    outages: Outages,
     resets: Resets,
     /// It is being removed: so many queue threads still have it.
     leaving: Option<usize>,
@@ -158,6 +163,7 @@ impl Map {
             news: Vec::new(),
             changed: true,
             happened: Vec::new(),
+            outages: Outages::default(),
             resets: Resets::default(),
             leaving: None,
         }
@@ -181,6 +187,11 @@ impl Map {
             block_size: self.engine.identity().block_size,
             no_path: lun.no_path,
         })
+    }
+
+    /// What steers it.
+    pub(super) fn policy(&self) -> Policy {
+        self.engine.policy().clone()
     }
 
     /// How a further path of it is opened.
@@ -215,11 +226,8 @@ impl Map {
 
     /// Takes an open, proven path into the map. The queue threads know it
     /// before any table names it.
-    pub(super) fn join(
-        &mut self,
-        now: Time,
-        handle: &Arc<PathHandle>,
-    ) -> Result<PathId, JoinError> {
+    pub(super) fn join(&mut self, now: Time, arrival: &Arrival) -> Result<PathId, JoinError> {
+        let Arrival { handle, attributes, reading } = arrival;
         let name = handle.name().to_owned();
         if self.leaving.is_some() {
             return Err(JoinError::Leaving(self.name.clone()));
@@ -236,27 +244,32 @@ impl Map {
             return Err(JoinError::WriteProtected(name));
         }
         let checker = if handle.is_scsi() { CheckerKind::Tur } else { CheckerKind::DirectIo };
-        let attributes = Attributes { devname: name.clone(), ..Attributes::default() };
         let new = NewPath {
             name: name.clone(),
             identity: handle.identity().clone(),
             checker,
             attributes: attributes.clone(),
-            reading: None,
+            reading: Some(reading.clone()),
         };
         let mut fx = Effects::new();
         let id = self.engine.add_path(now, new, &mut fx)?;
         let (timeout, post) = (self.check_timeout, self.post.clone());
         let attentions = self.lun.as_ref().map(|lun| Arc::clone(&lun.attentions));
         let file = Arc::clone(handle);
-        let checking =
-            match Checking::start(id, file, (checker, attributes), timeout, post, attentions) {
-                Ok(checking) => checking,
-                Err(source) => {
-                    self.take_back(now, &name, id);
-                    return Err(JoinError::Thread { path: name, source });
-                }
-            };
+        let checking = match Checking::start(
+            id,
+            file,
+            (checker, attributes.clone()),
+            timeout,
+            post,
+            attentions,
+        ) {
+            Ok(checking) => checking,
+            Err(source) => {
+                self.take_back(now, &name, id);
+                return Err(JoinError::Thread { path: name, source });
+            }
+        };
         let limits = shrunk(self.limits, *handle.limits());
         if limits != self.limits {
             self.limits = limits;
@@ -266,7 +279,7 @@ impl Map {
         self.queues.attach(self.slot, id, handle);
         let open = Some((Arc::clone(handle), checking));
         self.paths.insert(id, OpenPath { name, open, users: self.queues.threads() });
-        self.carry_out(fx);
+        self.carry_out(now, fx);
         Ok(id)
     }
 
@@ -288,7 +301,7 @@ impl Map {
         if self.engine.remove_path(now, name, &mut fx).is_ok() {
             self.engine.retired(id);
             fx.retain(|effect| matches!(effect, Effect::Publish(_)));
-            self.carry_out(fx);
+            self.carry_out(now, fx);
         }
     }
 
@@ -299,31 +312,7 @@ impl Map {
         }
         let mut fx = Effects::new();
         self.engine.handle(now, event, &mut fx);
-        self.carry_out(fx);
-    }
-
-    /// `fail path`; returns the table that must be acknowledged.
-    pub(super) fn fail_path(&mut self, now: Time, name: &str) -> Result<u64, MapError> {
-        let mut fx = Effects::new();
-        self.engine.fail_path(now, name, &mut fx)?;
-        self.carry_out(fx);
-        Ok(self.generation())
-    }
-
-    /// `reinstate path`.
-    pub(super) fn reinstate_path(&mut self, now: Time, name: &str) -> Result<PathId, MapError> {
-        let mut fx = Effects::new();
-        self.engine.reinstate_path(now, name, &mut fx)?;
-        self.carry_out(fx);
-        Ok(self.engine.path_by_name(name)?.id)
-    }
-
-    /// `del path`; returns the table that must be acknowledged.
-    pub(super) fn remove_path(&mut self, now: Time, name: &str) -> Result<(PathId, u64), MapError> {
-        let mut fx = Effects::new();
-        let id = self.engine.remove_path(now, name, &mut fx)?;
-        self.carry_out(fx);
-        Ok((id, self.generation()))
+        self.carry_out(now, fx);
     }
 
     /// A queue thread has let go of a removed path.
@@ -440,7 +429,7 @@ impl Map {
         self.engine.table().map_or(0, |table| table.generation)
     }
 
-    fn carry_out(&mut self, fx: Effects) {
+    fn carry_out(&mut self, now: Time, fx: Effects) {
         for effect in fx {
             match effect {
                 Effect::Publish(table) => self.queues.publish(self.slot, &table),
@@ -459,6 +448,7 @@ impl Map {
                 Effect::Notify(change) => {
                     self.happened.extend(seen_by_the_guest(&change));
                     self.changed |= matches!(change, Change::Resized { .. });
+                    self.outages.count(now, &change);
                     self.news.push(events::of_change(&change));
                 }
             }

@@ -127,8 +127,6 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         scsi: shown(settings, &front),
         command_timeout: settings.open.command_timeout,
         suspect_after: settings.suspect_after,
-        check_timeout: settings.policy.checker_timeout,
-        selector: settings.policy.selector,
         post: mailbox.sender(),
     });
     for lu in lus {

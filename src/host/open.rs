@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::io::Geometry;
 use crate::passthrough_scsi::{
-    About, DiskNode, HELPERS, Nature, Opened, PathHandle, PathKind, QueueLimits, ScsiNode,
+    About, DiskNode, Fabric, HELPERS, Nature, Opened, PathHandle, PathKind, QueueLimits, ScsiNode,
     Transport, WwidSource,
 };
 use crate::sim::Plugged;
@@ -25,6 +25,7 @@ use crate::sys::scsi_generic::Interface;
 use crate::sys::{block, uring};
 
 use super::error::OpenError;
+use super::fabric;
 use super::image;
 use super::registry::{self, Inode, NameLease};
 use super::spec::{PathSpec, Target};
@@ -88,11 +89,30 @@ impl Default for Options {
 /// Everything but the proof.
 struct Found {
     kind: PathKind,
-    hctl: Option<String>,
-    dev_t: Option<String>,
+    place: Place,
     transport: Transport,
     reason: String,
     opened: Opened,
+}
+
+/// Where it is, for the host.
+#[derive(Default)]
+struct Place {
+    devname: Option<String>,
+    hctl: Option<String>,
+    dev_t: Option<String>,
+    fabric: Fabric,
+}
+
+impl Place {
+    fn of(scsi: &ScsiFacts, dev: DevT) -> Place {
+        Place {
+            devname: scsi.sd.clone(),
+            hctl: Some(scsi.hctl.clone()),
+            dev_t: Some(dev.to_string()),
+            fabric: fabric::read(&Sysfs::host(), &scsi.dir),
+        }
+    }
 }
 
 /// Opens and claims a path, and has it prove what it is a path to.
@@ -110,20 +130,19 @@ pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, 
     let found = match &spec.target {
         Target::Null(bytes) => Found {
             kind: PathKind::Null,
-            hctl: None,
-            dev_t: None,
             transport: Transport::Null,
             reason: "drops writes and reads zeroes".to_owned(),
             opened: Opened::Null(*bytes),
+            place: Place::default(),
         },
-        Target::Sim { image, size, block_size, port, group } => {
-            let at = Plugged { port: *port, group: *group, ..Plugged::default() };
-            let array = image::open(image, *size, *block_size, options.read_only)?;
-            let failed = |source| io_error(image, "adding a simulated path", source);
+        Target::Sim(sim) => {
+            let (port, group, access) = (sim.port, sim.group, sim.access);
+            let at = Plugged { port, group, access, ..Plugged::default() };
+            let array = image::open(sim, options.read_only)?;
+            let failed = |source| io_error(&sim.image, "adding a simulated path", source);
             Found {
                 kind: PathKind::Sim,
-                hctl: None,
-                dev_t: None,
+                place: Place::default(),
                 transport: Transport::Sim,
                 reason: "simulated array".to_owned(),
                 opened: Opened::Sim(array.add_path_at(lease.as_str(), at).map_err(failed)?),
@@ -131,16 +150,19 @@ pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, 
         }
         Target::Node(path) => open_node(path, options)?,
     };
-    let Found { kind, hctl, dev_t, transport, reason, opened } = found;
-    let name = lease.as_str().to_owned();
-    let about = About { name, spec: spec.text.clone(), kind, hctl, dev_t, transport, reason };
+    let Found { kind, place, transport, reason, opened } = found;
+    let Place { devname, hctl, dev_t, fabric } = place;
+    let (name, spec_text) = (lease.as_str().to_owned(), spec.text.clone());
+    let about =
+        About { name, spec: spec_text, kind, devname, hctl, dev_t, transport, reason, fabric };
     PathHandle::new(about, opened, options.helpers, options.command_timeout, Box::new(lease))
         .map_err(|source| OpenError::Unproven { path: shown(&spec.target, &spec.text), source })
 }
 
 fn shown(target: &Target, text: &str) -> PathBuf {
     match target {
-        Target::Node(path) | Target::Sim { image: path, .. } => path.clone(),
+        Target::Node(path) => path.clone(),
+        Target::Sim(sim) => sim.image.clone(),
         Target::Null(_) => PathBuf::from(text),
     }
 }
@@ -148,7 +170,7 @@ fn shown(target: &Target, text: &str) -> PathBuf {
 fn default_name(target: &Target) -> NameLease {
     match target {
         Target::Null(_) => NameLease::numbered("null"),
-        Target::Sim { .. } => NameLease::numbered("sim"),
+        Target::Sim(_) => NameLease::numbered("sim"),
         Target::Node(path) => {
             // `/dev/disk/by-path/…` is shown as what it leads to.
             let resolved = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
@@ -300,7 +322,6 @@ fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, 
     let alignment = file::direct_alignment(file.as_fd())
         .unwrap_or(DirectAlignment { memory: cautious, offset: cautious });
     let queue = facts.as_ref().map(BlockFacts::queue).unwrap_or_default();
-    let dev_t = Some(dev.to_string());
     if let Some(scsi) = facts.as_ref().and_then(|f| f.scsi.as_ref()) {
         let (transport, reason) = choose(path, options.transport)?;
         let node = ScsiNode {
@@ -311,9 +332,8 @@ fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, 
             queue: queue_limits(&queue, Some(scsi)),
             read_only: options.read_only,
         };
-        let hctl = Some(scsi.hctl.clone());
         let (kind, opened) = (PathKind::ScsiDisk, Opened::Scsi(node));
-        return Ok(Found { kind, hctl, dev_t, transport, reason, opened });
+        return Ok(Found { kind, place: Place::of(scsi, dev), transport, reason, opened });
     }
     let reason = "not a SCSI disk: io_uring, errors without sense".to_owned();
     only_by_ring(path, options.transport, "it is not a SCSI disk")?;
@@ -332,7 +352,12 @@ fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, 
         unmap_granularity: granularity(&queue, block_size),
     };
     let (kind, opened) = (PathKind::Block, Opened::Disk(node));
-    Ok(Found { kind, hctl: None, dev_t, transport: Transport::BlkUring, reason, opened })
+    let place = Place {
+        devname: facts.map(|facts| facts.name),
+        dev_t: Some(dev.to_string()),
+        ..Place::default()
+    };
+    Ok(Found { kind, place, transport: Transport::BlkUring, reason, opened })
 }
 
 /// Files and block nodes without SCSI go by io_uring or not at all.
@@ -444,8 +469,7 @@ fn open_generic(path: &Path, meta: &Metadata, options: &Options) -> Result<Found
     };
     Ok(Found {
         kind,
-        hctl: Some(scsi.hctl.clone()),
-        dev_t: Some(dev.to_string()),
+        place: Place::of(&scsi, dev),
         transport: Transport::SgIo,
         reason: "sg and bsg nodes take SCSI commands only".to_owned(),
         opened: Opened::Scsi(node),
@@ -536,8 +560,7 @@ fn open_file(path: &Path, options: &Options) -> Result<Found, OpenError> {
     };
     Ok(Found {
         kind: PathKind::File,
-        hctl: None,
-        dev_t: None,
+        place: Place::default(),
         transport: Transport::File,
         reason: reason.to_owned(),
         opened: Opened::Disk(node),

@@ -1,5 +1,7 @@
 //! The settings of one map, in multipath.conf's words.
 
+pub mod keywords;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 
 use super::path::Path;
 use super::policy::Policy;
-use crate::io::Identity;
+use crate::io::{Identity, Time};
 
 /// Status of a path group, in dm's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,10 @@ pub struct Topology {
     pub groups: Vec<TopologyGroup>,
     /// Requests are held while no path is usable.
     pub queueing: bool,
+    /// `disablequeueing` holds.
+    pub queueing_disabled: bool,
+    /// I/O goes back to a better group then (`failback` in seconds).
+    pub failback_at: Option<Time>,
     /// Paths usable now.
     pub usable: usize,
     /// Paths that carry I/O now: not those in standby.

@@ -20,9 +20,12 @@ use super::data::Buffer;
 use super::inbox::Ticket;
 use super::wire::Wire;
 use crate::io::{Completion, Direction, ErrnoFrom, Segment, Time, total_len};
+use crate::scsi::alua::AccessState;
 use crate::scsi::cdb::Cdb;
-use crate::sim::{Array, Done, Fault, LuConfig, Medium, NexusId, NotInjected, Plugged};
-use crate::sim::{PortConflict, Stats, Task};
+use crate::sim::{
+    Array, DeviceState, Done, Fault, LuConfig, Medium, NexusId, NotInjected, Plugged,
+};
+use crate::sim::{Personality, PortConflict, Stats, Task, Tpgs};
 use crate::sys::file::{self, Range};
 use crate::sys::scsi_generic;
 use crate::sys::segment;
@@ -32,6 +35,15 @@ mod tests;
 
 /// Messages taken between two polls of the array.
 const BATCH: usize = 64;
+
+/// What a host would say of a simulated path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimFacts {
+    /// As sysfs `device/state`.
+    pub state: DeviceState,
+    /// As `device/access_state` and `device/preferred_path`.
+    pub access: Option<(AccessState, bool)>,
+}
 
 /// Who waits for a task.
 enum Waiter {
@@ -46,6 +58,7 @@ enum Message {
     Inject(NexusId, Fault, SyncSender<Result<(), NotInjected>>),
     Reset(NexusId),
     Describe(NexusId, SyncSender<(String, Option<Stats>)>),
+    Facts(NexusId, SyncSender<Option<SimFacts>>),
     Latency(Duration),
     Quit,
 }
@@ -54,6 +67,7 @@ enum Message {
 /// paths; the thread ends, and the image is closed, with the last of them.
 pub struct SimImage {
     to_array: Mutex<Sender<Message>>,
+    behaviour: (Personality, Tpgs),
     thread: Option<JoinHandle<()>>,
 }
 
@@ -64,16 +78,22 @@ impl SimImage {
     /// When no thread can be started.
     pub fn start(config: LuConfig, medium: Box<dyn Medium>) -> io::Result<SimImage> {
         let (to_array, messages) = mpsc::channel();
+        let behaviour = (config.personality, config.tpgs);
         let thread = thread::Builder::new().name("sim-array".to_owned()).spawn(move || {
             scsi_generic::block_signals();
             Server::new(Array::new(config, medium)).run(&messages);
         })?;
-        Ok(SimImage { to_array: Mutex::new(to_array), thread: Some(thread) })
+        Ok(SimImage { to_array: Mutex::new(to_array), behaviour, thread: Some(thread) })
     }
 
     fn send(&self, message: Message) {
         // The thread lives as long as the image: it ends by `Quit` only.
         let _ = self.to_array.lock().unwrap_or_else(PoisonError::into_inner).send(message);
+    }
+
+    /// Whose array it behaves like, and how its access states change.
+    pub fn behaviour(&self) -> (Personality, Tpgs) {
+        self.behaviour
     }
 
     /// Plugs in a path, at a port of its own.
@@ -191,6 +211,13 @@ impl SimNexus {
         self.image.send(Message::Reset(self.id));
     }
 
+    /// `None` when the array's thread is gone.
+    pub(super) fn facts(&self) -> Option<SimFacts> {
+        let (answer, facts) = mpsc::sync_channel(1);
+        self.image.send(Message::Facts(self.id, answer));
+        facts.recv().ok().flatten()
+    }
+
     pub(super) fn describe(&self) -> (String, Option<Stats>) {
         let (answer, text) = mpsc::sync_channel(1);
         self.image.send(Message::Describe(self.id, answer));
@@ -264,6 +291,11 @@ impl Server {
                 let faults = self.array.condition(id).unwrap_or_default();
                 let _ = answer.send((faults, self.array.stats(id)));
             }
+            Message::Facts(id, answer) => {
+                let access = self.array.access_fact(id);
+                let facts = self.array.device_state(id).map(|state| SimFacts { state, access });
+                let _ = answer.send(facts);
+            }
             Message::Latency(latency) => self.array.set_latency(latency),
             Message::Quit => return false,
         }
@@ -279,6 +311,7 @@ impl Server {
                     // SAFETY: the requester keeps its segments until the
                     // completion (contract of `Segment`).
                     unsafe { segment::copy_out(&segments, 0, &done.data_in) };
+                    self.array.recycle(done.data_in);
                     ticket.finish(done.completion);
                 }
                 // Whoever gave up waiting does not want it any more.

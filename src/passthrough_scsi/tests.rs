@@ -19,10 +19,12 @@ fn about(kind: PathKind, transport: Transport) -> About {
         name: "test".to_owned(),
         spec: "test".to_owned(),
         kind,
+        devname: None,
         hctl: None,
         dev_t: None,
         transport,
         reason: String::new(),
+        fabric: Fabric::default(),
     }
 }
 

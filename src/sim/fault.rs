@@ -3,6 +3,8 @@
 //! State only; ending the tasks that are already pending, and the faults that
 //! concern the LU, are the array's part.
 
+pub(super) mod words;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -135,6 +137,9 @@ pub enum Fault {
     /// port group becomes active/optimized. Takes the time that
     /// [`super::Array::set_transition`] says.
     TakeOwnership,
+    /// How long the array takes for what an initiator asks of it from now on,
+    /// see [`super::Array::set_transition`].
+    Transition(Duration),
     /// The path's target port group changes its access state; not zero:
     /// through `transitioning` for so long (longer than an initiator waits, if
     /// it is to be that). Raises 06/2a/06 everywhere when the new state is
@@ -173,6 +178,15 @@ pub enum DeviceState {
     Blocked,
     /// Commands end at once with `DID_NO_CONNECT`.
     Offline,
+}
+
+impl DeviceState {
+    /// Every one and its word in commands, which is sysfs's.
+    pub const NAMES: [(DeviceState, &'static str); 3] = [
+        (DeviceState::Running, "running"),
+        (DeviceState::Blocked, "blocked"),
+        (DeviceState::Offline, "offline"),
+    ];
 }
 
 /// What an upgrade of the firmware looks like.

@@ -68,7 +68,8 @@ impl Array {
                 self.tell_access(changed, None);
             }
             Fault::AluaFails { transition } => {
-                if self.target.fail(now, group, transition) {
+                let failed = self.target.fail(now, group, transition);
+                if failed {
                     self.tell(SenseCode::ACCESS_STATE_TRANSITION_FAILED, None);
                 }
             }
@@ -76,6 +77,7 @@ impl Array {
                 let changed = self.target.prefer(group, preferred);
                 self.tell_access(changed, None);
             }
+            Fault::Transition(transition) => self.target.transition = transition,
             Fault::TakeOwnership => self.take_over(now, lu, group),
             Fault::ControllerDown { takeover } => self.take_down(now, group, takeover),
             Fault::ControllerUp => self.bring_up(now, group),

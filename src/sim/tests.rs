@@ -1,6 +1,7 @@
 use super::*;
+use crate::io::Extent;
 use crate::scsi::cdb::Cdb;
-use crate::scsi::sense::{Key, Sense};
+use crate::scsi::sense::{Key, Sense, SenseCode};
 use crate::scsi::status::Status;
 
 mod access;
@@ -9,6 +10,7 @@ mod commands;
 mod controllers;
 mod device;
 mod faults;
+mod generators;
 mod hostile;
 mod lu_faults;
 mod modes;

@@ -37,10 +37,10 @@ fn the_topology_is_that_of_multipath_ll() {
     assert!(title.starts_with("mpatha (36525400") && title.ends_with(",simulated disk"), "{title}");
     assert_eq!(
         rest,
-        "size=64M features='1 queue_if_no_path' hwhandler='0' wp=rw\n\
-         |-+- policy='service-time 0' prio=1 status=active\n\
+        "size=64M features='1 queue_if_no_path' hwhandler='1 alua' wp=rw\n\
+         |-+- policy='service-time 0' prio=50 status=active\n\
          | `- 0:0:0:0 sim0 0:0 active ready running\n\
-         `-+- policy='service-time 0' prio=1 status=enabled\n\
+         `-+- policy='service-time 0' prio=50 status=enabled\n\
          \x20 `- 0:0:1:0 sim1 0:0 active ready running\n"
     );
     let maps: serde_json::Value = serde_json::from_str(&daemon.ctl("show maps --json")).unwrap();

@@ -33,6 +33,10 @@ const BUCKETS: usize = 64;
 /// An average counts as less than this: nine hours.
 const LONGEST: u64 = 1 << 45;
 
+/// Staleness is put in order by units of 2^13 ns: weights are good for the
+/// first four years of a clock.
+const ORDER_SHIFT: u32 = 13;
+
 /// Silence that is no staleness yet.
 const BATCH: Duration = Duration::from_millis(1);
 
@@ -65,7 +69,10 @@ const UNKNOWN: History =
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct HistoricalServiceTime {
+    /// By estimate.
     least: Least,
+    /// By when they are stale.
+    stalest: Least,
     paths: Vec<History>,
     idle: Slots,
     /// No path of `looked` that is idle becomes stale before this.
@@ -84,6 +91,7 @@ impl HistoricalServiceTime {
             self.looked.remove(slot);
         }
         self.paths[i].peers = peers as u64;
+        self.stalest.weigh(slot, self.paths[i].stale_after.0 >> ORDER_SHIFT);
         self.weigh(slot, load);
         if load.commands == 0 {
             self.idle.add(slot);
@@ -110,6 +118,7 @@ impl HistoricalServiceTime {
             path.average = (sum + (1 << (SHIFT - 1))) >> SHIFT;
         }
         path.stale_after = now + Duration::from_nanos(path.peers * (path.average >> SHIFT));
+        self.stalest.weigh(slot, path.stale_after.0 >> ORDER_SHIFT);
         if load.commands == 0 {
             self.idle.add(slot);
             self.looked.add(slot);
@@ -135,6 +144,7 @@ impl HistoricalServiceTime {
             }
         };
         self.least.chosen(slot);
+        self.stalest.chosen(slot);
         Some(slot)
     }
 
@@ -145,8 +155,7 @@ impl HistoricalServiceTime {
         if idle.is_empty() || (nothing_due && idle != among) {
             return None;
         }
-        let when = |slot: &u8| (self.stale_after(*slot), self.least.age(*slot));
-        let first = idle.min_by_key(when)?;
+        let first = self.stalest.peek(idle)?;
         if idle == among || self.is_stale(now, first) {
             return Some(first);
         }

@@ -121,7 +121,7 @@ impl Latency {
         // Two numbers below n and n - 1 from the halves of one.
         let random = self.next_random();
         let below = |bits: u64, n: u32| {
-            u32::try_from((bits & u64::from(u32::MAX)) * u64::from(n) >> 32).unwrap_or(0)
+            u32::try_from(((bits & u64::from(u32::MAX)) * u64::from(n)) >> 32).unwrap_or(0)
         };
         let (i, j) = (below(random >> 32, n), below(random, n - 1));
         let (a, b) = (among.nth(i), among.nth(if j >= i { j + 1 } else { j }));

@@ -16,9 +16,6 @@ const SLOT: u64 = (1 << SLOT_BITS) - 1;
 /// Heavier counts as this.
 pub(super) const MOST_WEIGHT: u64 = u64::MAX >> WEIGHT_SHIFT;
 
-/// A set of few members is walked, another scanned.
-const FEW: u32 = 12;
-
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Least {
@@ -48,17 +45,8 @@ impl Least {
 
     /// The least loaded.
     pub(super) fn peek(&self, among: Slots) -> Option<u8> {
-        let word = match among.dense() {
-            Some(n) => least(self.words.get(..n)?),
-            None if among.len() <= FEW => {
-                let word = |slot: u8| self.words.get(usize::from(slot)).copied();
-                among.filter_map(word).min().unwrap_or(u64::MAX)
-            }
-            None => {
-                let words = self.words.iter().enumerate();
-                words.map(|(i, word)| word | among.bar(i)).fold(u64::MAX, u64::min)
-            }
-        };
+        let runs = among.runs().filter_map(|run| Some(least(self.words.get(run)?)));
+        let word = runs.fold(u64::MAX, u64::min);
         (word != u64::MAX).then_some(slot_of(word))
     }
 

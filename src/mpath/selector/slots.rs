@@ -1,5 +1,7 @@
 //! Sets of paths of one map, by slot.
 
+use std::ops::Range;
+
 use crate::mpath::snapshot::PathId;
 
 /// A set of slots, below [`MAX_PATHS`](crate::mpath::snapshot::MAX_PATHS).
@@ -83,20 +85,26 @@ impl Slots {
         above.first().or_else(|| self.first())
     }
 
-    /// How many there are if they are the slots from 0 on without a gap.
-    pub(super) fn dense(self) -> Option<usize> {
-        let gapless = self.0 & self.0.wrapping_add(1) == 0;
-        gapless.then(|| self.0.trailing_ones() as usize)
+    /// They are the slots from 0 on without a gap.
+    fn is_dense(self) -> bool {
+        self.0 & self.0.wrapping_add(1) == 0
     }
 
-    /// All ones for a slot that is not in it, zero for one that is.
-    pub(super) fn bar(self, slot: usize) -> u64 {
-        (self.0 >> (slot & 63) & 1).wrapping_sub(1)
+    /// The members as runs of slots without a gap: few, as a rule one.
+    pub(super) fn runs(self) -> impl Iterator<Item = Range<usize>> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let from = left.trailing_zeros();
+            let n = left.checked_shr(from)?.trailing_ones();
+            // Adding one carries through the run.
+            left &= left.wrapping_add(1 << from);
+            Some(from as usize..(from + n) as usize)
+        })
     }
 
     /// The lowest but `k`; `k` is below [`Slots::len`].
     pub(super) fn nth(self, k: u32) -> u8 {
-        if self.dense().is_some() {
+        if self.is_dense() {
             return u8::try_from(k).unwrap_or(0);
         }
         // Ones up to and with each byte, in that byte; the first byte with
@@ -168,10 +176,12 @@ mod tests {
     }
 
     #[test]
-    fn dense_sets_are_those_without_a_gap() {
-        assert_eq!(Slots(0b111).dense(), Some(3));
-        assert_eq!(Slots(u64::MAX).dense(), Some(64));
-        assert_eq!(Slots(0b110).dense(), None);
-        assert_eq!(Slots::NONE.dense(), Some(0));
+    fn runs_are_all_members_in_order_and_have_no_gap_to_join_over() {
+        for bits in SETS.into_iter().chain([0]) {
+            let runs: Vec<Range<usize>> = Slots(bits).runs().collect();
+            let members: Vec<usize> = runs.iter().cloned().flatten().collect();
+            assert_eq!(members, Slots(bits).map(usize::from).collect::<Vec<_>>(), "{bits:x}");
+            assert!(runs.windows(2).all(|w| w[0].end < w[1].start), "{runs:?}");
+        }
     }
 }
