@@ -22,7 +22,7 @@ use crate::io::{Completion, Time};
 use crate::scsi::alua::AccessState;
 
 /// A target port group in transition is read this often.
-const REREAD: Duration = Duration::from_secs(1);
+pub(super) const REREAD: Duration = Duration::from_secs(1);
 
 /// What the engine keeps of a path besides its [`Access`].
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::mpath::policy::Failback;
-use AccessState::{ActiveOptimized, Standby, Transitioning};
+use AccessState::{ActiveNonOptimized, ActiveOptimized, Standby, Transitioning};
 
 fn tpg() -> Policy {
     let grouping = GroupingPolicy::GroupByTpg;
@@ -298,6 +298,24 @@ fn failback_activates_a_better_group_first() {
     rig.pass(Duration::from_secs(4));
     assert!(rig.activations.is_empty(), "never to one that is bypassed");
     assert_eq!(rig.groups(), [["a", "b"]]);
+}
+
+/// One path's reading tells that the array has moved; what the paths of the
+/// group that was left are worth now is not known before they have been read.
+#[test]
+fn failback_undoes_no_move_of_the_array() {
+    let states = [ActiveOptimized, ActiveNonOptimized];
+    let paths = [("a", 1), ("b", 2), ("c", 2)].map(|(name, own)| (name, explicit(own, &states)));
+    let mut rig = Rig::read(Policy { failback: Failback::Immediate, ..tpg() }, &paths);
+    let moved = [Standby, ActiveOptimized];
+    rig.saw("b", PathVerdict::Refresh);
+    rig.prioritized("b", explicit(2, &moved));
+    assert_eq!(rig.groups(), [["b", "c"]]);
+    assert!(rig.is_reading("a") && rig.activations.is_empty());
+    rig.prioritized("a", explicit(1, &moved));
+    rig.pass(Duration::from_secs(4));
+    assert!(rig.activations.is_empty());
+    assert_eq!(rig.groups(), [["b", "c"]]);
 }
 
 #[test]
