@@ -282,8 +282,10 @@ impl Multipath {
         if let Some(alua) = &found.alua {
             news.access = self.take_groups(now, id, number, alua, fx);
         } else if path.standing.told {
-            path.standing.unread = true;
-            self.check_now(now, id, fx);
+            // Once: the checker goes on asking by itself.
+            if !std::mem::replace(&mut path.standing.unread, true) {
+                self.check_now(now, id, fx);
+            }
         }
         let by_reading = matches!(
             self.policy.grouping,
@@ -389,7 +391,7 @@ impl Multipath {
         fx: &mut Effects,
     ) {
         let Some(path) = self.path_mut(id) else { return };
-        let answers = matches!(verdict, Verdict::Up { .. } | Verdict::Resized);
+        let answers = matches!(verdict, Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost);
         match verdict {
             Verdict::Up { .. } | Verdict::Resized => path.standing.ghost = false,
             Verdict::Ghost => path.standing.ghost = true,

@@ -60,6 +60,9 @@ impl Multipath {
         self.order.push(slot);
         self.regroup();
         fx.push(Effect::Notify(Change::PathAdded { path: name }));
+        if capacity != self.identity.capacity {
+            self.adopt(now, capacity, fx);
+        }
         if let Some(found) = new.reading {
             self.numbers = self.numbers.wrapping_add(1);
             self.take_reading(now, id, self.numbers, &found, fx);
@@ -82,7 +85,10 @@ impl Multipath {
                 expected: map.wwid.clone(),
             });
         }
-        if (found.capacity, found.block_size) != (map.capacity, map.block_size) {
+        // A map without a path takes over the size that the LU has by now: there
+        // is none that says otherwise.
+        let other_size = found.capacity != map.capacity && !self.order.is_empty();
+        if other_size || found.block_size != map.block_size {
             return Err(MapError::OtherSize {
                 name: name.to_owned(),
                 found_blocks: found.capacity.0,

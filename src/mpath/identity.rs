@@ -217,7 +217,7 @@ impl Multipath {
         })
     }
 
-    fn adopt(&mut self, now: Time, to: Blocks, fx: &mut Effects) {
+    pub(super) fn adopt(&mut self, now: Time, to: Blocks, fx: &mut Effects) {
         let from = std::mem::replace(&mut self.identity.capacity, to);
         fx.push(Effect::Notify(Change::Resized { from, to }));
         let ids: Vec<PathId> = self.all().map(|p| p.id).collect();

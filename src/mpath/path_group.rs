@@ -99,6 +99,12 @@ impl Multipath {
     /// paths of the one that was: how paths are grouped moves no I/O.
     pub(super) fn regroup(&mut self) {
         let in_use = self.current.take().map(|c| self.groups[c].slots.clone());
+        let carries = |s: &u8| self.paths[usize::from(*s)].as_ref().is_some_and(Path::carries);
+        // Those that carry I/O now count, if any does.
+        let in_use = in_use.map(|slots| {
+            let carrying: Vec<u8> = slots.iter().copied().filter(carries).collect();
+            if carrying.is_empty() { slots } else { carrying }
+        });
         let paths = self.order.iter().filter_map(|&s| self.paths[usize::from(s)].as_ref());
         self.groups = group(&self.policy, paths);
         self.current = in_use.and_then(|old| self.group_with_most(&old));

@@ -50,9 +50,10 @@ impl Multipath {
     /// Tells when no path carries I/O any more, or one does again; ends
     /// queueing when it is time, and has the paths checked often meanwhile.
     pub(super) fn track_no_path(&mut self, now: Time, fx: &mut Effects) {
+        // Until a path joins again.
+        self.flushed &= self.order.is_empty();
         let never_had_one = self.order.is_empty() && self.published.is_none();
         if self.carrying() > 0 || never_had_one {
-            self.flushed = false;
             if self.no_path_since.take().is_some() {
                 self.queueing_ended = false;
                 fx.push(Effect::Notify(Change::Recovered));

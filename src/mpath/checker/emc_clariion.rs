@@ -19,7 +19,7 @@ const INACTIVE_SNAPSHOT: SenseCode = SenseCode::new(Key::IllegalRequest, 0x25, 0
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct EmcClariion {
     reading: bool,
-    /// WWN of the LU at the first check.
+    /// WWN of the LU at the last check.
     wwn: Option<[u8; 16]>,
     inactive_snapshot: bool,
 }
@@ -76,7 +76,9 @@ impl EmcClariion {
         if report.binding == Binding::Unbound {
             return Some(Verdict::Down);
         }
-        if *self.wwn.get_or_insert(report.wwn) != report.wwn {
+        // Down once. Which of the two is the map's LU the proof of identity says
+        // before the path is used again: the first may have been the wrong one.
+        if self.wwn.replace(report.wwn).is_some_and(|before| before != report.wwn) {
             return Some(Verdict::Down);
         }
         match report.binding {

@@ -375,3 +375,15 @@ fn an_administrator_can_have_a_passive_group_activated_bypassed_or_not() {
     rig.activated("d", Activation::Done);
     assert_eq!(rig.groups(), [["c", "d"], ["a", "b"]], "although failback is immediate");
 }
+
+#[test]
+fn a_delayed_retry_whose_handler_is_gone_by_then_keeps_the_timer_from_nothing() {
+    let mut rig = array(Policy { pg_init_retries: 3, ..tpg() });
+    rig.fail("a");
+    rig.activated("b", Activation::Retry { delayed: true });
+    let policy = Policy { hardware_handler: HandlerKind::None, ..tpg() };
+    rig.with(|m, now, fx| m.set_policy(now, policy, fx));
+    // (`pass` fails where the timer does not help.)
+    rig.pass(Duration::from_secs(10));
+    assert!(!rig.is_activating("b"));
+}

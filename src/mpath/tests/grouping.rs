@@ -255,3 +255,21 @@ fn a_table_says_how_often_round_robin_repeats_a_path() {
     let rig = Rig::read(policy, &[("a", priority(50))]);
     assert_eq!(rig.table().groups[0].paths[0].repeat, 3, "rr_weight uniform");
 }
+
+#[test]
+fn regrouping_follows_the_paths_that_carry_io() {
+    let grouping = GroupingPolicy::GroupByPrio;
+    let prios = [("a", 5), ("b", 5), ("c", 5), ("e", 9)].map(|(name, p)| (name, priority(p)));
+    let mut rig = Rig::read(Policy { grouping, ..failover() }, &prios);
+    rig.fail("e");
+    rig.come_back("e");
+    rig.prioritized("e", priority(9));
+    assert_eq!(rig.groups(), [vec!["a", "b", "c"], vec!["e"]], "failback is manual");
+    for name in ["a", "b"] {
+        rig.fail(name);
+    }
+    // c alone carries. Now the others, which are out of use, part with it.
+    rig.saw("c", PathVerdict::Refresh);
+    rig.prioritized("c", priority(1));
+    assert_eq!(rig.groups(), [["c"], ["e"]], "it is used on");
+}
