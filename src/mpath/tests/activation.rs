@@ -290,7 +290,7 @@ fn failback_activates_a_better_group_first() {
     let mut rig = controllers(Failback::Immediate);
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
-    ["a", "b"].map(|name| rig.prioritized(name, priority(6)));
+    ["a", "b"].into_iter().for_each(|name| rig.prioritized(name, priority(6)));
     assert!(rig.is_activating("c"));
     assert_eq!(rig.groups(), [["a", "b"]]);
     assert_eq!(rig.table().groups[0].number, 2);
@@ -299,7 +299,7 @@ fn failback_activates_a_better_group_first() {
     let mut rig = controllers(Failback::Immediate);
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
-    ["a", "b"].map(|name| rig.prioritized(name, priority(6)));
+    ["a", "b"].into_iter().for_each(|name| rig.prioritized(name, priority(6)));
     rig.activated("c", Activation::Busy);
     rig.pass(Duration::from_secs(4));
     assert!(rig.activations.is_empty(), "never to one that is bypassed");
