@@ -275,8 +275,8 @@ impl Multipath {
     ) -> Found {
         let Some(path) = self.path_mut(id) else { return Found::default() };
         let priority = found.priority.unwrap_or(path.priority);
-        let mut news = Found::default();
-        news.priority = std::mem::replace(&mut path.priority, priority) != priority;
+        let changed = std::mem::replace(&mut path.priority, priority) != priority;
+        let mut news = Found { priority: changed, access: false };
         let first = found.priority.is_some() && !path.standing.read;
         path.standing.read |= first;
         if let Some(alua) = &found.alua {

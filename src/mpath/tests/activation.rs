@@ -286,7 +286,8 @@ fn failback_activates_a_better_group_first() {
     let mut rig = controllers(Failback::Immediate);
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
-    ["a", "b"].map(|name| rig.prioritized(name, priority(6)));
+    rig.prioritized("a", priority(6));
+    rig.prioritized("b", priority(6));
     assert!(rig.is_activating("c"));
     assert_eq!(rig.groups(), [["a", "b"]]);
     assert_eq!(rig.table().groups[0].number, 2);
@@ -295,7 +296,8 @@ fn failback_activates_a_better_group_first() {
     let mut rig = controllers(Failback::Immediate);
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
-    ["a", "b"].map(|name| rig.prioritized(name, priority(6)));
+    rig.prioritized("a", priority(6));
+    rig.prioritized("b", priority(6));
     rig.activated("c", Activation::Busy);
     rig.pass(Duration::from_secs(4));
     assert!(rig.activations.is_empty(), "never to one that is bypassed");
