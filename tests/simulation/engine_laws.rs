@@ -12,7 +12,10 @@ struct Known {
     epoch: u32,
     /// Listed in the last table.
     listed: bool,
-    /// When it last left the tables, or came into doubt.
+    /// The engine called it usable after its last step.
+    usable: bool,
+    /// When it was last out of order, or came into doubt. (One that is passive
+    /// leaves the tables and is in order.)
     out: u64,
     /// When the last proof that succeeded had begun.
     proven: u64,
@@ -30,7 +33,7 @@ pub(crate) struct EngineLaws {
 impl EngineLaws {
     /// A proven path joins.
     pub(crate) fn joins(&mut self, now: u64, path: PathId) {
-        self.paths.insert(path, Known { proven: now, ..Known::default() });
+        self.paths.insert(path, Known { proven: now, usable: true, ..Known::default() });
     }
 
     pub(crate) fn leaves(&mut self, path: PathId) {
@@ -61,11 +64,12 @@ impl EngineLaws {
         let Some(table) = map.table() else { return };
         for known in self.paths.iter_mut() {
             let (id, known) = known;
+            let usable = map.path(*id).is_some_and(|p| p.is_usable());
+            if std::mem::replace(&mut known.usable, usable) && !usable {
+                known.out = now;
+            }
             let view = table.groups.iter().flat_map(|g| &g.paths).find(|v| v.id == *id);
             let Some(view) = view else {
-                if known.listed {
-                    known.out = now;
-                }
                 known.listed = false;
                 continue;
             };

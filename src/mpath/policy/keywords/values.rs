@@ -1,6 +1,7 @@
 //! How single values are read and printed. What is wrong with a value is said
 //! as the rest of a sentence that begins with the value.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,11 +38,19 @@ pub(super) const MARGINAL_DIFFERS: &str = "One of the four switches them on, the
 /// Longest time that can be given: a day.
 const DAY: f64 = 86_400.0;
 
-/// Errors of the types' own parsers begin with the value in quotes; here they
-/// go on with it.
-pub(super) fn of_words(error: String) -> String {
-    let rest = error.strip_prefix('\'').and_then(|e| e.split_once("' ")).map(|(_, rest)| rest);
-    rest.unwrap_or(&error).to_owned()
+/// Puts a value where it belongs, if it could be read.
+pub(super) fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *field = value?;
+    Ok(())
+}
+
+/// What reads itself. Its errors begin with the value in quotes; here they go
+/// on with it.
+pub(super) fn parsed<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: String| {
+        let rest = error.strip_prefix('\'').and_then(|e| e.split_once("' ")).map(|(_, rest)| rest);
+        rest.unwrap_or(&error).to_owned()
+    })
 }
 
 /// One of some words.
