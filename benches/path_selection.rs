@@ -46,8 +46,13 @@ fn main() {
 }
 
 fn table(selector: SelectorKind, paths: u8) -> PathTable {
-    let view =
-        |slot| PathView { id: PathId { slot, generation: 0 }, epoch: 1, priority: 1, repeat: 1 };
+    let view = |slot| PathView {
+        id: PathId { slot, generation: 0 },
+        epoch: 1,
+        proven: 1,
+        priority: 1,
+        repeat: 1,
+    };
     PathTable {
         generation: 1,
         groups: vec![GroupView { number: 1, paths: (0..paths).map(view).collect() }],

@@ -78,8 +78,13 @@ const LIMITS: Limits = Limits {
 };
 
 fn core(selector: SelectorKind) -> Dispatcher {
-    let view =
-        |slot| PathView { id: PathId { slot, generation: 0 }, epoch: 1, priority: 1, repeat: 1 };
+    let view = |slot| PathView {
+        id: PathId { slot, generation: 0 },
+        epoch: 1,
+        proven: 1,
+        priority: 1,
+        repeat: 1,
+    };
     let table = PathTable {
         generation: 1,
         groups: vec![GroupView { number: 1, paths: vec![view(0), view(1)] }],

@@ -42,6 +42,7 @@ impl Multipath {
             failed_by_administrator: false,
             priority: 1,
             epoch: 1,
+            proven: 1,
             failures: 0,
             last_cause: None,
             capacity,

@@ -156,6 +156,7 @@ impl Multipath {
         path.checker_state =
             if path.standing.ghost { CheckerState::Ghost } else { CheckerState::Ready };
         path.epoch += 1;
+        path.proven = path.epoch;
         path.init.renew();
         path.interval = interval;
         path.next_check = now + interval;

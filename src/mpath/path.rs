@@ -131,6 +131,8 @@ pub struct Path {
     pub priority: i32,
     /// Counts the times it began to carry I/O.
     pub epoch: u32,
+    /// Its epoch when it was last (re)instated by a proof.
+    pub(super) proven: u32,
     /// Times it went from usable to failed.
     pub failures: u64,
     /// Why it is, or last was, not in use.

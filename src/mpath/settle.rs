@@ -108,6 +108,12 @@ impl Multipath {
             false => 1,
         };
         let repeat = self.policy.rr_min_io.saturating_mul(weight);
-        PathView { id: path.id, epoch: path.epoch, priority: path.priority, repeat }
+        PathView {
+            id: path.id,
+            epoch: path.epoch,
+            proven: path.proven,
+            priority: path.priority,
+            repeat,
+        }
     }
 }

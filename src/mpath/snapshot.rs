@@ -45,6 +45,10 @@ pub struct PathView {
     /// Counts how often the path was (re)instated. A failure seen at epoch
     /// *e* says nothing about epoch *e* + 1.
     pub epoch: u32,
+    /// Its epoch when its identity was last proven for it to be (re)instated.
+    /// A path may be passive for a while and carry I/O again, at a later epoch,
+    /// without a proof: that clears it of no doubt.
+    pub proven: u32,
     /// Priority of the path; larger is better.
     pub priority: i32,
     /// Commands in a row before `round-robin` moves on: `rr_min_io_rq`, times

@@ -17,6 +17,7 @@ fn table(selector: SelectorKind, paths: &[(u8, u32, u32)]) -> PathTable {
     let view = |&(slot, epoch, repeat): &(u8, u32, u32)| PathView {
         id: PathId { slot, generation: 0 },
         epoch,
+        proven: epoch,
         priority: 1,
         repeat,
     };

@@ -13,7 +13,7 @@ use crate::mpath::snapshot::{GroupView, PathId, PathTable};
 pub(super) enum Mark {
     /// It failed.
     Failed,
-    /// Hung, or its identity is in doubt: the engine decides.
+    /// Hung, or passive: the engine decides.
     Undecided,
 }
 
@@ -26,6 +26,11 @@ struct Slot {
     /// What was reported when it was marked, and when to say it again: until
     /// a table answers.
     unanswered: Option<(IoReport, Time)>,
+    /// The epoch it was listed with last.
+    last: u32,
+    /// It may lead elsewhere, since that epoch, until it is listed with a later
+    /// proof; what was reported, and when to say it again.
+    doubt: Option<(u32, IoReport, Time)>,
     /// Parts on the path, oldest first.
     head: u32,
     tail: u32,
@@ -70,6 +75,8 @@ impl Paths {
             }
             let slot = &mut self.slots[i];
             slot.listed = Some(view.epoch);
+            slot.last = view.epoch;
+            slot.doubt = slot.doubt.filter(|(since, ..)| view.proven <= *since);
             if slot.mark.is_some_and(|(epoch, _)| epoch < view.epoch) {
                 slot.mark = None;
                 slot.unanswered = None;
@@ -87,15 +94,13 @@ impl Paths {
     }
 
     fn look_at_marks(&mut self) {
-        let undecided =
-            |s: &Slot| s.listed.is_some_and(|epoch| s.mark.is_some_and(|(e, _)| e == epoch));
+        let undecided = |s: &Slot| {
+            let marked = |epoch| s.mark.is_some_and(|(e, _)| e == epoch);
+            s.listed.is_some_and(|epoch| s.doubt.is_some() || marked(epoch))
+        };
         self.undecided = self.slots.iter().any(undecided);
-        let usable = |s: &&Slot| s.listed.is_some() && s.mark.is_none();
+        let usable = |s: &&Slot| s.listed.is_some() && s.mark.is_none() && s.doubt.is_none();
         self.usable = self.slots.iter().filter(usable).map(|s| s.id.slot).collect();
-    }
-
-    fn slot(&self, id: PathId) -> Option<&Slot> {
-        self.slots.get(usize::from(id.slot)).filter(|s| s.id == id)
     }
 
     fn slot_mut(&mut self, id: PathId) -> Option<&mut Slot> {
@@ -155,25 +160,38 @@ impl Paths {
     }
 
     /// It may lead elsewhere now, whenever the command that learned so was
-    /// issued: nothing goes there until a table with a later epoch.
+    /// issued, and whether or not it is listed just now: nothing goes there
+    /// until it is listed with a later proof.
     pub(super) fn doubt(&mut self, now: Time, report: IoReport) {
-        let epoch = self.slot(report.path).and_then(|s| s.listed);
-        if let Some(epoch) = epoch {
-            self.mark(now, IoReport { epoch, ..report }, Mark::Undecided);
+        if let Some(slot) = self.slot_mut(report.path) {
+            slot.doubt = Some((slot.last, report, now + REPEAT_AFTER));
+            self.look_at_marks();
         }
     }
 
     /// A report to repeat, if one is due.
     pub(super) fn next_unanswered(&mut self, now: Time) -> Option<IoReport> {
-        let (report, at) =
-            self.slots.iter_mut().filter_map(|s| s.unanswered.as_mut()).find(|u| u.1 <= now)?;
-        *at = now + REPEAT_AFTER;
-        Some(*report)
+        let next = now + REPEAT_AFTER;
+        for slot in &mut self.slots {
+            if let Some((report, at)) = slot.unanswered.as_mut().filter(|u| u.1 <= now) {
+                *at = next;
+                return Some(*report);
+            }
+            // One that is not listed is nobody's choice; it may have left.
+            let listed = slot.listed.is_some();
+            if let Some((_, report, at)) = slot.doubt.as_mut().filter(|d| listed && d.2 <= now) {
+                *at = next;
+                return Some(*report);
+            }
+        }
+        None
     }
 
     /// When the next report is due to be repeated.
     pub(super) fn next_repetition(&self) -> Option<Time> {
-        self.slots.iter().filter_map(|s| Some(s.unanswered?.1)).min()
+        let doubt = |s: &Slot| s.listed.and(s.doubt).map(|d| d.2);
+        let times = |s: &Slot| [s.unanswered.map(|u| u.1), doubt(s)];
+        self.slots.iter().flat_map(times).flatten().min()
     }
 
     /// A part goes onto a path.
@@ -257,6 +275,16 @@ impl Paths {
 impl Slot {
     fn new(id: PathId) -> Slot {
         let (head, tail, unseen) = (NONE, NONE, NONE);
-        Slot { id, listed: None, mark: None, unanswered: None, head, tail, unseen }
+        Slot {
+            id,
+            listed: None,
+            mark: None,
+            unanswered: None,
+            last: 0,
+            doubt: None,
+            head,
+            tail,
+            unseen,
+        }
     }
 }

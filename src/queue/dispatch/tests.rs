@@ -112,8 +112,13 @@ fn id(slot: u8) -> PathId {
 
 /// A table of groups of (slot, epoch).
 fn table(generation: u64, groups: &[&[(u8, u32)]], queueing: Queueing) -> Arc<PathTable> {
-    let view =
-        |&(slot, epoch): &(u8, u32)| PathView { id: id(slot), epoch, priority: 1, repeat: 1 };
+    let view = |&(slot, epoch): &(u8, u32)| PathView {
+        id: id(slot),
+        epoch,
+        proven: epoch,
+        priority: 1,
+        repeat: 1,
+    };
     let group = |(i, g): (usize, &&[(u8, u32)])| GroupView {
         number: u16::try_from(i + 1).unwrap(),
         paths: g.iter().map(view).collect(),
