@@ -101,6 +101,10 @@ fn an_implicit_array_and_a_map_without_handler_are_never_told_to_change() {
     rig.fail("a");
     assert!(rig.activations.is_empty());
     assert_eq!(rig.table().queueing, Queueing::Fail);
+    let policy = Policy { hardware_handler: HandlerKind::Alua, ..tpg() };
+    let mut rig = Rig::read(policy, &[("a", alua(1, &states)), ("b", alua(2, &states))]);
+    rig.fail("a");
+    assert!(rig.activations.is_empty(), "it would refuse");
     let mut rig = array(Policy { hardware_handler: HandlerKind::None, ..tpg() });
     rig.fail("a");
     assert!(rig.activations.is_empty());

@@ -183,6 +183,10 @@ fn marginal_paths_have_groups_of_their_own_and_are_used_last() {
     rig.fail("b");
     rig.fail("c");
     assert_eq!(rig.groups(), [["a"]]);
+    assert_eq!(rig.table().groups[0].number, 2);
+    rig.with(|m, now, fx| m.remove_path(now, "c", fx)).expect("removed");
+    let numbers: Vec<_> = rig.map.topology().groups.iter().map(|g| g.marginal).collect();
+    assert_eq!(numbers, [false, true], "numbered last, too, though nothing else is usable");
 }
 
 /// multipathd loads the map anew when a path is marginal no longer; under any
