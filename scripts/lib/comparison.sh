@@ -10,9 +10,9 @@ comparison_cases() {
 failover|path_grouping_policy failover; prio const; failback manual; path_checker tur; no_path_retry fail
 failover, alua, immediate|path_grouping_policy failover; prio alua; failback immediate; path_checker directio; no_path_retry queue
 multibus|path_grouping_policy multibus; prio const; failback manual; path_checker tur; no_path_retry queue
-multibus, alua|path_grouping_policy multibus; prio alua; failback immediate; path_checker readsector0; no_path_retry 4
+multibus, alua|path_grouping_policy multibus; prio alua; failback immediate; path_checker readsector0; no_path_retry 6
 by prio, const|path_grouping_policy group_by_prio; prio const; failback immediate; path_checker tur; no_path_retry fail
-by prio, manual|path_grouping_policy group_by_prio; prio alua; failback manual; path_checker tur; no_path_retry 4
+by prio, manual|path_grouping_policy group_by_prio; prio alua; failback manual; path_checker tur; no_path_retry 6
 by prio, immediate|path_grouping_policy group_by_prio; prio alua; failback immediate; path_checker tur; no_path_retry queue
 by prio, 5 s|path_grouping_policy group_by_prio; prio alua; failback 5; path_checker tur; no_path_retry fail
 by prio, followover|path_grouping_policy group_by_prio; prio alua; failback followover; path_checker tur; no_path_retry fail
@@ -46,6 +46,7 @@ comparison_expected() {
 .*|by node name|groups|.*|.*|must|the target's name of a tcm_loop path is known; multipathd knows node names of FC, SAS and iSCSI targets only, so the paths are alike
 .*|by node name|in use|.*|p[1-4]|must|the same
 .*|failover, alua, immediate|(in use|status of p[12])|.*|.*|must|of groups of equal priority the first in order of configuration is the better; multipathd has put the one that was left last
+group 1 non-optimized|.*, immediate|(in use|status of .*)|.*|.*|may|the same
 
 # --- a target port group in transition
 group 1 in transition|.*|p[12]\.checker|ready|i/o pending|must|it is said that the checker has no answer; multipathd shows what the last one was
@@ -58,6 +59,12 @@ group 1 in transition|.*|status of .*|(active|enabled)|(active|enabled)|must|the
 (group 1 (non-)?optimized|disk 1 .*)|.*(manual|5 s|followover)|in use|p1,p2|(p3,p4|p1,p2,p3,p4)|must|the same: I/O had left group 1 during the transition, and failback is not immediate
 (group 1 (non-)?optimized|disk 1 .*)|.*(manual|5 s|followover)|status of .*|.*|.*|must|the same
 group 1 non-optimized|by prio, .*|groups|p1,p2 / p3,p4|p1,p2,p3,p4|must|paths are grouped anew when a priority changes; multipathd waits for a failback
+group 1 non-optimized|by prio, .*|in use|p3,p4|p1,p2,p3,p4|may|the same
+
+# --- a path lost while multipathd reads its priority
+.*|.*|p[1-4]\.prio|-1|.*|may|multipathd was just reading the priority of the path that was lost
+.*|by prio, .*|groups|(p1 / p2 / p3,p4|p1,p2,p3,p4)|p1,p2 / p3,p4|may|the same, or of one path of two when it changed
+(port.*|all ports.*)|by prio, .*|in use|p[12]|p1,p2|may|the same
 
 # --- standby and unavailable
 group 1 (standby|unavailable).*|.*|p[1-4]\.prio|(50|10|1)|[01]|must|a report that one path reads is for the groups of all; multipathd does not read the priority of a path that is down
@@ -69,7 +76,8 @@ both groups well|.*|read at once|(good|failed|-)|(good|failed|-)|may|the same
 both groups well|.*|(in use|status of .*)|.*|.*|may|the first path that carries I/O again is taken; for multipathd a ghost was in use all the time
 
 # --- held requests
-.*|.*|queueing|[0-9]+ sec|(off|[0-9]+ chk)|may|of no_path_retry N the number is shown until it is over; multipathd counts the seconds down
+four seconds later|.*|read at once|(held|failed)|(held|failed)|may|no_path_retry runs from the moment no path carries, not from the next check
+(all ports offline|group 1 unavailable, 2 standby)|.*|queueing|[0-9]+ (sec|chk)|(off|[0-9]+ chk)|may|of no_path_retry N the number is shown until it is over; multipathd counts the seconds down
 
 # --- disks that go and come
 disk 1 deleted|.*|paths|p2,p3,p4|p1,p2,p3,p4|must|a disk that is gone is a failed path until `del path`; multipathd takes it away
@@ -81,7 +89,7 @@ disk 1 back|.*|groups|.*|.*|may|the same
 # --- known, to be mended; a row whose difference is gone goes
 .*|by tpg, const|groups|.*|.*|must|not yet: paths whose target port group is unknown are alike; multipathd makes a group of each
 .*|by tpg, const|in use|.*|p1,p2,p3,p4|must|the same
-group 1 non-optimized, 2 optimized|by prio, .*|(in use|status of .*)|.*|.*|may|not yet: priorities come in path by path and paths are grouped at each, so that I/O leaves with the half that moves
+group 1 (non-optimized, 2 optimized|optimized, 2 non-optimized)|by prio, .*|(in use|status of .*)|.*|.*|may|not yet: priorities come in path by path and paths are grouped at each, so that I/O leaves with the half that moves
 group 1 unavailable.*|by prio, .*|(groups|in use)|.*|.*|may|not yet: the priority of a failed path is that of its last own reading, so that paths of one target port group are grouped apart
 ROWS
 }

@@ -71,11 +71,12 @@ OURS_PID=()
 # Theirs is a dd each, which is over when it has told its records or an error; ours a guest of each daemon, which answers
 # the lines of its queue. Both wait as long as it takes.
 guests_start() {
-  local i
+  local i ask
   for ((i = 0; i < CASES; i++)); do
     mkfifo $dir/$i/ask
     /rig/bin/scsigen --socket $dir/$i/s <$dir/$i/ask >$dir/$i/answers 2>$dir/$i/guest.err &
-    exec {GUEST_ASK[$i]}>$dir/$i/ask
+    exec {ask}>$dir/$i/ask
+    GUEST_ASK[i]=$ask
     # The first answers of a SCSI session are unit attentions.
     printf '%s\n' 000000000000 000000000000 000000000000 >&"${GUEST_ASK[$i]}"
     ASKED[i]=3
@@ -109,7 +110,7 @@ reads_end() {
 }
 their_read() {
   [ -n "${THEIR_READ[$1]:-}" ] || { echo -; return; }
-  case $(<$dir/$1/theirs) in
+  case $(<"$dir/$1/theirs") in
     *'1+0 records in'*) echo good ;;
     *'records in'* | *rror* | *failed*) echo failed ;;
     *) echo held ;;
@@ -118,7 +119,7 @@ their_read() {
 our_read() {
   local answers
   [ -n "${OUR_READ[$1]:-}" ] || { echo -; return; }
-  mapfile -t answers <$dir/$1/answers
+  mapfile -t answers <"$dir/$1/answers"
   if [ ${#answers[@]} -lt "${ASKED[$1]}" ]; then echo held; return; fi
   case ${answers[-1]} in *'OK status=00'*) echo good ;; *) echo failed ;; esac
 }
@@ -190,7 +191,7 @@ say "SEEN-VERSION: $(chroot /multipath multipath -h 2>&1 | sed -n 's/^multipath-
 MAP=()
 for ((i = 0; i < CASES; i++)); do printf -v MAP[i] '36001405ca5e%04x%s' $((2 * i)) 00000000000000000; done
 for ((try = 0; try < 100; try++)); do
-  [ -e "/dev/mapper/${MAP[-1]}" ] && [ "$(chroot /multipath dmsetup ls --target multipath | grep -c .)" = $CASES ] && break
+  [ -e "/dev/mapper/${MAP[-1]}" ] && [ "$(chroot /multipath dmsetup ls --target multipath | grep -c .)" = "$CASES" ] && break
   [ $try -lt 99 ] || { tail -20 $MULTIPATHD_LOG; die "multipathd has not made its $CASES maps"; }
   sleep 0.1
 done

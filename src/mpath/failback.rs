@@ -131,8 +131,11 @@ impl Multipath {
         self.failback.at = None;
         match self.group_carries(to) {
             true => self.switch_to(to, fx),
-            // What it is worth now is just being read.
-            false if self.is_being_read(to) => {
+            // What they are worth now is just being read.
+            false
+                if self.is_being_read(to)
+                    || self.current.is_some_and(|c| self.is_being_read(c)) =>
+            {
                 let waits = matches!(self.policy.failback, Failback::After(_));
                 self.failback.at = waits.then_some(now + REREAD);
             }
@@ -141,8 +144,8 @@ impl Multipath {
     }
 
     /// Whether the priority of one of its paths is being read. The array moves
-    /// one group away from active/optimized and another one there; the first
-    /// keeps the priority it had until it has been read, and would be taken
+    /// one group away from active/optimized and another one there; each keeps
+    /// the priority it had until it has been read, and the first would be taken
     /// for the better one and moved back.
     fn is_being_read(&self, group: usize) -> bool {
         self.members(&self.groups[group]).any(|path| path.standing.is_being_read())

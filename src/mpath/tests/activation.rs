@@ -290,6 +290,7 @@ fn failback_activates_a_better_group_first() {
     let mut rig = controllers(Failback::Immediate);
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
+    ["a", "b"].into_iter().for_each(|name| rig.prioritized(name, priority(6)));
     assert!(rig.is_activating("c"));
     assert_eq!(rig.groups(), [["a", "b"]]);
     assert_eq!(rig.table().groups[0].number, 2);
@@ -298,6 +299,7 @@ fn failback_activates_a_better_group_first() {
     let mut rig = controllers(Failback::Immediate);
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
+    ["a", "b"].into_iter().for_each(|name| rig.prioritized(name, priority(6)));
     rig.activated("c", Activation::Busy);
     rig.pass(Duration::from_secs(4));
     assert!(rig.activations.is_empty(), "never to one that is bypassed");
@@ -320,6 +322,41 @@ fn failback_undoes_no_move_of_the_array() {
     rig.pass(Duration::from_secs(4));
     assert!(rig.activations.is_empty());
     assert_eq!(rig.groups(), [["b", "c"]]);
+    // Told by a path of the group that is left, when the others are worth less.
+    let mut rig = Rig::read(
+        Policy { failback: Failback::Immediate, ..tpg() },
+        &paths.map(|(name, _)| {
+            (name, explicit(if name == "a" { 1 } else { 2 }, &[Transitioning; 2]))
+        }),
+    );
+    rig.saw("a", PathVerdict::Refresh);
+    rig.prioritized("a", explicit(1, &moved));
+    assert!(rig.is_reading("b") && rig.is_reading("c"));
+    assert!(rig.activations.is_empty());
+    rig.prioritized("b", explicit(2, &moved));
+    rig.prioritized("c", explicit(2, &moved));
+    assert!(rig.activations.is_empty());
+    assert_eq!(rig.groups(), [["b", "c"]]);
+}
+
+/// Two paths are read at once; what was begun before the array moved says
+/// nothing about the path's worth after it.
+#[test]
+fn a_priority_from_before_the_array_moved_is_read_again() {
+    let states = [ActiveOptimized, ActiveNonOptimized];
+    let paths = [("a", 1), ("b", 2)].map(|(name, own)| (name, explicit(own, &states)));
+    let mut rig = Rig::read(tpg(), &paths);
+    rig.saw("a", PathVerdict::Check);
+    rig.checked("a", UP);
+    rig.saw("b", PathVerdict::Check);
+    rig.checked("b", UP);
+    assert!(rig.is_reading("a") && rig.is_reading("b"));
+    let moved = [Standby, ActiveOptimized];
+    rig.prioritized("b", explicit(2, &moved));
+    rig.prioritized("a", explicit(1, &states));
+    assert!(rig.is_reading("a"), "it was begun too early");
+    rig.prioritized("a", explicit(1, &moved));
+    assert_eq!((rig.path("a").priority, rig.path("b").priority), (1, 50));
 }
 
 #[test]
