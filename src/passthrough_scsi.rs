@@ -169,11 +169,10 @@ struct Doubts {
 }
 
 impl Doubts {
-    /// The number of the last one that is not settled; 0 if none.
+    /// One is not settled.
     #[inline]
-    fn open(&self) -> u64 {
-        let met = self.met.load(Ordering::Acquire);
-        if met == self.settled.load(Ordering::Acquire) { 0 } else { met }
+    fn is_open(&self) -> bool {
+        self.met.load(Ordering::Acquire) != self.settled.load(Ordering::Acquire)
     }
 
     fn settle(&self) {

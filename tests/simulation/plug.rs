@@ -23,8 +23,6 @@ pub(crate) struct Doubts {
     pub(crate) met: u32,
     /// Settled by a proof.
     pub(crate) settled: u32,
-    /// The queue thread was told.
-    pub(crate) told: u32,
 }
 
 /// One path, from its opening until it is closed.

@@ -331,14 +331,13 @@ fn at_once(wire: &mut Wire, c: &Command<'_>, completion: Completion) -> Issued {
 const LUNS_CHANGED: SenseCode = SenseCode::new(Key::UnitAttention, 0x3f, 0x0e);
 
 /// What a command ends with that goes no further because the path may lead
-/// elsewhere. The checking thread has met what says so (`PathPort::issue`); or
-/// the array says so itself: once, and it keeps the host off the other LU until
-/// that had the chance to act on it. After that it is the host's fault.
+/// elsewhere. The checking thread has met what says so, and no proof has settled
+/// it (`PathPort::issue`); or the array says so itself: once, and it keeps the
+/// host off the other LU until that had the chance to act on it. After that it
+/// is the host's fault.
 fn in_doubt(wire: &mut Wire, path: PathId, epoch: u32) -> Option<Completion> {
     let plug = wire.plug_mut(path)?;
-    let doubts = &mut plug.doubts;
-    if doubts.met != doubts.settled && doubts.told < doubts.met {
-        doubts.told = doubts.met;
+    if plug.doubts.met != plug.doubts.settled {
         plug.bar(epoch, PathVerdict::Doubt);
         return Some(Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE });
     }
