@@ -14,7 +14,7 @@ multibus, alua|path_grouping_policy multibus; prio alua; failback immediate; pat
 by prio, const|path_grouping_policy group_by_prio; prio const; failback immediate; path_checker tur; no_path_retry fail
 by prio, manual|path_grouping_policy group_by_prio; prio alua; failback manual; path_checker tur; no_path_retry 6
 by prio, immediate|path_grouping_policy group_by_prio; prio alua; failback immediate; path_checker tur; no_path_retry queue
-by prio, 5 s|path_grouping_policy group_by_prio; prio alua; failback 5; path_checker tur; no_path_retry fail
+by prio, 7 s|path_grouping_policy group_by_prio; prio alua; failback 7; path_checker tur; no_path_retry fail
 by prio, followover|path_grouping_policy group_by_prio; prio alua; failback followover; path_checker tur; no_path_retry fail
 by tpg, const|path_grouping_policy group_by_tpg; prio const; failback manual; path_checker tur; no_path_retry fail
 by tpg, manual|path_grouping_policy group_by_tpg; prio alua; failback manual; path_checker directio; no_path_retry fail
@@ -56,8 +56,8 @@ group 1 in transition|.*|prio of .*|(50|30|10)|(5|0)|must|the same
 group 1 in transition|.*|read (at once|later)|held|good|must|a group in transition is left while another carries I/O; dm's read waits in the SCSI layer until it is over
 group 1 in transition|.*|in use|(p1|p1,p2)|(p3|p3,p4)|must|the same
 group 1 in transition|.*|status of .*|(active|enabled)|(active|enabled)|must|the same
-(group 1 (non-)?optimized|disk 1 .*)|.*(manual|5 s|followover)|in use|p1,p2|(p3,p4|p1,p2,p3,p4)|must|the same: I/O had left group 1 during the transition, and failback is not immediate
-(group 1 (non-)?optimized|disk 1 .*)|.*(manual|5 s|followover)|status of .*|.*|.*|must|the same
+(group 1 (non-)?optimized|disk 1 .*)|.*(manual|7 s|followover)|in use|p1,p2|(p3,p4|p1,p2,p3,p4)|must|the same: I/O had left group 1 during the transition, and failback is not immediate
+(group 1 (non-)?optimized|disk 1 .*)|.*(manual|7 s|followover)|status of .*|.*|.*|must|the same
 group 1 non-optimized|by prio, .*|groups|p1,p2 / p3,p4|p1,p2,p3,p4|must|paths are grouped anew when a priority changes; multipathd waits for a failback
 group 1 non-optimized|by prio, .*|in use|p3,p4|p1,p2,p3,p4|may|the same
 
