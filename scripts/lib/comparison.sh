@@ -14,7 +14,7 @@ multibus, alua|path_grouping_policy multibus; prio alua; failback immediate; pat
 by prio, const|path_grouping_policy group_by_prio; prio const; failback immediate; path_checker tur; no_path_retry fail
 by prio, manual|path_grouping_policy group_by_prio; prio alua; failback manual; path_checker tur; no_path_retry 6
 by prio, immediate|path_grouping_policy group_by_prio; prio alua; failback immediate; path_checker tur; no_path_retry queue
-by prio, 5 s|path_grouping_policy group_by_prio; prio alua; failback 5; path_checker tur; no_path_retry fail
+by prio, 7 s|path_grouping_policy group_by_prio; prio alua; failback 7; path_checker tur; no_path_retry fail
 by prio, followover|path_grouping_policy group_by_prio; prio alua; failback followover; path_checker tur; no_path_retry fail
 by tpg, const|path_grouping_policy group_by_tpg; prio const; failback manual; path_checker tur; no_path_retry fail
 by tpg, manual|path_grouping_policy group_by_tpg; prio alua; failback manual; path_checker directio; no_path_retry fail
@@ -56,8 +56,8 @@ group 1 in transition|.*|prio of .*|(50|30|10)|(5|0)|must|the same
 group 1 in transition|.*|read (at once|later)|held|good|must|a group in transition is left while another carries I/O; dm's read waits in the SCSI layer until it is over
 group 1 in transition|.*|in use|(p1|p1,p2)|(p3|p3,p4)|must|the same
 group 1 in transition|.*|status of .*|(active|enabled)|(active|enabled)|must|the same
-(group 1 (non-)?optimized|disk 1 .*)|.*(manual|5 s|followover)|in use|p1,p2|(p3,p4|p1,p2,p3,p4)|must|the same: I/O had left group 1 during the transition, and failback is not immediate
-(group 1 (non-)?optimized|disk 1 .*)|.*(manual|5 s|followover)|status of .*|.*|.*|must|the same
+(group 1 (non-)?optimized|disk 1 .*)|.*(manual|7 s|followover)|in use|p1,p2|(p3,p4|p1,p2,p3,p4)|must|the same: I/O had left group 1 during the transition, and failback is not immediate
+(group 1 (non-)?optimized|disk 1 .*)|.*(manual|7 s|followover)|status of .*|.*|.*|must|the same
 group 1 non-optimized|by prio, .*|groups|p1,p2 / p3,p4|p1,p2,p3,p4|must|paths are grouped anew when a priority changes; multipathd waits for a failback
 group 1 non-optimized|by prio, .*|in use|p3,p4|p1,p2,p3,p4|may|the same
 
@@ -154,9 +154,9 @@ comparison_judge() {
     $6 == "different" && $7 == "" { print "    unexpected: " $1 ", " $2 ", " $3 ": multipathd " $4 ", ours " $5 }' <<<"$list")
   if [ -n "$wrong" ]; then
     say "$wrong"
-    die "our decisions differ from multipathd's in what is not intended"
+    die "our decisions differ from multipathd's in what has no reason"
   fi
-  step "$(good "$facts facts, $(grep -c '|different|' <<<"$list") differ from multipathd's, each as intended")"
+  step "$(good "$facts facts, $(grep -c '|different|' <<<"$list") differ from multipathd's with a reason, of these $(grep -c '|different|not yet: ' <<<"$list" || true) to be mended")"
 }
 
 # comparison_write CONSOLE: the document.
@@ -171,11 +171,13 @@ comparison_write() {
 multipathd $version with dm-multipath, and our daemon with the same policy, live through the same faults at the same moment,
 each over a logical unit of its own (LIO) with four paths: p1 and p2 in target port group 1, p3 and p4 in group 2, which is
 active/non-optimized at first. After each fault and each repair both say what they think of every path and which path
-groups they have made, and both read: at once and after it has settled. The differences must be the intended ones and no
-others: \`scripts/rig all\` fails otherwise. Written by \`scripts/rig write-docs\`, not by hand.
+groups they have made, and both read: at once and after it has settled. The differences must be those with a reason and no
+others: \`scripts/rig all\` fails otherwise. Most are intended; *not yet* marks what is to be mended. Some of multipathd's
+answers are a chance of time, so the numbers vary from run to run. Written by \`scripts/rig write-docs\`, not by hand.
 
 HEAD
-    awk -F'|' '$1 == "unused" { next } { n++ } $6 == "same" { same++ } END { printf "Of %d facts %d are the same.\n\n", n, same }' <<<"$list"
+    awk -F'|' '$1 == "unused" { next } { n++ } $6 == "same" { same++ } $7 ~ /^not yet: / { open++ }
+      END { printf "Of %d facts %d are the same; %d differ, of these %d not yet as they should.\n\n", n, same, n - same, open }' <<<"$list"
     printf '## The policies\n\nAll with'
     comparison_always | awk '{ printf "%s `%s`", (NR > 1 ? "," : ""), $0 }'
     printf '.\n\n| | name | multipath.conf |\n|---|---|---|\n'
@@ -183,7 +185,7 @@ HEAD
     printf '\n## What differs\n\nOne example of each kind, and how many there are.\n\n| what | multipathd | ours | facts | why |\n|---|---|---|---|---|\n'
     awk -F'|' '$6 == "different" { w = $7 == "" ? "**a bug**" : $7
         f = $3; sub(/^p[1-4]\./, "a path'"'"'s ", f); if (sub(/ of p.*/, "", f)) f = "a group'"'"'s " f
-        if (!((w, f) in count)) { order[++n] = w SUBSEP f; example[w, f] = "e.g. " $4 " | " $5 }
+        if (!((w, f) in count)) { order[++n] = w SUBSEP f; example[w, f] = $4 " | " $5 }
         count[w, f]++ }
       END { for (i = 1; i <= n; i++) { split(order[i], a, SUBSEP); print "| " a[2] " | " example[order[i]] " | " count[order[i]] " | " a[1] " |" } }' <<<"$list"
     cat <<'NOTE'

@@ -226,7 +226,7 @@ step_of "port 1 offline" link_of 1 offline
 step_of "ports 1 and 2 offline" link_of 2 offline
 step_of "port 2 online" link_of 2 online
 step_of "port 1 online" link_of 1 online
-SETTLE=4 step_of "five seconds later" true
+SETTLE=7 step_of "eight seconds later" true
 step_of "all ports offline" link_of 1 2 3 4 offline
 SETTLE=3 step_of "four seconds later" true
 repaired_of "all ports online" all_online
