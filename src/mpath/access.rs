@@ -22,7 +22,7 @@ use crate::io::{Completion, Time};
 use crate::scsi::alua::AccessState;
 
 /// A target port group in transition is read this often.
-const REREAD: Duration = Duration::from_secs(1);
+pub(super) const REREAD: Duration = Duration::from_secs(1);
 
 /// What the engine keeps of a path besides its [`Access`].
 #[derive(Clone, Debug, Default)]
@@ -94,6 +94,15 @@ fn carries(state: AccessState) -> bool {
         | AccessState::Offline
         | AccessState::Transitioning => false,
     }
+}
+
+/// What a reading found to be another than it was.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    /// The path's priority.
+    priority: bool,
+    /// The access state of a path.
+    access: bool,
 }
 
 /// Whether what was asked for by `number` was begun after `as_of`.
@@ -236,11 +245,18 @@ impl Multipath {
         let again = std::mem::take(&mut path.standing.again);
         // One that may lead elsewhere now, or is out of use, is read when it
         // returns.
+        let early = found.alua.is_some() && !is_later(number, path.standing.as_of);
         if path.is_usable() {
             let follows = path.standing.follows;
-            if self.take_reading(now, id, number, found, fx) && !follows {
-                // If one has changed, all are read (multipath-tools).
-                self.prioritize_others(now, id, fx);
+            if early {
+                // Its priority is that of a state which is over.
+                self.read(now, id, true, fx);
+            } else {
+                let Found { priority, access } = self.take_reading(now, id, number, found, fx);
+                if access || (priority && !follows) {
+                    // If one has changed, all are read (multipath-tools).
+                    self.prioritize_others(now, id, fx);
+                }
             }
             if again {
                 self.read(now, id, false, fx);
@@ -248,8 +264,7 @@ impl Multipath {
         }
     }
 
-    /// Takes over what a reading found; whether anything is another than it
-    /// was.
+    /// Takes over what a reading found; what is another than it was.
     pub(super) fn take_reading(
         &mut self,
         now: Time,
@@ -257,14 +272,15 @@ impl Multipath {
         number: u32,
         found: &Reading,
         fx: &mut Effects,
-    ) -> bool {
-        let Some(path) = self.path_mut(id) else { return false };
+    ) -> Found {
+        let Some(path) = self.path_mut(id) else { return Found::default() };
         let priority = found.priority.unwrap_or(path.priority);
-        let mut changed = std::mem::replace(&mut path.priority, priority) != priority;
+        let another = std::mem::replace(&mut path.priority, priority) != priority;
+        let mut news = Found { priority: another, access: false };
         let first = found.priority.is_some() && !path.standing.read;
         path.standing.read |= first;
         if let Some(alua) = &found.alua {
-            changed |= self.take_groups(now, id, number, alua, fx);
+            news.access = self.take_groups(now, id, number, alua, fx);
         } else if path.standing.told {
             // Once: the checker goes on asking by itself.
             if !std::mem::replace(&mut path.standing.unread, true) {
@@ -275,12 +291,13 @@ impl Multipath {
             self.policy.grouping,
             GroupingPolicy::GroupByPrio | GroupingPolicy::GroupByTpg
         );
+        let changed = news.priority || news.access;
         if first || (changed && by_reading) {
             self.regroup();
         }
         self.failback.joined |= first;
         self.failback.pinned &= !changed;
-        changed
+        news
     }
 
     fn take_groups(

@@ -9,6 +9,7 @@
 //! marginal ones. Ours alone: what an administrator has chosen stays until
 //! paths come or go or their priorities change.
 
+use super::access::REREAD;
 use super::effect::Effects;
 use super::policy::Failback;
 use super::{MapError, Multipath};
@@ -124,13 +125,30 @@ impl Multipath {
             }
             Failback::Followover => first_back,
         };
-        if due {
-            self.failback.at = None;
-            match self.group_carries(to) {
-                true => self.switch_to(to, fx),
-                false => self.begin_activation(now, to, true, fx),
-            }
+        if !due {
+            return;
         }
+        self.failback.at = None;
+        match self.group_carries(to) {
+            true => self.switch_to(to, fx),
+            // What they are worth now is just being read.
+            false
+                if self.is_being_read(to)
+                    || self.current.is_some_and(|c| self.is_being_read(c)) =>
+            {
+                let waits = matches!(self.policy.failback, Failback::After(_));
+                self.failback.at = waits.then_some(now + REREAD);
+            }
+            false => self.begin_activation(now, to, true, fx),
+        }
+    }
+
+    /// Whether the priority of one of its paths is being read. The array moves
+    /// one group away from active/optimized and another one there; each keeps
+    /// the priority it had until it has been read, and the first would be taken
+    /// for the better one and moved back.
+    fn is_being_read(&self, group: usize) -> bool {
+        self.members(&self.groups[group]).any(|path| path.standing.is_being_read())
     }
 
     /// The group in use carries nothing: what failback waited for is void.

@@ -291,14 +291,13 @@ impl Multipath {
                 o.late = o.since + timeout <= now;
                 lost = o.late;
             }
-            let again = path.init.again_at.is_some_and(|at| at <= now);
+            // (Taken, whatever comes of it: there may be no handler by now.)
+            let again = path.init.again_at.take_if(|at| *at <= now).is_some();
             let usable = path.is_usable();
             if lost && usable {
                 self.fail(now, id, Cause::Activation("not answered in time"), fx);
             } else if again && usable {
                 self.activate(now, id, fx);
-            } else if again {
-                path.init.again_at = None;
             }
         }
     }

@@ -190,8 +190,10 @@ fn body(data: &[u8]) -> (Option<u8>, &[u8]) {
     }
 }
 
-/// The target port groups of the data, with either header. A descriptor that
-/// runs over the end of the data ends the list.
+/// The target port groups of the data, with either header. A group counts if
+/// its state is there, with the ports that are: LIO leaves the four bytes that
+/// the extended header is longer out of RETURN DATA LENGTH, so its last group
+/// has lost a port. Linux' `scsi_dh_alua` takes it, too.
 pub fn parse(data: &[u8]) -> Vec<TargetPortGroup> {
     let (_, mut rest) = body(data);
     let mut groups = Vec::new();
@@ -211,7 +213,8 @@ pub fn transition_seconds(data: &[u8]) -> Option<u8> {
 fn parse_group(raw: &[u8]) -> Option<(TargetPortGroup, &[u8])> {
     let head = raw.get(..8)?;
     let end = 8 + 4 * usize::from(head[7]);
-    let ports = raw.get(8..end)?;
+    let (ports, after) = raw.split_at(end.min(raw.len()));
+    let ports = &ports[8..];
     let group = TargetPortGroup {
         id: be::u16_at(head, 2)?,
         state: AccessState::from_bits(head[0]),
@@ -220,7 +223,7 @@ fn parse_group(raw: &[u8]) -> Option<(TargetPortGroup, &[u8])> {
         status_code: head[5],
         ports: ports.chunks_exact(4).filter_map(|port| be::u16_at(port, 2)).collect(),
     };
-    Some((group, &raw[end..]))
+    Some((group, after))
 }
 
 /// One descriptor of SET TARGET PORT GROUPS: this group shall be in this state.

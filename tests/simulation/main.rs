@@ -1,15 +1,18 @@
-//! Deterministic simulation: the real engine, classifier, selectors, checkers
-//! and request core over the simulated array, in virtual time.
+//! Deterministic simulation: the real engine, classifier, selectors, checkers,
+//! prioritizers, hardware handlers and request core over the simulated array,
+//! in virtual time.
 //!
-//! One seed fixes the map's policy, the guest's workload (overlapping reads
-//! and writes, flush, discard, zeroes; the guest of an odd seed composes its own
-//! commands, COMPARE AND WRITE among them, and ends tasks), the delays between the threads, and
-//! the faults. After every step the world checks the laws of data integrity
-//! (see `world.rs`); at the end the faults end, everything must come to rest,
-//! and every block is read back.
+//! One seed fixes the array, the map's policy, the guest's workload (overlapping
+//! reads and writes, flush, discard, zeroes; the guest of an odd seed composes
+//! its own commands, COMPARE AND WRITE among them, and ends tasks), the delays
+//! between the threads, the faults, and what the administrator does. After every
+//! step the world checks the laws (`docs/simulation.md`); at the end the faults
+//! end, everything must come to rest, and every block is read back.
 //!
-//! `VHOST_MPATH_SEEDS=A..B` chooses the seeds (default 0..500); a failing seed
-//! prints itself. A seed that found a bug is listed in [`REGRESSIONS`].
+//! `scripts/simulate` runs any seeds over all cores; here `VHOST_MPATH_SEEDS=A..B`
+//! chooses them (default 0..500). A failing seed prints itself; with
+//! `VHOST_MPATH_TRACE` set it tells its story. A seed that found a bug is listed
+//! in [`REGRESSIONS`].
 
 mod durable;
 mod engine_laws;
@@ -25,9 +28,12 @@ use std::ops::Range;
 
 /// Seeds that once found a bug, with what it was.
 const REGRESSIONS: &[(u64, &str)] = &[
-    (16, "NOT READY from the only path left was taken for the LU's word at once"),
-    (60, "a request that waited for free parts was forgotten once nothing was ready"),
-    (29740, "the unit attention of a path in doubt was delivered as the LU's answer"),
+    (4, "what a guest's command was told of a passive controller was asked about for ever"),
+    (46, "a map whose last path left before the LU grew never took a path again"),
+    (95, "flush_on_last_del went on failing requests after a path had joined"),
+    (120, "emc_clariion held a path down for the LU it had led to for a while"),
+    (532, "regrouping moved I/O off paths that carried it"),
+    (5924, "a delayed activation whose handler was gone kept the timer busy for ever"),
 ];
 
 /// Somebody has chosen which seeds to run.
@@ -79,6 +85,13 @@ fn nothing_is_lost_doubled_stale_or_in_two_places() {
         assert!(totals.swapped > 5_000, "{totals:?}");
         assert!(totals.ambiguous > 100, "{totals:?}");
         assert!(totals.resized > 300, "{totals:?}");
+        assert!(totals.switches > 500, "{totals:?}");
+        assert!(totals.access_changes > 500, "{totals:?}");
+        assert!(totals.activated > 100, "{totals:?}");
+        assert!(totals.marginal > 50, "{totals:?}");
+        assert!(totals.samples > 500, "{totals:?}");
+        assert!(totals.reconfigured > 100, "{totals:?}");
+        assert!(totals.late > 300, "{totals:?}");
     }
 }
 

@@ -57,9 +57,6 @@ totals! {
     reconfigured,
     /// Answers of checking threads that came too late or did not come.
     late,
-    /// Requests were held although a path could have carried them, for as long
-    /// as the news took.
-    waits,
     /// When the run ended, in virtual nanoseconds: tells two runs apart.
     end,
 }

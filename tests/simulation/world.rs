@@ -128,6 +128,7 @@ struct World {
     memory: Vec<Buffer>,
     free_heads: Vec<u16>,
     /// Requests that have ended, for the next ones.
+    #[allow(clippy::vec_box)] // the request core takes boxes
     spare: Vec<Box<Request>>,
     scratch: Vec<u8>,
     done: Vec<Done>,

@@ -195,7 +195,7 @@ pub static KEYWORDS: &[Keyword] = &[
         help: "Which paths work together: one at a time, all, or those of one unit serial number, \
                priority, target node name or target port group.",
         differs: None,
-        read: |text, policy| Ok(policy.grouping = text.parse().map_err(values::of_words)?),
+        read: |text, policy| values::put(&mut policy.grouping, values::parsed(text)),
         print: |policy| policy.grouping.name().to_owned(),
     },
     Keyword {
@@ -204,7 +204,7 @@ pub static KEYWORDS: &[Keyword] = &[
         takes: "'service-time 0' | 'round-robin 0' | 'queue-length 0' | 'historical-service-time 0' | 'latency 0'",
         help: "Which path of the group in use a request takes.",
         differs: Some("`latency` is ours: it tells reads from writes and small from large."),
-        read: |text, policy| Ok(policy.selector = text.parse().map_err(values::of_words)?),
+        read: |text, policy| values::put(&mut policy.selector, values::parsed(text)),
         print: |policy| format!("{} 0", policy.selector.name()),
     },
     Keyword {
@@ -213,7 +213,7 @@ pub static KEYWORDS: &[Keyword] = &[
         takes: "N",
         help: "Commands in a row on a path before 'round-robin 0' moves on.",
         differs: None,
-        read: |text, policy| Ok(policy.rr_min_io = values::count(text, 1)?),
+        read: |text, policy| values::put(&mut policy.rr_min_io, values::count(text, 1)),
         print: |policy| policy.rr_min_io.to_string(),
     },
     Keyword {
@@ -224,7 +224,7 @@ pub static KEYWORDS: &[Keyword] = &[
         differs: None,
         read: |text, policy| {
             let words = &[("uniform", false), ("priorities", true)];
-            Ok(policy.rr_weight_priorities = values::word(text, words)?)
+            values::put(&mut policy.rr_weight_priorities, values::word(text, words))
         },
         print: |policy| {
             if policy.rr_weight_priorities { "priorities" } else { "uniform" }.to_owned()
@@ -236,9 +236,10 @@ pub static KEYWORDS: &[Keyword] = &[
         takes: "detect | tur | directio | readsector0 | rdac | emc_clariion | none",
         help: "How paths are checked. detect: tur for SCSI, directio for the rest.",
         differs: Some(
-            "`detect` stands for detect_checker; BUSY and TASK SET FULL leave a path up under tur.",
+            "`detect` stands for detect_checker; what the LU itself says (BUSY, TASK SET FULL, a \
+             medium error) leaves a path up. cciss_tur and hp_sw are not there.",
         ),
-        read: |text, policy| Ok(policy.checker = values::checker(text)?),
+        read: |text, policy| values::put(&mut policy.checker, values::checker(text)),
         print: |policy| policy.checker.map_or("detect", |kind| kind.name()).to_owned(),
     },
     Keyword {
@@ -251,7 +252,7 @@ pub static KEYWORDS: &[Keyword] = &[
             "`detect` stands for detect_prio, and `none` for const; ana, datacore, hds, hp_sw, \
              iet and ontap are not there.",
         ),
-        read: |text, policy| Ok(policy.prio = values::prio(text, &policy.prio)?),
+        read: |text, policy| values::prio(text, &policy.prio).map(|prio| policy.prio = prio),
         print: |policy| values::prio_name(&policy.prio).to_owned(),
     },
     Keyword {
@@ -262,7 +263,7 @@ pub static KEYWORDS: &[Keyword] = &[
                and a priority for weightedpath; io_num (20 to 200) and base_num (1.1 to 10) for \
                path_latency.",
         differs: None,
-        read: |text, policy| Ok(policy.prio = values::prio_args(text, &policy.prio)?),
+        read: |text, policy| values::prio_args(text, &policy.prio).map(|prio| policy.prio = prio),
         print: |policy| values::prio_args_text(&policy.prio),
     },
     Keyword {
@@ -275,7 +276,7 @@ pub static KEYWORDS: &[Keyword] = &[
             "Not the kernel's scsi_dh: commands go through the path itself. `detect` finds alua \
              only; rdac and emc want their word.",
         ),
-        read: |text, policy| Ok(policy.hardware_handler = values::handler(text)?),
+        read: |text, policy| values::put(&mut policy.hardware_handler, values::handler(text)),
         print: |policy| values::handler_text(policy.hardware_handler).to_owned(),
     },
     Keyword {
@@ -284,7 +285,9 @@ pub static KEYWORDS: &[Keyword] = &[
         takes: "0 to 50",
         help: "How often the activation of a path is tried again before the path fails.",
         differs: Some("A keyword of its own; multipath.conf has it in `features`."),
-        read: |text, policy| Ok(policy.pg_init_retries = values::count_within(text, 0, 50)?),
+        read: |text, policy| {
+            values::put(&mut policy.pg_init_retries, values::count_within(text, 0, 50))
+        },
         print: |policy| policy.pg_init_retries.to_string(),
     },
     Keyword {
@@ -293,7 +296,7 @@ pub static KEYWORDS: &[Keyword] = &[
         takes: "0 to 60000",
         help: "Between two of these, in milliseconds, where the array asks for patience.",
         differs: Some("A keyword of its own; multipath.conf has it in `features`."),
-        read: |text, policy| Ok(policy.pg_init_delay = values::milliseconds(text)?),
+        read: |text, policy| values::put(&mut policy.pg_init_delay, values::milliseconds(text)),
         print: |policy| policy.pg_init_delay.as_millis().to_string(),
     },
     Keyword {
@@ -313,7 +316,7 @@ pub static KEYWORDS: &[Keyword] = &[
         help: "A target port group in transition for longer counts as standby, where the array \
                states no time itself.",
         differs: Some("Ours; the kernel has 60 s built in."),
-        read: |text, policy| Ok(policy.transition_timeout = values::seconds(text)?),
+        read: |text, policy| values::put(&mut policy.transition_timeout, values::seconds(text)),
         print: |policy| values::seconds_text(policy.transition_timeout),
     },
     Keyword {
@@ -323,7 +326,7 @@ pub static KEYWORDS: &[Keyword] = &[
         help: "When I/O goes back to a better path group: never by itself, at once, when its \
                first path comes back, or so long after its last path came back.",
         differs: None,
-        read: |text, policy| Ok(policy.failback = values::failback(text)?),
+        read: |text, policy| values::put(&mut policy.failback, values::failback(text)),
         print: |policy| values::failback_text(policy.failback),
     },
     Keyword {
@@ -333,7 +336,7 @@ pub static KEYWORDS: &[Keyword] = &[
         help: "Requests while no path is left: held until one returns, failed at once, or held \
                for N times polling_interval.",
         differs: Some("The default is queue; multipath-tools' is fail."),
-        read: |text, policy| Ok(policy.no_path_retry = text.parse().map_err(values::of_words)?),
+        read: |text, policy| values::put(&mut policy.no_path_retry, values::parsed(text)),
         print: |policy| policy.no_path_retry.to_string(),
     },
     Keyword {
@@ -342,7 +345,7 @@ pub static KEYWORDS: &[Keyword] = &[
         takes: "no | SECONDS",
         help: "No request is held longer than this, whatever no_path_retry says.",
         differs: Some("Ours; the kernel has queue_if_no_path_timeout_secs for all maps together."),
-        read: |text, policy| Ok(policy.queue_timeout = values::optional_seconds(text)?),
+        read: |text, policy| values::put(&mut policy.queue_timeout, values::optional_seconds(text)),
         print: |policy| policy.queue_timeout.map_or("no".to_owned(), values::seconds_text),
     },
     Keyword {
@@ -352,7 +355,7 @@ pub static KEYWORDS: &[Keyword] = &[
         help: "What becomes of held requests when the last path's device is taken away: they \
                fail, always or if no guest uses the map, or wait.",
         differs: None,
-        read: |text, policy| Ok(policy.flush_on_last_del = values::flush(text)?),
+        read: |text, policy| values::put(&mut policy.flush_on_last_del, values::flush(text)),
         print: |policy| values::flush_text(policy.flush_on_last_del).to_owned(),
     },
     Keyword {
@@ -376,7 +379,7 @@ pub static KEYWORDS: &[Keyword] = &[
         help: "Longest time between two checks of a good path; four times polling_interval \
                unless it is set.",
         differs: Some("For each map; takes fractions."),
-        read: |text, policy| Ok(policy.max_polling = Some(values::seconds(text)?)),
+        read: |text, policy| values::put(&mut policy.max_polling, values::seconds(text).map(Some)),
         print: |policy| values::seconds_text(policy.max_polling_interval()),
     },
     Keyword {
@@ -386,7 +389,7 @@ pub static KEYWORDS: &[Keyword] = &[
         help: "A check, or what a prioritizer or a hardware handler asks, that has not answered \
                by then counts as not answered.",
         differs: Some("30 s unless it is set; multipath-tools go by the device's own timeout."),
-        read: |text, policy| Ok(policy.checker_timeout = values::seconds(text)?),
+        read: |text, policy| values::put(&mut policy.checker_timeout, values::seconds(text)),
         print: |policy| values::seconds_text(policy.checker_timeout),
     },
     Keyword {
@@ -395,7 +398,7 @@ pub static KEYWORDS: &[Keyword] = &[
         takes: "SECONDS",
         help: "Between two checks of each path while no path is left, at most.",
         differs: Some("Ours; multipath-tools keep to polling_interval."),
-        read: |text, policy| Ok(policy.no_path_interval = values::seconds(text)?),
+        read: |text, policy| values::put(&mut policy.no_path_interval, values::seconds(text)),
         print: |policy| values::seconds_text(policy.no_path_interval),
     },
     Keyword {
@@ -484,7 +487,7 @@ pub static KEYWORDS: &[Keyword] = &[
         differs: Some("fpin is not there: fabric notifications are not listened to."),
         read: |text, policy| {
             let words = &[("off", false), ("on", true), ("no", false), ("yes", true)];
-            Ok(policy.marginal_pathgroups = values::word(text, words)?)
+            values::put(&mut policy.marginal_pathgroups, values::word(text, words))
         },
         print: |policy| if policy.marginal_pathgroups { "on" } else { "off" }.to_owned(),
     },

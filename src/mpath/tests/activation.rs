@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::mpath::policy::Failback;
-use AccessState::{ActiveOptimized, Standby, Transitioning};
+use AccessState::{ActiveNonOptimized, ActiveOptimized, Standby, Transitioning};
 
 fn tpg() -> Policy {
     let grouping = GroupingPolicy::GroupByTpg;
@@ -101,6 +101,10 @@ fn an_implicit_array_and_a_map_without_handler_are_never_told_to_change() {
     rig.fail("a");
     assert!(rig.activations.is_empty());
     assert_eq!(rig.table().queueing, Queueing::Fail);
+    let policy = Policy { hardware_handler: HandlerKind::Alua, ..tpg() };
+    let mut rig = Rig::read(policy, &[("a", alua(1, &states)), ("b", alua(2, &states))]);
+    rig.fail("a");
+    assert!(rig.activations.is_empty(), "it would refuse");
     let mut rig = array(Policy { hardware_handler: HandlerKind::None, ..tpg() });
     rig.fail("a");
     assert!(rig.activations.is_empty());
@@ -286,6 +290,7 @@ fn failback_activates_a_better_group_first() {
     let mut rig = controllers(Failback::Immediate);
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
+    ["a", "b"].into_iter().for_each(|name| rig.prioritized(name, priority(6)));
     assert!(rig.is_activating("c"));
     assert_eq!(rig.groups(), [["a", "b"]]);
     assert_eq!(rig.table().groups[0].number, 2);
@@ -294,10 +299,64 @@ fn failback_activates_a_better_group_first() {
     let mut rig = controllers(Failback::Immediate);
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
+    ["a", "b"].into_iter().for_each(|name| rig.prioritized(name, priority(6)));
     rig.activated("c", Activation::Busy);
     rig.pass(Duration::from_secs(4));
     assert!(rig.activations.is_empty(), "never to one that is bypassed");
     assert_eq!(rig.groups(), [["a", "b"]]);
+}
+
+/// One path's reading tells that the array has moved; what the paths of the
+/// group that was left are worth now is not known before they have been read.
+#[test]
+fn failback_undoes_no_move_of_the_array() {
+    let states = [ActiveOptimized, ActiveNonOptimized];
+    let paths = [("a", 1), ("b", 2), ("c", 2)].map(|(name, own)| (name, explicit(own, &states)));
+    let mut rig = Rig::read(Policy { failback: Failback::Immediate, ..tpg() }, &paths);
+    let moved = [Standby, ActiveOptimized];
+    rig.saw("b", PathVerdict::Refresh);
+    rig.prioritized("b", explicit(2, &moved));
+    assert_eq!(rig.groups(), [["b", "c"]]);
+    assert!(rig.is_reading("a") && rig.activations.is_empty());
+    rig.prioritized("a", explicit(1, &moved));
+    rig.pass(Duration::from_secs(4));
+    assert!(rig.activations.is_empty());
+    assert_eq!(rig.groups(), [["b", "c"]]);
+    // Told by a path of the group that is left, when the others are worth less.
+    let mut rig = Rig::read(
+        Policy { failback: Failback::Immediate, ..tpg() },
+        &paths.map(|(name, _)| {
+            (name, explicit(if name == "a" { 1 } else { 2 }, &[Transitioning; 2]))
+        }),
+    );
+    rig.saw("a", PathVerdict::Refresh);
+    rig.prioritized("a", explicit(1, &moved));
+    assert!(rig.is_reading("b") && rig.is_reading("c"));
+    assert!(rig.activations.is_empty());
+    rig.prioritized("b", explicit(2, &moved));
+    rig.prioritized("c", explicit(2, &moved));
+    assert!(rig.activations.is_empty());
+    assert_eq!(rig.groups(), [["b", "c"]]);
+}
+
+/// Two paths are read at once; what was begun before the array moved says
+/// nothing about the path's worth after it.
+#[test]
+fn a_priority_from_before_the_array_moved_is_read_again() {
+    let states = [ActiveOptimized, ActiveNonOptimized];
+    let paths = [("a", 1), ("b", 2)].map(|(name, own)| (name, explicit(own, &states)));
+    let mut rig = Rig::read(tpg(), &paths);
+    rig.saw("a", PathVerdict::Check);
+    rig.checked("a", UP);
+    rig.saw("b", PathVerdict::Check);
+    rig.checked("b", UP);
+    assert!(rig.is_reading("a") && rig.is_reading("b"));
+    let moved = [Standby, ActiveOptimized];
+    rig.prioritized("b", explicit(2, &moved));
+    rig.prioritized("a", explicit(1, &states));
+    assert!(rig.is_reading("a"), "it was begun too early");
+    rig.prioritized("a", explicit(1, &moved));
+    assert_eq!((rig.path("a").priority, rig.path("b").priority), (1, 50));
 }
 
 #[test]
@@ -315,4 +374,16 @@ fn an_administrator_can_have_a_passive_group_activated_bypassed_or_not() {
     rig.activated("c", Activation::Done);
     rig.activated("d", Activation::Done);
     assert_eq!(rig.groups(), [["c", "d"], ["a", "b"]], "although failback is immediate");
+}
+
+#[test]
+fn a_delayed_retry_whose_handler_is_gone_by_then_keeps_the_timer_from_nothing() {
+    let mut rig = array(Policy { pg_init_retries: 3, ..tpg() });
+    rig.fail("a");
+    rig.activated("b", Activation::Retry { delayed: true });
+    let policy = Policy { hardware_handler: HandlerKind::None, ..tpg() };
+    rig.with(|m, now, fx| m.set_policy(now, policy, fx));
+    // (`pass` fails where the timer does not help.)
+    rig.pass(Duration::from_secs(10));
+    assert!(!rig.is_activating("b"));
 }

@@ -183,6 +183,10 @@ fn marginal_paths_have_groups_of_their_own_and_are_used_last() {
     rig.fail("b");
     rig.fail("c");
     assert_eq!(rig.groups(), [["a"]]);
+    assert_eq!(rig.table().groups[0].number, 2);
+    rig.with(|m, now, fx| m.remove_path(now, "c", fx)).expect("removed");
+    let numbers: Vec<_> = rig.map.topology().groups.iter().map(|g| g.marginal).collect();
+    assert_eq!(numbers, [false, true], "numbered last, too, though nothing else is usable");
 }
 
 /// multipathd loads the map anew when a path is marginal no longer; under any
@@ -250,4 +254,22 @@ fn a_table_says_how_often_round_robin_repeats_a_path() {
     let policy = Policy { rr_min_io: 3, ..multibus() };
     let rig = Rig::read(policy, &[("a", priority(50))]);
     assert_eq!(rig.table().groups[0].paths[0].repeat, 3, "rr_weight uniform");
+}
+
+#[test]
+fn regrouping_follows_the_paths_that_carry_io() {
+    let grouping = GroupingPolicy::GroupByPrio;
+    let prios = [("a", 5), ("b", 5), ("c", 5), ("e", 9)].map(|(name, p)| (name, priority(p)));
+    let mut rig = Rig::read(Policy { grouping, ..failover() }, &prios);
+    rig.fail("e");
+    rig.come_back("e");
+    rig.prioritized("e", priority(9));
+    assert_eq!(rig.groups(), [vec!["a", "b", "c"], vec!["e"]], "failback is manual");
+    for name in ["a", "b"] {
+        rig.fail(name);
+    }
+    // c alone carries. Now the others, which are out of use, part with it.
+    rig.saw("c", PathVerdict::Refresh);
+    rig.prioritized("c", priority(1));
+    assert_eq!(rig.groups(), [["c"], ["e"]], "it is used on");
 }

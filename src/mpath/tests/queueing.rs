@@ -181,6 +181,20 @@ fn flush_on_last_del_decides_what_becomes_of_what_is_held_when_the_last_path_is_
 }
 
 #[test]
+fn what_was_flushed_is_held_again_once_a_path_has_joined_though_it_carries_nothing() {
+    let flush_on_last_del = crate::mpath::policy::FlushOnLastDel::Always;
+    let policy = Policy { flush_on_last_del, ..retry(NoPathRetry::Queue) };
+    let mut rig = Rig::new(policy, &["a"]);
+    lose(&mut rig, "a").unwrap();
+    assert_eq!(rig.table().queueing, Queueing::Fail);
+    let reading = Some(alua(1, &[AccessState::Standby]));
+    rig.join(NewPath { reading, ..new_path("b") }).unwrap();
+    assert!(rig.groups().is_empty());
+    rig.pass(Duration::from_secs(1000));
+    assert_eq!(rig.table().queueing, Queueing::Hold, "no_path_retry is queue");
+}
+
+#[test]
 fn without_any_path_no_path_retry_ends_as_well() {
     let mut rig = Rig::new(retry(NoPathRetry::Times(3)), &["a"]);
     lose(&mut rig, "a").unwrap();

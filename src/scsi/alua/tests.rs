@@ -52,11 +52,19 @@ fn only_the_extended_format_has_a_transition_time() {
 }
 
 #[test]
-fn groups_cut_by_the_allocation_length_are_left_out() {
+fn a_cut_group_counts_if_its_state_is_there() {
     let groups: Vec<_> = [1, 2].map(|id| parse(&report_one_group(false, id, id))[0].clone()).into();
     let data = encode(None, &groups);
     assert_eq!(parse(&data), groups);
-    assert_eq!(parse(&data[..data.len() - 1]), groups[..1]);
+    let without_port = [groups[0].clone(), TargetPortGroup { ports: vec![], ..groups[1].clone() }];
+    assert_eq!(parse(&data[..data.len() - 1]), without_port);
+    assert_eq!(parse(&data[..data.len() - 4]), without_port);
+    assert_eq!(parse(&data[..data.len() - 5]), groups[..1]);
+    // As LIO counts: without the rest of the extended header.
+    let mut lio = encode(Some(0), &groups);
+    let len = lio[3];
+    lio[3] = len - 4;
+    assert_eq!(parse(&lio), without_port);
     assert_eq!(parse(&data[..4]), []);
     assert_eq!(parse(&[]), []);
 }

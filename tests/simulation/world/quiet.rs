@@ -88,7 +88,6 @@ impl World {
     /// Nothing happens any more but checks and readings; and what the engine
     /// believes is true.
     pub(super) fn stays_quiet(&mut self) {
-        // The last reads may have met what paths still had to tell.
         self.advance(Duration::from_secs(60));
         self.progress.quiet = true;
         self.advance(Duration::from_secs(60));

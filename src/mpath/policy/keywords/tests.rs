@@ -116,7 +116,8 @@ fn a_wrong_value_is_told_with_its_keyword_and_what_is_accepted() {
     for (prio, args, accepted) in [
         ("const", "x", "takes no arguments"),
         ("alua", "x", "exclusive_pref_bit"),
-        ("weightedpath", "name sda 1", "devname, hbtl"),
+        ("weightedpath", "name sda 1", "hbtl, devname"),
+        ("weightedpath", "devname sd( 1", "no regular expression"),
         ("weightedpath", "devname sda", "PRIORITY"),
         ("path_latency", "io_num=1", "20 to 200"),
     ] {

@@ -1,6 +1,7 @@
 //! How single values are read and printed. What is wrong with a value is said
 //! as the rest of a sentence that begins with the value.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::mpath::hwhandler::HandlerKind;
 use crate::mpath::policy::{
     Failback, FlushOnLastDel, MarginalPath, NoPathRetry, Policy, SanPathErr,
 };
-use crate::mpath::prio::PrioKind;
+use crate::mpath::prio::{PrioKind, weightedpath_problem};
 
 /// `path_latency` unless told otherwise: reads, and the base of its scale in
 /// thousandths (the fourth root of ten).
@@ -37,11 +38,19 @@ pub(super) const MARGINAL_DIFFERS: &str = "One of the four switches them on, the
 /// Longest time that can be given: a day.
 const DAY: f64 = 86_400.0;
 
-/// Errors of the types' own parsers begin with the value in quotes; here they
-/// go on with it.
-pub(super) fn of_words(error: String) -> String {
-    let rest = error.strip_prefix('\'').and_then(|e| e.split_once("' ")).map(|(_, rest)| rest);
-    rest.unwrap_or(&error).to_owned()
+/// Puts a value where it belongs, if it could be read.
+pub(super) fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *field = value?;
+    Ok(())
+}
+
+/// What reads itself. Its errors begin with the value in quotes; here they go
+/// on with it.
+pub(super) fn parsed<T: FromStr<Err = String>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: String| {
+        let rest = error.strip_prefix('\'').and_then(|e| e.split_once("' ")).map(|(_, rest)| rest);
+        rest.unwrap_or(&error).to_owned()
+    })
 }
 
 /// One of some words.
@@ -287,21 +296,16 @@ fn exclusive(text: &str) -> Result<bool, String> {
     }
 }
 
-/// `KIND REGEX N [REGEX N]…`; the expressions are compiled by the prioritizer.
+/// `KIND REGEX N [REGEX N]…`, or nothing.
 fn weights(text: &str) -> Result<PrioKind, String> {
     let mut words = text.split_whitespace();
-    let kind_known = match words.next() {
-        None => return Ok(PrioKind::WeightedPath(Arc::from(""))),
-        Some(kind) => ["devname", "hbtl", "serial", "wwn"].contains(&kind),
-    };
-    let pairs: Vec<&str> = words.collect();
-    let numbered = pairs.chunks(2).all(|pair| pair.len() == 2 && pair[1].parse::<i32>().is_ok());
-    if kind_known && !pairs.is_empty() && numbered {
-        return Ok(PrioKind::WeightedPath(Arc::from(text)));
+    let problem = words.next().and_then(|_| weightedpath_problem(text));
+    match problem {
+        None => Ok(PrioKind::WeightedPath(Arc::from(text))),
+        Some(problem) => Err(format!(
+            "is not of the form KIND EXPRESSION PRIORITY [EXPRESSION PRIORITY]…: {problem}"
+        )),
     }
-    Err("is not of the form KIND EXPRESSION PRIORITY [EXPRESSION PRIORITY]… with KIND one of \
-         devname, hbtl, serial, wwn"
-        .to_owned())
 }
 
 /// `io_num=N base_num=N`, each at most once.
