@@ -187,8 +187,10 @@ impl EngineLaws {
         assert!(!to.marginal || left.marginal, "unreliable: {text}");
         // The first of equals is the better one, as for multipathd.
         let rank = |g: &TopologyGroup| {
-            let usable = g.paths.iter().filter(|p| p.is_usable()).count();
-            (g.priority, usable, Reverse(g.number))
+            let usable = || g.paths.iter().filter(|p| p.is_usable());
+            let count = i32::try_from(usable().count()).unwrap();
+            let average = usable().map(|p| p.priority).sum::<i32>() / count.max(1);
+            (average, count, Reverse(g.number))
         };
         assert!(rank(to) > rank(left), "not better: {text}");
         match topology.policy.failback {

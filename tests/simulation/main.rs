@@ -19,6 +19,7 @@ mod engine_laws;
 mod jobs;
 mod plug;
 mod random;
+mod reasons;
 mod shadow;
 mod totals;
 mod wire;

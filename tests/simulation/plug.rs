@@ -14,6 +14,8 @@ pub(crate) struct Remapped {
     pub(crate) epoch: u32,
     /// The array has not yet told anybody.
     pub(crate) attention: bool,
+    /// The checking thread's command, by its tag, that is being told.
+    pub(crate) telling: Option<u64>,
 }
 
 /// Unit attentions met by the checking thread that question the path's

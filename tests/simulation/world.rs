@@ -28,6 +28,7 @@ use crate::durable::{Cached, Dirty};
 use crate::engine_laws::EngineLaws;
 use crate::plug::{Plug, Remapped};
 use crate::random::Random;
+use crate::reasons::{Reasons, Setting};
 use crate::shadow::{Shadow, Writing};
 use crate::totals::Totals;
 use crate::wire::{ToArray, Wire};
@@ -115,6 +116,7 @@ struct World {
     core: Dispatcher,
     wire: Wire,
     laws: EngineLaws,
+    reasons: Reasons,
     dirty: Dirty,
     to_engine: Mail,
     to_queue: Mail,

@@ -3,6 +3,7 @@
 
 use super::*;
 use vhost_mpath::mpath::checker::CheckerKind;
+use vhost_mpath::mpath::policy::{Failback, FlushOnLastDel};
 use vhost_mpath::mpath::prio::Attributes;
 use vhost_mpath::sim::{LuId, Plugged};
 
@@ -40,6 +41,7 @@ impl World {
             _ => self.map.prove_all(self.now, &mut fx),
         }
         self.laws.commanded(self.now);
+        self.reasons.commanded(self.moment, self.now);
         self.carry_out(fx);
     }
 
@@ -96,6 +98,7 @@ impl World {
     fn lose_path(&mut self, name: &str, fx: &mut Effects) {
         if self.wire.plugs.iter().filter(|p| self.map.path(p.id).is_some()).count() == 1 {
             self.progress.lost_all = true;
+            self.progress.flushed = self.policy.flush_on_last_del == FlushOnLastDel::Always;
             self.queueing_changed();
         }
         drop(self.map.lose_path(self.now, name, fx));
@@ -129,7 +132,21 @@ impl World {
             },
         };
         self.queueing_changed();
+        let first = |map: &Multipath| {
+            let group = map.table().and_then(|t| t.groups.first().cloned());
+            group.map_or_else(Vec::new, |g| g.paths.iter().map(|v| v.id).collect::<Vec<_>>())
+        };
+        let before = first(&self.map);
         self.map.set_policy(self.now, self.policy.clone(), fx);
+        // Settings move no I/O, but where the new ones have it go back at once.
+        let after = first(&self.map);
+        let carries = |id: &&PathId| self.map.path(**id).is_some_and(|p| p.carries() && !p.marginal);
+        let still = before.iter().find(carries).filter(|_| before.iter().all(|id| !after.contains(id)));
+        assert!(
+            still.is_none() || self.policy.failback == Failback::Immediate,
+            "other settings have moved I/O away from {still:?}: {}",
+            self.description()
+        );
     }
 
     /// The path that is about to join takes less than the others.
@@ -148,6 +165,7 @@ impl World {
     /// Everything the administrator forbade is allowed again.
     pub(super) fn allow_everything(&mut self) {
         let mut fx = Effects::new();
+        self.reasons.commanded(self.moment, self.now);
         self.restore_queueing(&mut fx);
         self.carry_out(fx);
         let names: Vec<String> = self.wire.plugs.iter().map(|p| p.name.clone()).collect();

@@ -1,5 +1,6 @@
 //! The control thread: engine, checking threads, and what they ask for.
 
+use super::progress::Progress;
 use super::*;
 use crate::jobs::{Coming, Job, Move, Proof, Task, What};
 use vhost_mpath::mpath::checker::Checker;
@@ -40,6 +41,7 @@ impl World {
             }
             _ => None,
         };
+        self.reasons.tells(self.moment, self.now, &event, &self.map);
         let mut fx = Effects::new();
         self.map.handle(self.now, event, &mut fx);
         if let Some((path, state)) = old {
@@ -52,6 +54,8 @@ impl World {
     pub(super) fn carry_out(&mut self, fx: Effects) {
         self.moment += 1;
         self.laws.check(self.moment, self.now, &self.map);
+        self.reasons.asks(self.moment, self.now, &fx, &self.map);
+        self.has_reasons();
         self.count_effects(&fx);
         for effect in fx {
             if self.trace {
@@ -89,6 +93,17 @@ impl World {
                 Effect::Notify(change) => self.notified(&change),
             }
         }
+    }
+
+    fn has_reasons(&mut self) {
+        let Progress { disabled, flushed, .. } = self.progress;
+        let setting = Setting { disabled, flushed };
+        let ids = self.wire.plugs.iter().map(|p| p.id);
+        let paths: Vec<PathId> = match self.map.table() {
+            Some(table) if table.groups.is_empty() => ids.collect(),
+            _ => Vec::new(),
+        };
+        self.reasons.check(self.now, &self.map, &paths, setting);
     }
 
     fn notified(&mut self, change: &Change) {
@@ -162,7 +177,10 @@ impl World {
         match self.wire.plug_mut(path).and_then(|p| p.remapped.as_mut()) {
             None => self.array.submit(self.now, sim),
             Some(remapped) => {
-                remapped.attention &= !meets;
+                // Until that is back the array keeps the host off the other LU.
+                if meets && remapped.attention {
+                    remapped.telling = Some(tag);
+                }
                 self.other.submit(self.now, sim);
             }
         }
@@ -180,6 +198,9 @@ impl World {
             }
             What::SetGroups => {}
             What::Path(path, mut task) => {
+                if let Some(remapped) = self.wire.plug_mut(path).and_then(|p| p.remapped.as_mut()) {
+                    remapped.attention &= remapped.telling != Some(done.tag);
+                }
                 self.overhear(path, job.sent, job.drains, &done.completion);
                 if !matches!(task, Task::Check(..) | Task::Prove(..)) {
                     self.resized_by_the_way(path, &done.completion);

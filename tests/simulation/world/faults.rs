@@ -154,7 +154,8 @@ impl World {
         } else if let Some(path) = self.map.path(id) {
             // As a unit attention that a plug leaves behind.
             self.other.inject(self.now, nexus, Fault::Plug);
-            plug.remapped = Some(Remapped { epoch: path.epoch, attention: true });
+            let (epoch, attention, telling) = (path.epoch, true, None);
+            plug.remapped = Some(Remapped { epoch, attention, telling });
         }
     }
 

@@ -27,6 +27,8 @@ pub(super) struct Progress {
     pub(super) disabled: bool,
     /// The map has no path.
     pub(super) lost_all: bool,
+    /// and what it holds is not to wait (`flush_on_last_del`).
+    pub(super) flushed: bool,
     /// Since when requests have been held without a break,
     held_since: Option<Time>,
     /// and since when nothing has been on a path meanwhile.

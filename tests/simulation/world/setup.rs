@@ -96,6 +96,7 @@ impl World {
             core: Dispatcher::new(settings, Arc::new(empty), attentions),
             wire: Wire::new(Random::new(seed ^ 0xa11c_e000)),
             laws: EngineLaws::default(),
+            reasons: Reasons::default(),
             dirty,
             to_engine: Mail::new(),
             to_queue: Mail::new(),
