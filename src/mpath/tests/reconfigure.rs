@@ -100,3 +100,18 @@ fn marginal_pathgroups_may_be_switched_on_and_off() {
     set(&mut rig, multibus());
     assert_eq!(rig.groups(), [["b"]]);
 }
+
+/// Without a prioritizer that reads access states it is for the checker to say
+/// that a passive path carries I/O.
+#[test]
+fn another_prioritizer_sends_no_io_to_a_path_that_was_passive() {
+    let states = [AccessState::ActiveOptimized, AccessState::Standby];
+    let mut rig = Rig::read(multibus(), &[("a", alua(1, &states)), ("b", alua(2, &states))]);
+    set(&mut rig, Policy { prio: PrioKind::Const, ..multibus() });
+    assert_eq!(rig.groups(), [["a"]]);
+    rig.checked("b", Verdict::Ghost);
+    assert_eq!(rig.groups(), [["a"]]);
+    rig.saw("b", PathVerdict::Check);
+    rig.checked("b", UP);
+    assert_eq!(rig.groups(), [["a", "b"]]);
+}
