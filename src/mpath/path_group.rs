@@ -99,11 +99,18 @@ impl Multipath {
     /// paths of the one that was: how paths are grouped moves no I/O.
     pub(super) fn regroup(&mut self) {
         let in_use = self.current.take().map(|c| self.groups[c].slots.clone());
-        let carries = |s: &u8| self.paths[usize::from(*s)].as_ref().is_some_and(Path::carries);
-        // Those that carry I/O now count, if any does.
+        let is = |s: u8, what: &dyn Fn(&Path) -> bool| {
+            self.paths[usize::from(s)].as_ref().is_some_and(what)
+        };
+        // Those that carry I/O count, if any does: first of all those that have
+        // done so up to now.
         let in_use = in_use.map(|slots| {
-            let carrying: Vec<u8> = slots.iter().copied().filter(carries).collect();
-            if carrying.is_empty() { slots } else { carrying }
+            let those = |what: &dyn Fn(&Path) -> bool| -> Vec<u8> {
+                slots.iter().copied().filter(|&s| is(s, what)).collect()
+            };
+            let still = those(&|p| p.carries() && p.listed.in_table);
+            let now = those(&Path::carries);
+            [still, now].into_iter().find(|found| !found.is_empty()).unwrap_or(slots)
         });
         let paths = self.order.iter().filter_map(|&s| self.paths[usize::from(s)].as_ref());
         self.groups = group(&self.policy, paths);

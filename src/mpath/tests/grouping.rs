@@ -273,3 +273,21 @@ fn regrouping_follows_the_paths_that_carry_io() {
     rig.prioritized("c", priority(1));
     assert_eq!(rig.groups(), [["c"], ["e"]], "it is used on");
 }
+
+/// The group in use falls apart in the step in which most of its paths begin to
+/// carry I/O: those that have carried it so far count.
+#[test]
+fn paths_that_begin_to_carry_as_their_group_falls_apart_draw_no_io() {
+    use AccessState::{ActiveNonOptimized, ActiveOptimized};
+    let policy = Policy { grouping: GroupingPolicy::GroupByPrio, ..Policy::default() };
+    let paths = [("a", 1), ("b", 2), ("c", 2)];
+    let mut rig = Rig::read(policy, &paths.map(|(n, own)| (n, alua(own, &[ActiveOptimized; 2]))));
+    for name in ["b", "c"] {
+        rig.report(name, 1, not_ready(0x0b));
+    }
+    assert_eq!(rig.groups(), [["a"]]);
+    rig.saw("a", PathVerdict::Check);
+    rig.checked("a", UP);
+    rig.prioritized("a", alua(1, &[ActiveNonOptimized, ActiveOptimized]));
+    assert_eq!(rig.groups(), [vec!["a"], vec!["b", "c"]], "failback is manual");
+}

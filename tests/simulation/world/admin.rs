@@ -41,7 +41,7 @@ impl World {
             _ => self.map.prove_all(self.now, &mut fx),
         }
         self.laws.commanded(self.now);
-        self.reasons.commanded(self.moment, self.now);
+        self.reasons.commanded(self.now);
         self.carry_out(fx);
     }
 
@@ -140,8 +140,10 @@ impl World {
         self.map.set_policy(self.now, self.policy.clone(), fx);
         // Settings move no I/O, but where the new ones have it go back at once.
         let after = first(&self.map);
-        let carries = |id: &&PathId| self.map.path(**id).is_some_and(|p| p.carries() && !p.marginal);
-        let still = before.iter().find(carries).filter(|_| before.iter().all(|id| !after.contains(id)));
+        let carries =
+            |id: &&PathId| self.map.path(**id).is_some_and(|p| p.carries() && !p.marginal);
+        let still =
+            before.iter().find(carries).filter(|_| before.iter().all(|id| !after.contains(id)));
         assert!(
             still.is_none() || self.policy.failback == Failback::Immediate,
             "other settings have moved I/O away from {still:?}: {}",
@@ -165,7 +167,7 @@ impl World {
     /// Everything the administrator forbade is allowed again.
     pub(super) fn allow_everything(&mut self) {
         let mut fx = Effects::new();
-        self.reasons.commanded(self.moment, self.now);
+        self.reasons.commanded(self.now);
         self.restore_queueing(&mut fx);
         self.carry_out(fx);
         let names: Vec<String> = self.wire.plugs.iter().map(|p| p.name.clone()).collect();

@@ -53,7 +53,7 @@ impl World {
 
     pub(super) fn carry_out(&mut self, fx: Effects) {
         self.moment += 1;
-        self.laws.check(self.moment, self.now, &self.map);
+        self.laws.check(self.moment, self.now, &fx, &self.map);
         self.reasons.asks(self.moment, self.now, &fx, &self.map);
         self.has_reasons();
         self.count_effects(&fx);
