@@ -36,6 +36,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (532, "regrouping moved I/O off paths that carried it"),
     (887, "a doubt was forgotten when the epoch grew for another reason"),
     (5924, "a delayed activation whose handler was gone kept the timer busy for ever"),
+    (8814, "a moment's NOT READY was delivered for the time that a hung path had taken"),
 ];
 
 /// Somebody has chosen which seeds to run.

@@ -52,6 +52,9 @@ impl Dispatcher {
         if verdict.path == PathVerdict::Fail {
             self.parts[index].lost(classify::is_timeout(completion));
         }
+        if verdict.path.puts_aside() {
+            self.parts[index].not_the_lus_time(now);
+        }
         if raw {
             return self.judge_raw(now, index, path, verdict, completion);
         }

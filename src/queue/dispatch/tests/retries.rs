@@ -158,6 +158,22 @@ fn an_outage_gives_a_new_budget() {
 }
 
 #[test]
+fn the_time_that_a_failing_path_takes_is_none_of_the_lus() {
+    let mut rig = Rig::new();
+    rig.submit(1, read(0, 8));
+    rig.next(status(Status::BUSY));
+    rig.pass(Duration::from_millis(10));
+    rig.now = rig.now + Duration::from_secs(30);
+    rig.next(host(HostByte::TIME_OUT));
+    // Busy twice for a moment is not busy for the whole budget.
+    rig.next(status(Status::TASK_SET_FULL));
+    assert!(rig.ended.is_empty(), "{:?}", rig.outcome());
+    rig.pass(Duration::from_millis(10));
+    rig.next(Completion::Good);
+    assert_eq!(rig.outcome(), Outcome::Good);
+}
+
+#[test]
 fn answers_from_before_an_outage_do_not_count_after_it() {
     let mut rig = Rig::new();
     rig.submit(1, read(0, 8));
