@@ -37,6 +37,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (887, "a doubt was forgotten when the epoch grew for another reason"),
     (5924, "a delayed activation whose handler was gone kept the timer busy for ever"),
     (8814, "a moment's NOT READY was delivered for the time that a hung path had taken"),
+    (14180, "a unit attention was delivered whose repetition a failing path had lost"),
 ];
 
 /// Somebody has chosen which seeds to run.

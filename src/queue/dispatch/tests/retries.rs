@@ -241,6 +241,19 @@ fn many_paths_with_a_unit_attention_each_are_no_error() {
 }
 
 #[test]
+fn a_unit_attention_whose_repetition_is_lost_is_nobodys_answer() {
+    let mut rig = Rig::of(settings(limits()), &[&[(0, 1), (1, 1), (2, 1)]]);
+    rig.submit(1, read(0, 8));
+    rig.next(check(0xb, 0x47, 0));
+    rig.next(check(0xb, 0x47, 0));
+    let last = rig.next(check(6, 0x2a, 0x01));
+    let again = rig.next(GONE);
+    assert_eq!(last.path, again.path);
+    // What the two paths left have agreed on.
+    assert_eq!(sense_code(&rig.outcome()), Some(SenseCode::new(Key::AbortedCommand, 0x47, 0)));
+}
+
+#[test]
 fn an_lu_that_says_the_same_for_ever_is_believed() {
     for answer in [check(6, 0x2a, 0x01), status(Status::TASK_ABORTED)] {
         let mut rig = Rig::new();
