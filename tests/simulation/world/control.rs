@@ -167,6 +167,8 @@ impl World {
         if let Task::Prove(_, proof) = &mut task {
             if proof.is_at_capacity() {
                 proof.moment = drains.unwrap_or(0);
+            } else if let Some(plug) = self.wire.plug(path) {
+                proof.doubts = plug.doubts.met;
             }
         }
         let tag = self.wire.tag();
@@ -238,7 +240,7 @@ impl World {
             Task::Check(_, checker) => plug.checker = Some(checker),
             Task::Prioritize(_, prioritizer) => plug.prioritizer = Some(prioritizer),
             Task::Prove(_, proof) if ours => {
-                plug.doubts.settled = plug.doubts.met;
+                plug.doubts.settled = plug.doubts.settled.max(proof.doubts);
                 if let Some(scsi) = &mut self.scsi {
                     scsi.proven(path, proof.moment);
                 }
