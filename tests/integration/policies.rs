@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use vhost_mpath::virtio::blk::RequestType;
 
 use crate::harness::blk_queue::{PATIENCE, Payload};
-use crate::harness::daemon::{Daemon, Scratch, until};
+use crate::harness::daemon::{Daemon, Scratch, run, until};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::load::{Load, Mix};
 
@@ -278,4 +278,23 @@ fn a_running_map_is_set_and_a_wrong_value_changes_nothing() {
     let arguments = json!({ "map": "m", "keyword": "failback", "value": "immediate" });
     assert_eq!(qmp.ask("map-set", &arguments)["return"], json!({}));
     assert_eq!(map(&daemon)["policy"]["failback"], "immediate");
+}
+
+/// A file has no TEST UNIT READY: every path would be found down, and all I/O
+/// held.
+#[test]
+fn a_checker_that_speaks_scsi_is_refused_where_a_path_does_not() {
+    let scratch = Scratch::new("policies-no-scsi");
+    let path = format!("--path={}", scratch.file("disk.img", 1 << 20));
+    let socket = format!("--socket-path={}", scratch.text("refused"));
+    for checker in ["tur", "rdac", "emc_clariion"] {
+        let out = run(&[&socket, &path, &format!("--set=path_checker={checker}")]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success(), "{said}");
+        assert!(said.contains("speaks no SCSI") && said.contains(checker), "{said}");
+    }
+    let daemon = Daemon::start(&scratch, &[&path, "--alias=m", "--set=path_checker=readsector0"]);
+    let (good, said) = daemon.try_ctl("set map m path_checker tur");
+    assert!(!good && said.contains("path_checker detect"), "{said}");
+    assert_eq!(map(&daemon)["policy"]["path_checker"], "readsector0");
 }
