@@ -46,8 +46,6 @@ pub enum CheckerState {
     Delayed,
     /// The target has no such LU.
     Disconnected,
-    /// Never checked.
-    Undef,
 }
 
 impl CheckerState {
@@ -62,7 +60,6 @@ impl CheckerState {
             CheckerState::Shaky => "shaky",
             CheckerState::Delayed => "delayed",
             CheckerState::Disconnected => "disconnected",
-            CheckerState::Undef => "undef",
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The rules are multipath-tools' `pgpolicies.c` and `switchgroup.c`: what a
 //! policy groups by is compared as it is, so that paths of which it is unknown
-//! are alike; groups of marginal paths are of their own and come last; a
+//! are alike, but for the target port group; groups of marginal paths are of their own and come last; a
 //! group's priority is the integer average over its usable paths, more usable
 //! paths break a tie, then configuration order. Not here: which group is in
 //! use (`settle`) and when that changes (`failback`).
@@ -29,7 +29,7 @@ enum Key<'a> {
     All,
     Text(Option<&'a str>),
     Priority(i32),
-    Tpg(Option<u16>),
+    Tpg(u16),
 }
 
 fn key(policy: GroupingPolicy, path: &Path) -> Key<'_> {
@@ -39,7 +39,8 @@ fn key(policy: GroupingPolicy, path: &Path) -> Key<'_> {
         GroupingPolicy::GroupBySerial => Key::Text(path.attributes.serial.as_deref()),
         GroupingPolicy::GroupByNodeName => Key::Text(path.attributes.target_node.as_deref()),
         GroupingPolicy::GroupByPrio => Key::Priority(path.priority),
-        GroupingPolicy::GroupByTpg => Key::Tpg(path.access.group),
+        // Of unknown ones two may be of two controllers.
+        GroupingPolicy::GroupByTpg => path.access.group.map_or(Key::Slot(path.id.slot), Key::Tpg),
     }
 }
 

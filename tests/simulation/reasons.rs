@@ -255,7 +255,9 @@ impl Reasons {
                     p.attributes.target_node == q.attributes.target_node
                 }
                 GroupingPolicy::GroupByPrio => p.priority == q.priority,
-                GroupingPolicy::GroupByTpg => p.access.group == q.access.group,
+                GroupingPolicy::GroupByTpg => {
+                    a.id == b.id || (p.access.group.is_some() && p.access.group == q.access.group)
+                }
             };
             same && (!policy.marginal_pathgroups || p.marginal == q.marginal)
         };

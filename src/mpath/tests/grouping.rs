@@ -131,17 +131,18 @@ fn each_policy_groups_by_what_it_is_called_and_the_best_group_is_first() {
 }
 
 /// As in multipath-tools, where an unknown serial number or node is an empty
-/// one.
+/// one, and an unknown target port group is no group.
 #[test]
-fn paths_of_which_nothing_is_known_are_alike() {
+fn paths_of_which_nothing_is_known_are_alike_but_for_their_target_port_group() {
     for grouping in [
         GroupingPolicy::GroupBySerial,
         GroupingPolicy::GroupByNodeName,
-        GroupingPolicy::GroupByTpg,
         GroupingPolicy::GroupByPrio,
     ] {
         assert_eq!(grouped_by(grouping, &["a", "b"].map(new_path)), [["a", "b"]]);
     }
+    let by_tpg = grouped_by(GroupingPolicy::GroupByTpg, &["a", "b"].map(new_path));
+    assert_eq!(by_tpg, [["a"], ["b"]]);
 }
 
 /// The average, rounded down, not the sum; then the number of paths; then the
