@@ -165,6 +165,10 @@ impl fmt::Display for InWords<'_> {
             Change::LunGone => f.write_str("every path says that there is no such LUN"),
             Change::LunBack => f.write_str("the LUN is back"),
             Change::Resized { from, to } => write!(f, "{from} blocks become {to}"),
+            Change::Activating { group } => write!(f, "group {group} is being activated"),
+            Change::Activated { group, result } => {
+                write!(f, "activation of group {group}: {result:?}")
+            }
             other => write!(f, "{other:?}"),
         }
     }
