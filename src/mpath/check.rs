@@ -119,6 +119,7 @@ impl Multipath {
         // One check at a time: the answer under way counts.
         if path.check.is_none() && path.proof.is_none() {
             path.check = Some(Outstanding { number, since: now, late: false });
+            path.shaky.is_regular(path.next_check <= now);
             fx.push(Effect::Check { path: id, check: number, checker: path.checker });
         }
     }

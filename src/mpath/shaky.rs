@@ -2,8 +2,9 @@
 //!
 //! A path is *unreliable* while any of these holds:
 //! * it failed more often than `san_path_err_threshold`, where each
-//!   `san_path_err_forget_rate` good checks make up for one failure: until it
-//!   has answered for `san_path_err_recovery_time`;
+//!   `san_path_err_forget_rate` good checks make up for one failure (those it
+//!   has from time to time, not those that commands in trouble ask for): until
+//!   it has answered for `san_path_err_recovery_time`;
 //! * it failed twice within `marginal_path_double_failed_time`, or a command
 //!   ended with DID_TRANSPORT_MARGINAL: it is read ten times a second for
 //!   `marginal_path_err_sample_time`, from the first good check on. With more
@@ -69,6 +70,8 @@ pub(super) struct Shaky {
     errors: u32,
     /// Good checks since the last that was.
     good: u32,
+    /// The last check was due.
+    regular: bool,
     hold: Hold,
     trial: Trial,
     /// `setmarginal`.
@@ -88,6 +91,11 @@ impl Shaky {
     pub(super) fn flaps(&self, now: Time, lately: Duration) -> u32 {
         let recent = self.last_failure.is_some_and(|at| now.since(at) < lately);
         if recent { self.flaps } else { 0 }
+    }
+
+    /// A check begins.
+    pub(super) fn is_regular(&mut self, regular: bool) {
+        self.regular = regular;
     }
 
     fn forgive(&mut self) {
@@ -197,7 +205,7 @@ impl Multipath {
                 shaky.hold = Hold::None;
                 (shaky.errors, shaky.good) = (0, 0);
             }
-            (Hold::None, Some(san)) if usable && shaky.errors > 0 => {
+            (Hold::None, Some(san)) if usable && shaky.regular && shaky.errors > 0 => {
                 shaky.good = shaky.good.saturating_add(1);
                 if shaky.good >= san.forget_rate {
                     shaky.errors -= 1;

@@ -20,6 +20,8 @@ mod jobs;
 mod plug;
 mod random;
 mod reasons;
+mod record;
+mod scenario;
 mod shadow;
 mod totals;
 mod wire;

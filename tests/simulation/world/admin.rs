@@ -46,15 +46,20 @@ impl World {
     }
 
     pub(super) fn add_path(&mut self) {
+        let name = format!("sim{}", self.paths_made + 1);
+        let group = usize::try_from(self.random.below(self.story.hosts.len() as u64)).unwrap();
+        self.plug_in(name, group, None);
+    }
+
+    /// A path through a target port group, which may be given a state.
+    pub(super) fn plug_in(&mut self, name: String, group: usize, access: Option<AccessState>) {
         self.paths_made += 1;
         let number = self.paths_made;
-        let name = format!("sim{number}");
-        let group = usize::try_from(self.random.below(self.story.hosts.len() as u64)).unwrap();
         let at = Plugged {
             lu: LuId(0),
             port: None,
             group: Some(u16::try_from(group + 1).unwrap()),
-            access: None,
+            access,
         };
         let nexus = self.array.connect(&name, at).expect("a new port");
         assert_eq!(self.other.connect(&name, at).expect("a new port"), nexus);

@@ -107,6 +107,7 @@ impl World {
     }
 
     fn notified(&mut self, change: &Change) {
+        self.take_down(change);
         let totals = &mut self.totals;
         match change {
             Change::PathFailed { .. } => totals.path_failures += 1,
@@ -295,6 +296,9 @@ impl World {
             self.wire.take_off(done.tag, done.completion, &done.data_in, &table);
         if !matches!(completion, Completion::Good) {
             self.totals.retries += 1;
+            if let (Some(record), Some(plug)) = (&mut self.record, self.wire.plug(path)) {
+                record.lost(self.now, &plug.name);
+            }
             if let Some(sense) = unit_attention(&completion) {
                 if let Some(scsi) = &mut self.scsi {
                     scsi.told(path, sense);

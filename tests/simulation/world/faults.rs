@@ -135,6 +135,10 @@ impl World {
         if !has_path || !self.may_be_resized() {
             return;
         }
+        self.resize_to(blocks);
+    }
+
+    pub(super) fn resize_to(&mut self, blocks: u64) {
         let other = blocks != self.blocks;
         self.blocks = blocks;
         self.had.insert(self.blocks);
@@ -149,7 +153,7 @@ impl World {
 
     /// The storage administrator gives the path's LUN to another LU, or back.
     /// Commands the array has already accepted end where they were.
-    fn remap(&mut self, at: usize) {
+    pub(super) fn remap(&mut self, at: usize) {
         let plug = &mut self.wire.plugs[at];
         let (id, nexus) = (plug.id, plug.nexus);
         if plug.remapped.take().is_some() {
