@@ -28,17 +28,11 @@ use super::snapshot::PathId;
 use super::{MapError, Multipath};
 use crate::io::Time;
 
+/// This many `polling_interval`s after its last failure a path has settled.
+pub(super) const LATELY: u32 = 12;
+
 /// Between two reads of a path that is sampled.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How a path is sampled that the fabric calls marginal, where
-/// `marginal_path_*` does not say.
-const FABRIC: MarginalPath = MarginalPath {
-    double_failed_time: Duration::from_secs(60),
-    sample_time: Duration::from_secs(120),
-    rate_threshold: 10,
-    recheck_gap: Duration::from_secs(300),
-};
 
 /// `san_path_err_recovery_time`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,7 +166,7 @@ impl Multipath {
 
     /// The path is taken out of use, or stays so after a bad check.
     pub(super) fn found_bad(&mut self, now: Time, id: PathId, cause: &Cause, fx: &mut Effects) {
-        let lately = self.policy.polling_interval * super::check::LATELY;
+        let lately = self.policy.polling_interval * LATELY;
         let (san, marginal) = (self.policy.san_path_err, self.policy.marginal_path);
         let Some(path) = self.path_mut(id) else { return };
         let shaky = &mut path.shaky;
@@ -200,7 +194,7 @@ impl Multipath {
     /// A check was good.
     pub(super) fn found_good(&mut self, now: Time, id: PathId, fx: &mut Effects) {
         let san = self.policy.san_path_err;
-        let how = self.policy.marginal_path.unwrap_or(FABRIC);
+        let how = self.policy.marginal_path.unwrap_or(MarginalPath::USUAL);
         let Some(path) = self.path_mut(id) else { return };
         let usable = path.is_usable();
         let shaky = &mut path.shaky;
@@ -290,7 +284,7 @@ impl Multipath {
 
     /// Reads the path if it is time to, or decides.
     pub(super) fn run_sampling(&mut self, now: Time, id: PathId, fx: &mut Effects) {
-        let how = self.policy.marginal_path.unwrap_or(FABRIC);
+        let how = self.policy.marginal_path.unwrap_or(MarginalPath::USUAL);
         self.numbers = self.numbers.wrapping_add(1);
         let number = self.numbers;
         let Some(path) = self.path_mut(id) else { return };

@@ -41,7 +41,7 @@ impl World {
             _ => self.map.prove_all(self.now, &mut fx),
         }
         self.laws.commanded(self.now);
-        self.reasons.commanded(self.moment, self.now);
+        self.reasons.commanded(self.now);
         self.carry_out(fx);
     }
 
@@ -172,7 +172,7 @@ impl World {
     /// Everything the administrator forbade is allowed again.
     pub(super) fn allow_everything(&mut self) {
         let mut fx = Effects::new();
-        self.reasons.commanded(self.moment, self.now);
+        self.reasons.commanded(self.now);
         self.restore_queueing(&mut fx);
         self.carry_out(fx);
         let names: Vec<String> = self.wire.plugs.iter().map(|p| p.name.clone()).collect();

@@ -53,7 +53,7 @@ impl World {
 
     pub(super) fn carry_out(&mut self, fx: Effects) {
         self.moment += 1;
-        self.laws.check(self.moment, self.now, &self.map);
+        self.laws.check(self.moment, self.now, &fx, &self.map);
         self.reasons.asks(self.moment, self.now, &fx, &self.map);
         self.has_reasons();
         self.count_effects(&fx);
@@ -168,6 +168,8 @@ impl World {
         if let Task::Prove(_, proof) = &mut task {
             if proof.is_at_capacity() {
                 proof.moment = drains.unwrap_or(0);
+            } else if let Some(plug) = self.wire.plug(path) {
+                proof.doubts = plug.doubts.met;
             }
         }
         let tag = self.wire.tag();
@@ -239,7 +241,7 @@ impl World {
             Task::Check(_, checker) => plug.checker = Some(checker),
             Task::Prioritize(_, prioritizer) => plug.prioritizer = Some(prioritizer),
             Task::Prove(_, proof) if ours => {
-                plug.doubts.settled = plug.doubts.met;
+                plug.doubts.settled = plug.doubts.settled.max(proof.doubts);
                 if let Some(scsi) = &mut self.scsi {
                     scsi.proven(path, proof.moment);
                 }
