@@ -150,6 +150,42 @@ fn retries_are_counted_and_delayed_only_where_the_array_asks_for_it() {
     assert!(rig.is_activating("c"), "the other path has its try");
 }
 
+/// No check is answered meanwhile.
+fn patient() -> Policy {
+    Policy { checker_timeout: Duration::from_secs(600), ..tpg() }
+}
+
+/// What takes half a minute on some arrays, with `pg_init_retries` 0, which is
+/// the default.
+#[test]
+fn a_transition_is_waited_for_and_no_retry() {
+    let mut rig = array(patient());
+    rig.fail("a");
+    for _ in 0..59 {
+        rig.activated("b", Activation::Transition);
+        assert!(!rig.is_activating("b"), "it is not asked as fast as it answers");
+        rig.pass(Duration::from_secs(1));
+        assert!(rig.is_activating("b"));
+        assert_eq!(rig.table().queueing, Queueing::Hold, "even under fail");
+    }
+    rig.activated("b", Activation::Done);
+    assert_eq!(rig.groups(), [["b", "c"]]);
+}
+
+#[test]
+fn a_transition_that_does_not_end_fails_the_path() {
+    let mut rig = array(patient());
+    rig.fail("a");
+    for _ in 0..61 {
+        if rig.is_activating("b") {
+            rig.activated("b", Activation::Transition);
+        }
+        rig.pass(Duration::from_secs(1));
+    }
+    let cause = Some(Cause::Activation("in transition for too long"));
+    assert_eq!(rig.path("b").last_cause, cause);
+}
+
 #[test]
 fn a_failed_activation_fails_the_path_and_requests_with_it_under_fail() {
     let mut rig = array(tpg());
