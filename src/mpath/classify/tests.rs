@@ -204,6 +204,61 @@ fn only_what_was_refused_before_it_began_was_certainly_not_executed() {
     }
 }
 
+#[test]
+fn who_has_spoken_and_of_what() {
+    let said = |status, host, sense: &[u8]| Completion::Scsi {
+        status,
+        host,
+        sense: Sense::from_bytes(sense),
+        residual: 0,
+    };
+    let check = |host, sense: &[u8]| said(Status::CHECK_CONDITION, host, sense);
+    let attention = [0x70, 0, 6, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0, 0, 0, 0, 0];
+    let medium = [0x70, 0, 3, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x11, 0, 0, 0, 0, 0];
+    let deferred = |mut sense: [u8; 18]| {
+        sense[0] = 0x71;
+        sense
+    };
+    let errno = |from, code| Completion::Errno { from, code };
+    const OK: HostByte = HostByte::OK;
+    const LUS: HostByte = HostByte::TARGET_FAILURE;
+    const LOST: HostByte = HostByte::TRANSPORT_DISRUPTED;
+    // What came; is it a unit attention, a deferred error, the LU's word, a timeout?
+    let cases = [
+        (Completion::Good, [false; 4]),
+        (Completion::Short(512), [false; 4]),
+        (errno(ErrnoFrom::Ioctl, libc::EIO), [false; 4]),
+        (errno(ErrnoFrom::Block, libc::ETIMEDOUT), [false, false, false, true]),
+        (said(Status::GOOD, HostByte::TIME_OUT, &[]), [false, false, false, true]),
+        (said(Status::GOOD, LOST, &[]), [false; 4]),
+        (said(Status::GOOD, OK, &[]), [false, false, true, false]),
+        (said(Status::BUSY, OK, &[]), [false, false, true, false]),
+        (said(Status::GOOD, LUS, &[]), [false, false, true, false]),
+        (
+            said(Status::RESERVATION_CONFLICT, HostByte::NEXUS_FAILURE, &[]),
+            [false, false, true, false],
+        ),
+        // Sense that nobody announced says nothing.
+        (said(Status::GOOD, OK, &attention), [false, false, true, false]),
+        (said(Status::GOOD, OK, &deferred(medium)), [false, false, true, false]),
+        (check(OK, &[]), [false; 4]),
+        (check(OK, &attention), [true, false, true, false]),
+        (check(LUS, &attention), [true, false, true, false]),
+        (check(LOST, &attention), [false; 4]),
+        (check(OK, &medium), [false, false, true, false]),
+        (check(OK, &deferred(medium)), [false, true, true, false]),
+        (check(OK, &deferred(attention)), [false, true, true, false]),
+        // It says that it is deferred, and not what.
+        (check(OK, &[0x71, 0]), [false; 4]),
+    ];
+    for (answer, expected) in cases {
+        let attention = unit_attention(&answer).is_some();
+        let deferred = deferred_error(&answer).is_some();
+        let found = [attention, deferred, is_word_of_lu(&answer), is_timeout(&answer)];
+        assert_eq!(found, expected, "{answer:?}");
+    }
+}
+
 /// A write to a deleted sdX, whose size is zero then, ends with ENOSPC
 /// although the LU has room: seen when a path was deleted under a guest.
 #[test]

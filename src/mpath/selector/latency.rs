@@ -234,22 +234,4 @@ fn is_before(a: u32, b: u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classes_are_told_apart_by_direction_and_size() {
-        let want = |bytes, write| class_of(Want { bytes, write });
-        let reads = [1, 8 << 10, (8 << 10) + 1, 64 << 10, 512 << 10, (512 << 10) + 1, u64::MAX];
-        assert_eq!(reads.map(|b| want(b, false)), [1, 1, 2, 2, 3, 4, 4]);
-        assert_eq!(reads.map(|b| want(b, true)), [5, 5, 6, 6, 7, 8, 8]);
-        assert_eq!((want(0, false), want(0, true)), (0, 0));
-    }
-
-    #[test]
-    fn ticks_that_wrapped_are_later() {
-        assert!(is_before(u32::MAX - 5, 3));
-        assert!(!is_before(3, u32::MAX - 5));
-        assert!(!is_before(7, 7));
-    }
-}
+mod tests;
