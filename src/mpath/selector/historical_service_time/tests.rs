@@ -67,7 +67,10 @@ fn fractions_of_a_nanosecond_add_up_and_hours_do_not_overflow() {
     let (mut paths, ..) = paths(&[(1, 0)]);
     paths.paths[0].average = 1024 * 7 + 1023;
     paths.completed(START, 0, &came(START), Load::default());
-    assert_eq!(paths.paths[0].average, (8191 * 972 + 512) / 1024);
+    assert_eq!(paths.paths[0].average, 7775, "of 7775.05");
+    paths.paths[0].average = 1;
+    paths.completed(START, 0, &came(START), Load::default());
+    assert_eq!(paths.paths[0].average, 1, "of 0.95");
     paths.completed(Time(u64::MAX), 0, &came(Time(0)), Load::default());
     assert_eq!(paths.paths[0].average, LONGEST);
     assert_eq!(paths.paths[0].stale_after, Time(u64::MAX));
