@@ -176,7 +176,7 @@ impl Latency {
                 tick.wrapping_sub(estimate.asked)
             };
             let load = loads.get(usize::from(slot))?;
-            let silent = load.commands > 0 && is_before(self::tick(path.heard), estimate.asked);
+            let silent = load.commands > 0 && !is_before(estimate.asked, self::tick(path.heard));
             (!silent).then_some((waited, slot))
         };
         // Of those that waited as long, the lowest.

@@ -200,6 +200,11 @@ fn no_more_than_one_command_of_so_many_is_a_probe() {
 }
 
 #[test]
+fn a_path_that_has_not_answered_is_not_probed_again() {
+    assert_eq!(probes(1, 2000, false), [100]);
+}
+
+#[test]
 fn a_probe_goes_to_the_path_that_waited_longest_and_of_equals_to_the_lowest() {
     let (mut latency, all) = paths(4);
     for (slot, tick) in [(0, 30), (1, 10), (2, 20), (3, 10)] {
