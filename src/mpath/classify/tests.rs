@@ -162,7 +162,9 @@ fn missing_bytes_are_a_raw_commands_own_affair() {
         sense: Sense::from_bytes(sense),
         residual,
     };
-    assert_eq!(classify_raw(&good(0, &[])).next, Next::Done);
+    for answer in [Completion::Good, good(0, &[])] {
+        assert_eq!(classify_raw(&answer), GOOD);
+    }
     for answer in [good(1, &[]), good(0, &[0x72, 1, 0, 0, 0, 0, 0, 0]), Completion::Short(0)] {
         let decided = classify_raw(&answer);
         assert_eq!((decided.path, decided.next), (PathVerdict::Keep, Next::Deliver));
@@ -201,6 +203,36 @@ fn only_what_was_refused_before_it_began_was_certainly_not_executed() {
         Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENODEV },
     ] {
         assert!(!not(&perhaps), "{perhaps:?}");
+    }
+}
+
+#[test]
+fn good_is_good_only_if_nothing_is_missing() {
+    let scsi = |status, sense: &[u8], residual| Completion::Scsi {
+        status,
+        host: HostByte::OK,
+        sense: Sense::from_bytes(sense),
+        residual,
+    };
+    let recovered = [0x72, 0x01, 0x18, 0x02, 0, 0, 0, 0];
+    let medium = [0x72, 0x03, 0x11, 0, 0, 0, 0, 0];
+    for (completion, rule, next, retried) in [
+        (Completion::Good, "good", Next::Done, false),
+        (Completion::Short(1), "good", Next::Done, false),
+        (Completion::Short(0), "nothing-moved", Next::Other, true),
+        (scsi(Status::GOOD, &[], 0), "good", Next::Done, false),
+        (scsi(Status::GOOD, &recovered, 0), "good", Next::Done, false),
+        (scsi(Status::GOOD, &[], 1), "underrun", Next::Other, true),
+        (scsi(Status::CONDITION_MET, &[], 0), "condition-met", Next::Done, false),
+        (scsi(Status::CONDITION_MET, &[], 1), "underrun", Next::Other, true),
+        (scsi(Status::CHECK_CONDITION, &recovered, 0), "recovered", Next::Done, false),
+        (scsi(Status::CHECK_CONDITION, &recovered, 1), "underrun", Next::Other, true),
+        // What is an error anyway misses what it misses.
+        (scsi(Status::CHECK_CONDITION, &medium, 1), "medium", Next::Deliver, false),
+    ] {
+        let decided = classify(&completion);
+        assert_eq!((decided.rule, decided.next), (rule, next), "{completion:?}");
+        assert_eq!(decided.is_retried(), retried, "{completion:?}");
     }
 }
 

@@ -159,6 +159,11 @@ fn an_administrators_choice_stays_until_paths_come_or_go_or_priorities_change() 
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
     assert_eq!(in_use(&rig), "a");
+    let mut rig = three(Failback::Immediate);
+    choose(&mut rig, 3);
+    let reading = Some(priority(1));
+    rig.join(NewPath { reading, ..new_path("d") }).unwrap();
+    assert_eq!(in_use(&rig), "a", "one has come");
     let mut rig = three(Failback::Manual);
     choose(&mut rig, 2);
     rig.fail("c");

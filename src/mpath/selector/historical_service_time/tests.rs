@@ -111,6 +111,7 @@ fn the_path_is_chosen_that_would_be_done_first() {
         // Far from anything usual, and still told apart.
         ([(20_000_000, 1), (30_000_000, 1)], 0),
         ([(30_000_000, 1), (20_000_000, 1)], 1),
+        ([(30_000_000, 40), (20_000_000, 50)], 1), // 1230 s and 1020 s
     ] {
         let (mut paths, all, loads) = paths(&of);
         assert_eq!(paths.select(now, all, &loads), Some(best), "{of:?}");
@@ -170,6 +171,15 @@ fn of_idle_paths_alone_the_one_that_is_stale_first_is_next() {
     assert_eq!(paths.select(START, all, &loads), Some(1));
     paths.list(1, 3, Load { bytes: 0, commands: 9 }, false);
     assert_eq!(paths.idle, others, "what is in flight is known from the load");
+}
+
+#[test]
+fn of_idle_paths_alone_the_one_that_is_stale_first_is_next_whoever_was_looked_at_before() {
+    let (mut paths, all, loads) = paths(&[(900, 0), (800, 0), (10, 1)]);
+    let now = START + micros(1000);
+    paths.completed(now, 1, &came(START + micros(200)), loads[1]);
+    assert_eq!(paths.select(now, all, &loads), Some(2), "no idle one is stale");
+    assert_eq!(paths.select(now, [0, 1].into_iter().collect(), &loads), Some(0));
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn ticks_that_wrapped_are_later() {
     assert!(is_before(u32::MAX - 5, 3));
     assert!(!is_before(3, u32::MAX - 5));
     assert!(!is_before(7, 7));
+    assert!(!is_before(u32::MAX / 2, 0));
     assert_eq!(tick(Time((7 << TICK_SHIFT) - 1)), 6);
     assert_eq!(tick(Time(((1 << 32) + 7) << TICK_SHIFT)), 7);
     assert_eq!(tick(Time(u64::MAX)), u32::try_from(u64::MAX >> 20 & 0xffff_ffff).unwrap());
