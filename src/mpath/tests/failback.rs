@@ -86,6 +86,18 @@ fn a_better_group_that_is_lost_again_is_waited_for_anew() {
 }
 
 #[test]
+fn a_failback_switched_off_while_it_waits_is_waited_for_no_more() {
+    let mut rig = three(Failback::After(Duration::from_secs(10)));
+    rig.fail("a");
+    rig.come_back("a");
+    assert_eq!(rig.map.failback_deadline(), Some(rig.now + Duration::from_secs(10)));
+    rig.with(|m, now, fx| m.set_policy(now, failover(), fx));
+    assert_eq!(rig.map.failback_deadline(), None);
+    rig.pass(Duration::from_secs(20));
+    assert_eq!(in_use(&rig), "b");
+}
+
+#[test]
 fn followover_goes_back_only_with_the_first_path_of_the_best_group() {
     let policy = Policy {
         grouping: GroupingPolicy::GroupByPrio,
