@@ -153,7 +153,9 @@ impl Latency {
         let tick = tick(now);
         let probing = &mut self.probing[class];
         probing.since = probing.since.saturating_add(1);
-        if probing.since < PROBE_SHARE || is_before(tick, probing.at) {
+        // (A class that was not used for weeks may have any tick there.)
+        let nothing_due = (1..=PROBE_AFTER).contains(&probing.at.wrapping_sub(tick));
+        if probing.since < PROBE_SHARE || nothing_due {
             return None;
         }
         self.look_for_probe(tick, among, class, loads)
@@ -176,7 +178,9 @@ impl Latency {
                 tick.wrapping_sub(estimate.asked)
             };
             let load = loads.get(usize::from(slot))?;
-            let silent = load.commands > 0 && !is_before(estimate.asked, self::tick(path.heard));
+            // Not heard since it was asked.
+            let silence = tick.wrapping_sub(self::tick(path.heard));
+            let silent = load.commands > 0 && silence >= waited;
             (!silent).then_some((waited, slot))
         };
         // Of those that waited as long, the lowest.
@@ -226,11 +230,6 @@ impl Latency {
         }
         .max(1);
     }
-}
-
-/// Of two ticks less than 26 days apart.
-fn is_before(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b) > u32::MAX / 2
 }
 
 #[cfg(test)]
