@@ -129,6 +129,19 @@ fn a_path_of_which_nothing_is_known_competes_by_what_is_in_flight() {
     assert!(better((0, 1, 9000), (1, 2, 0)), "silence says nothing either");
 }
 
+/// As published for the seed 1.
+#[test]
+fn random_numbers_are_those_of_xorshift64_star() {
+    let mut latency = Latency { random: 1, ..Latency::default() };
+    let numbers = [
+        5_180_492_295_206_395_165,
+        12_380_297_144_915_551_517,
+        13_389_498_078_930_870_103,
+        5_599_127_315_341_312_413,
+    ];
+    assert_eq!(numbers.map(|_| latency.next_random()), numbers);
+}
+
 /// Of four paths with 0, 1, 2 and 3 commands the better of two is the first
 /// for three of six pairs, then for two, then for one.
 #[test]

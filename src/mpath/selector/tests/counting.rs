@@ -102,6 +102,15 @@ fn a_smaller_repeat_count_holds_at_once() {
     s.update(&table(SelectorKind::RoundRobin, &[(0, 1, 1), (1, 1, 1)]));
     let picks: Vec<_> = (0..4).filter_map(|_| s.select(Time(0), all, READ)).collect();
     assert_eq!(picks, [0, 1, 0, 1]);
+    // Another path's is its own affair.
+    for (counts, expected) in [([1000, 1], [0; 4]), ([1, 1000], [0, 1, 1, 1])] {
+        let mut s = Selector::new(SelectorKind::RoundRobin);
+        s.update(&table(SelectorKind::RoundRobin, &[(0, 1, 1000), (1, 1, 1000)]));
+        assert_eq!(s.select(Time(0), all, READ), Some(0));
+        s.update(&table(SelectorKind::RoundRobin, &[(0, 1, counts[0]), (1, 1, counts[1])]));
+        let picks: Vec<_> = (0..4).filter_map(|_| s.select(Time(0), all, READ)).collect();
+        assert_eq!(picks, expected, "{counts:?}");
+    }
 }
 
 #[test]
