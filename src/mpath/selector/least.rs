@@ -138,6 +138,17 @@ mod tests {
     }
 
     #[test]
+    fn stamps_begin_anew_only_when_they_have_run_out() {
+        let mut least = Least::default();
+        (0..5).for_each(|slot| least.weigh(slot, 7));
+        let last = (1 << STAMP_BITS) - 1;
+        (0..last).for_each(|_| least.chosen(3));
+        assert_eq!(least.stamp, last);
+        least.chosen(3);
+        assert_eq!(least.stamp, 5);
+    }
+
+    #[test]
     fn weights_beyond_the_most_are_the_most() {
         let mut least = Least::default();
         least.weigh(0, u64::MAX);
