@@ -150,6 +150,42 @@ fn retries_are_counted_and_delayed_only_where_the_array_asks_for_it() {
     assert!(rig.is_activating("c"), "the other path has its try");
 }
 
+/// No check is answered meanwhile.
+fn patient() -> Policy {
+    Policy { checker_timeout: Duration::from_secs(600), ..tpg() }
+}
+
+/// What takes half a minute on some arrays, with `pg_init_retries` 0, which is
+/// the default.
+#[test]
+fn a_transition_is_waited_for_and_no_retry() {
+    let mut rig = array(patient());
+    rig.fail("a");
+    for _ in 0..59 {
+        rig.activated("b", Activation::Transition);
+        assert!(!rig.is_activating("b"), "it is not asked as fast as it answers");
+        rig.pass(Duration::from_secs(1));
+        assert!(rig.is_activating("b"));
+        assert_eq!(rig.table().queueing, Queueing::Hold, "even under fail");
+    }
+    rig.activated("b", Activation::Done);
+    assert_eq!(rig.groups(), [["b", "c"]]);
+}
+
+#[test]
+fn a_transition_that_does_not_end_fails_the_path() {
+    let mut rig = array(patient());
+    rig.fail("a");
+    for _ in 0..61 {
+        if rig.is_activating("b") {
+            rig.activated("b", Activation::Transition);
+        }
+        rig.pass(Duration::from_secs(1));
+    }
+    let cause = Some(Cause::Activation("in transition for too long"));
+    assert_eq!(rig.path("b").last_cause, cause);
+}
+
 #[test]
 fn a_failed_activation_fails_the_path_and_requests_with_it_under_fail() {
     let mut rig = array(tpg());
@@ -439,4 +475,31 @@ fn a_delayed_retry_whose_handler_is_gone_by_then_keeps_the_timer_from_nothing() 
     // (`pass` fails where the timer does not help.)
     rig.pass(Duration::from_secs(10));
     assert!(!rig.is_activating("b"));
+}
+
+/// Its array was busy just now; the other path is news since.
+#[test]
+fn a_path_that_is_left_alone_is_not_activated_along_with_another_of_its_group() {
+    let (hardware_handler, prio) = (HandlerKind::Rdac, PrioKind::Rdac);
+    let policy = Policy { hardware_handler, prio, ..multibus() };
+    let mut rig = Rig::read(policy, &[("a", priority(6)), ("b", priority(6))]);
+    rig.saw("b", PathVerdict::Check);
+    rig.checked("b", Verdict::Ghost);
+    rig.prioritized("b", priority(6));
+    rig.fail("a");
+    assert!(rig.is_activating("b"));
+    rig.come_back("a");
+    rig.activated("b", Activation::Busy);
+    let epoch = rig.path("a").epoch;
+    rig.report("a", epoch, not_ready(0x0b));
+    rig.prioritized("a", priority(6));
+    while rig.is_reading("a") {
+        rig.prioritized("a", priority(6));
+    }
+    rig.all_checked(Verdict::Ghost);
+    assert!(rig.is_activating("a") && !rig.is_activating("b"));
+    rig.activated("a", Activation::Failed);
+    assert!(!rig.is_activating("b"));
+    rig.pass(Duration::from_secs(2));
+    assert!(rig.is_activating("b"), "two seconds are over");
 }
