@@ -147,6 +147,7 @@ impl World {
             totals: Totals::default(),
             paths_made: 0,
             limits,
+            told_size: Vec::new(),
             sizes: Random::new(seed ^ 0x5123_0000),
             blocks: BLOCKS,
             had: BTreeSet::from([BLOCKS]),
