@@ -24,6 +24,7 @@ use vhost_mpath::sim::{
     Array, CutMode, DeviceState, Done, Fault, LuConfig, MemoryMedium, NewCapacity, NexusId,
 };
 
+use crate::access_laws::AccessLaws;
 use crate::durable::{Cached, Dirty};
 use crate::engine_laws::EngineLaws;
 use crate::plug::{Plug, Remapped};
@@ -125,6 +126,7 @@ struct World {
     wire: Wire,
     laws: EngineLaws,
     reasons: Reasons,
+    access: AccessLaws,
     dirty: Dirty,
     to_engine: Mail,
     to_queue: Mail,

@@ -42,6 +42,7 @@ impl World {
             _ => None,
         };
         self.reasons.tells(self.moment, self.now, &event, &self.map);
+        self.access.tells(self.now, &event, &self.map);
         let resized = match &event {
             Event::Io(report) if resized(report) => Some(report.path),
             _ => None,
@@ -68,6 +69,8 @@ impl World {
         self.laws.check(self.moment, self.now, &fx, &self.map);
         self.reasons.asks(self.moment, self.now, &fx, &self.map);
         self.has_reasons();
+        self.access.asks(self.now, &fx, &self.map);
+        self.access.check(self.now, &self.map);
         self.count_effects(&fx);
         for effect in fx {
             if self.trace {

@@ -123,6 +123,7 @@ impl World {
             wire: Wire::new(Random::new(seed ^ 0xa11c_e000)),
             laws: EngineLaws::default(),
             reasons: Reasons::default(),
+            access: AccessLaws::default(),
             dirty,
             to_engine: Mail::new(),
             to_queue: Mail::new(),
