@@ -222,6 +222,7 @@ impl AccessLaws {
             watched.usable = path.is_usable();
             // (It is read when it returns.)
             watched.asked |= !watched.usable;
+            watched.follows_transition(time, path, map.policy().transition_timeout);
         }
         if let Some(table) = map.table() {
         }
