@@ -224,7 +224,28 @@ impl AccessLaws {
             watched.asked |= !watched.usable;
             watched.follows_transition(time, path, map.policy().transition_timeout);
         }
+        self.asks_in_transition(time, map);
         if let Some(table) = map.table() {
+        }
+    }
+
+    /// A target port group in transition is asked about each second, by every
+    /// path that has not been asked already if by no other.
+    fn asks_in_transition(&self, time: Time, map: &Multipath) {
+        for watched in self.paths.iter().filter(|w| w.transition.is_some()) {
+            let Some(path) = map.path(watched.path).filter(|p| p.is_usable()) else { continue };
+            let group = path.access.group;
+            let same = |w: &&Watched| {
+                let other = map.path(w.path).and_then(|p| p.access.group);
+                w.path == path.id || (group.is_some() && other == group)
+            };
+            let looked = self.paths.iter().filter(same).map(|w| w.looked).max();
+            let checked = !reads_access(map) && path.is_being_checked();
+            assert!(
+                !watched.readings.is_empty() || checked || looked.is_some_and(|l| l + SOON >= time),
+                "{} is in transition, and nobody has asked since {looked:?}",
+                path.id
+            );
         }
     }
 
