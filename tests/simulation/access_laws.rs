@@ -223,6 +223,14 @@ impl AccessLaws {
             // (It is read when it returns.)
             watched.asked |= !watched.usable;
             watched.follows_transition(time, path, map.policy().transition_timeout);
+            let open = !watched.readings.is_empty() || path.is_being_checked();
+            let late = watched.told.is_some_and(|at| at.max(watched.looked) + SOON < time);
+            assert!(
+                watched.asked || !late || open,
+                "{} was told that it is passive at {:?}, and is not asked",
+                path.id,
+                watched.told
+            );
         }
         self.asks_in_transition(time, map);
         if let Some(table) = map.table() {
