@@ -222,6 +222,13 @@ impl AccessLaws {
             watched.usable = path.is_usable();
             // (It is read when it returns.)
             watched.asked |= !watched.usable;
+            let before = watched.before.take();
+            assert!(
+                before.is_none_or(|before| before == path.priority),
+                "the answer to a reading that was given up has made {before:?} of {} {}",
+                path.id,
+                path.priority
+            );
             watched.follows_transition(time, path, map.policy().transition_timeout);
             let open = !watched.readings.is_empty() || path.is_being_checked();
             let late = watched.told.is_some_and(|at| at.max(watched.looked) + SOON < time);
