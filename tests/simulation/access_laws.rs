@@ -241,6 +241,11 @@ impl AccessLaws {
         }
         self.asks_in_transition(time, map);
         if let Some(table) = map.table() {
+            let mut listed = table.groups.iter().flat_map(|g| &g.paths);
+            let reliable = listed.any(|v| map.path(v.id).is_some_and(|p| !p.marginal));
+            if !reliable {
+                self.needs_marginal(map);
+            }
         }
     }
 
@@ -262,6 +267,17 @@ impl AccessLaws {
                 path.id
             );
         }
+    }
+
+    /// An unreliable path is held back only where others carry I/O.
+    fn needs_marginal(&self, map: &Multipath) {
+        let held = |p: &&Path| p.is_usable() && p.checker_state == CheckerState::Delayed;
+        let held = self.paths.iter().filter_map(|w| map.path(w.path)).find(held);
+        assert!(
+            held.is_none(),
+            "{:?} is held back, and no reliable path carries I/O",
+            held.map(|p| p.id)
+        );
     }
 
 }
