@@ -246,6 +246,9 @@ impl AccessLaws {
             if !reliable {
                 self.needs_marginal(map);
             }
+            if table.groups.is_empty() {
+                self.activates(time, map);
+            }
         }
     }
 
@@ -280,6 +283,26 @@ impl AccessLaws {
         );
     }
 
+    /// Nothing carries I/O, nothing is open: what can be activated is, if it
+    /// has rested.
+    fn activates(&self, time: Time, map: &Multipath) {
+        let open = |w: &Watched| {
+            let told = w.told.is_some_and(|at| at + RESTED > time);
+            map.path(w.path).is_some_and(|p| {
+                let asked = !w.readings.is_empty() || p.is_being_checked();
+                p.is_usable() && (asked || in_transition(p) || told)
+            })
+        };
+        if self.activating || self.paths.iter().any(open) {
+            return;
+        }
+        let ready = |w: &&Watched| {
+            let rested = w.busy.is_some_and(|at| at + RESTED <= time);
+            rested && map.path(w.path).is_some_and(|p| p.is_usable() && is_passive(p))
+        };
+        let left = self.paths.iter().find(ready);
+        assert!(left.is_none(), "nothing carries I/O, and this is not activated: {left:?}");
+    }
 }
 
 impl Watched {
