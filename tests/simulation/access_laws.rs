@@ -118,12 +118,11 @@ impl AccessLaws {
         self.says = Says::Nothing;
         match event {
             Event::Io(IoReport { path, epoch, reason: IoReason::Judged { verdict, .. } })
-                if *verdict == PathVerdict::Passive =>
+                if *verdict == PathVerdict::Passive
+                    && map.path(*path).is_some_and(|p| p.epoch == *epoch && p.carries()) =>
             {
-                if map.path(*path).is_some_and(|p| p.epoch == *epoch && p.carries()) {
-                    let watched = self.watched(*path, time);
-                    (watched.told, watched.asked) = (Some(time), false);
-                }
+                let watched = self.watched(*path, time);
+                (watched.told, watched.asked) = (Some(time), false);
             }
             Event::Checked { path, .. }
             | Event::Proven { path, .. }
