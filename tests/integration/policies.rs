@@ -49,12 +49,14 @@ fn path(daemon: &Daemon, name: &str) -> Value {
     all.as_array().unwrap().iter().find(|path| path["dev"] == name).unwrap().clone()
 }
 
-/// Paths of the group in use.
+/// Paths of the group in use that carry I/O. (One that failed stays where its
+/// last priority had it.)
 fn in_use(daemon: &Daemon) -> Vec<String> {
     let map = map(daemon);
     let groups = map["path_groups"].as_array().unwrap();
     let active = groups.iter().filter(|group| group["dm_st"] == "active");
     let paths = active.flat_map(|group| group["paths"].as_array().unwrap());
+    let paths = paths.filter(|path| path["dm_st"] == "active");
     paths.map(|path| path["dev"].as_str().unwrap().to_owned()).collect()
 }
 
