@@ -505,15 +505,15 @@ impl Multipath {
     fn reread(&mut self, now: Time, fx: &mut Effects) {
         let mut groups: Vec<Option<u16>> = Vec::new();
         let mut by = Vec::new();
-        let mut any = false;
         for path in self.all().filter(|p| p.is_usable() && p.standing.in_transition()) {
-            any = true;
             let group = path.access.group;
             if path.standing.reading.is_none() && (group.is_none() || !groups.contains(&group)) {
                 groups.push(group);
                 by.push(path.id);
             }
         }
+        // (One that is out of use now may be back before its transition is over.)
+        let any = self.all().any(|p| p.standing.in_transition());
         self.reread_at = any.then(|| now + REREAD);
         for id in by {
             if reads_access(&self.policy.prio) {

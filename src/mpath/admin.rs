@@ -49,6 +49,7 @@ impl Multipath {
             shrunk_to: None,
             no_lun: false,
             next_check,
+            check_follows: false,
             interval,
             check: None,
             proof: None,

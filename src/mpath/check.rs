@@ -116,7 +116,9 @@ impl Multipath {
         self.numbers = self.numbers.wrapping_add(1);
         let number = self.numbers;
         let Some(path) = self.path_mut(id) else { return };
-        // One check at a time: the answer under way counts.
+        // One check at a time: the answer under way counts. A proof says nothing
+        // about what a checker sees, and is waited for.
+        path.check_follows = path.check.is_none() && path.proof.is_some();
         if path.check.is_none() && path.proof.is_none() {
             path.check = Some(Outstanding { number, since: now, late: false });
             path.shaky.is_regular(path.next_check <= now);
@@ -139,7 +141,7 @@ impl Multipath {
                 }
                 path.checker_state = CheckerState::TimedOut;
                 self.fail(now, id, Cause::Checker("i/o timeout"), fx);
-            } else if !path.is_being_checked() && path.next_check <= now {
+            } else if !path.is_being_checked() && (path.next_check <= now || path.check_follows) {
                 self.check_now(now, id, fx);
             }
             if sample {

@@ -147,6 +147,8 @@ pub struct Path {
     /// The target said last that it has no such LU (05/25/00).
     pub(super) no_lun: bool,
     pub(super) next_check: Time,
+    /// One follows the proof under way.
+    pub(super) check_follows: bool,
     pub(super) interval: Duration,
     pub(super) check: Option<Outstanding>,
     pub(super) proof: Option<Outstanding>,

@@ -194,7 +194,11 @@ impl AccessLaws {
                 }
                 Effect::Notify(Change::Activating { .. }) => self.activating = true,
                 Effect::Notify(Change::Activated { .. }) => self.activating = false,
-                Effect::Retire(path) => self.paths.retain(|w| w.path != *path),
+                Effect::Retire(path) => {
+                    self.paths.retain(|w| w.path != *path);
+                    // It may have been the one to ask for the others.
+                    self.paths.iter_mut().for_each(|w| w.looked = time);
+                }
                 _ => {}
             }
         }

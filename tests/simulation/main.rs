@@ -43,8 +43,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (8814, "a moment's NOT READY was delivered for the time that a hung path had taken"),
     (10932, "what a joining path was read with brought back one that was told it is passive"),
     (14180, "a unit attention was delivered whose repetition a failing path had lost"),
+    (28895, "a path told that it is passive while it was being proven was not checked"),
     (50937, "a first priority moved I/O to another path's group under failback manual"),
     (53565, "another prioritizer put passive paths in use, and their group with them"),
+    (86214, "a path that came back in transition was asked about by nobody"),
     (99875, "other groups made followover follow a path that had come back before"),
 ];
 

@@ -343,6 +343,34 @@ fn where_no_reading_tells_the_checker_says_when_a_passive_path_carries_again() {
     }
 }
 
+/// A proof says whose path it is, not whether it carries I/O.
+#[test]
+fn a_path_that_is_told_it_is_passive_while_it_is_proven_is_checked_right_after() {
+    let mut rig = Rig::new(Policy { prio: PrioKind::Const, ..multibus() }, &["a", "b"]);
+    rig.saw("a", PathVerdict::Check);
+    rig.checked("a", Verdict::Resized);
+    assert!(rig.is_proving("a") && rig.path("a").is_usable());
+    told(&mut rig, "a", STANDBY);
+    assert!(!rig.is_checking("a"), "one thing at a time");
+    rig.proven("a", Ok(lu()));
+    assert!(rig.is_checking("a"));
+}
+
+#[test]
+fn a_path_that_comes_back_in_transition_is_asked_within_a_second() {
+    let mut rig = Rig::new(Policy { prio: PrioKind::Const, ..multibus() }, &["a", "b"]);
+    told(&mut rig, "a", TRANSITION);
+    rig.checked("a", Verdict::Pending);
+    rig.saw("a", PathVerdict::Doubt);
+    // Nobody is left whose transition is followed.
+    rig.pass(Duration::from_secs(1));
+    rig.pass(Duration::from_secs(1));
+    rig.proven("a", Ok(lu()));
+    assert!(rig.path("a").is_usable() && !rig.is_checking("a"));
+    rig.pass(Duration::from_secs(1));
+    assert!(rig.is_checking("a"));
+}
+
 #[test]
 fn a_check_begun_before_the_path_was_told_does_not_bring_it_back() {
     let policy = Policy { prio: PrioKind::Const, ..multibus() };
