@@ -5,6 +5,7 @@
 //! a wrong command line, 1 for everything else that fails.
 
 mod device;
+mod multipath;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -23,8 +24,7 @@ use crate::control::settings::{
 };
 use crate::control::{Listen, Settings, ctl, daemon, journal};
 use crate::host::{Options, PathSpec, TransportChoice};
-use crate::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
-use crate::mpath::snapshot::SelectorKind;
+use crate::mpath::policy::keywords::Setting;
 
 /// Request queues of a vhost-user-blk disk unless told otherwise.
 const BLK_QUEUES: u16 = 16;
@@ -65,8 +65,10 @@ A path to the logical unit; give it once for each path.
 
 /dev/sdX, /dev/sgN, /dev/bsg/H:C:T:L, /dev/disk/by-path/…: a SCSI disk.
 FILE, or another block device: served too, without SCSI.
-sim:FILE[,size=S][,bs=512|4096][,port=P][,tpg=G]: a path to a simulated logical unit; twice is two paths. \
-It goes through target port P (the first free one) of target port group G (1).
+sim:FILE[,size=S][,bs=512|4096][,personality=A][,tpgs=T][,port=P][,tpg=G][,access=STATE]: a path to a simulated \
+logical unit; twice is two paths. It goes through target port P (the first free one) of target port group G (1), which \
+is put into STATE. A: generic; or rdac, clariion: one of two controllers (groups 1 and 2) owns the unit. T: none, \
+implicit, explicit, both (generic's default; the others have none). A and T are settled by the first path.
 null:SIZE: drops writes and reads zeroes, to measure the rest.
 All take ,name=NAME; write a comma in a file name twice. Sizes take K, M, G, T.";
 
@@ -181,38 +183,8 @@ struct Serve {
     #[arg(value_parser = parse_seconds)]
     suspect_timeout: Duration,
 
-    /// failover: one path works, the others wait. multibus: all work.
-    #[arg(long, value_name = "POLICY", help_heading = "Multipath", default_value = "failover")]
-    #[arg(value_parser = parse_as::<GroupingPolicy>)]
-    path_grouping_policy: GroupingPolicy,
-
-    /// Which path of a group a request takes: 'service-time 0' or 'round-robin 0'.
-    #[arg(long, value_name = "SELECTOR", help_heading = "Multipath")]
-    #[arg(default_value = "service-time 0", value_parser = parse_as::<SelectorKind>)]
-    path_selector: SelectorKind,
-
-    /// Requests while no path is left: fail, queue, or hold for N checks.
-    ///
-    /// fail: they fail at once. queue: they are held until a path returns. N: they are held for
-    /// N times the polling interval.
-    /// The default is queue, not multipath-tools' fail: a guest that is held for the length of an
-    /// outage goes on afterwards, a guest that got an I/O error has a read-only file system, and
-    /// vhost-user has no werror=stop to save it. What is held is bounded by the rings and delays
-    /// neither a reboot of the guest nor SIGTERM.
-    #[arg(long, value_name = "POLICY", help_heading = "Multipath", default_value = "queue")]
-    #[arg(value_parser = parse_as::<NoPathRetry>)]
-    no_path_retry: NoPathRetry,
-
-    /// Time between two checks of a failed path, in seconds; a good one is checked less and less
-    /// often, up to four times as long. While no path is left it is one second at most.
-    #[arg(long, value_name = "SECONDS", help_heading = "Multipath", default_value = "5")]
-    #[arg(value_parser = parse_seconds)]
-    polling_interval: Duration,
-
-    /// A check that has not answered after this long says that the path is down, in seconds.
-    #[arg(long, value_name = "SECONDS", help_heading = "Multipath", default_value = "30")]
-    #[arg(value_parser = parse_seconds)]
-    checker_timeout: Duration,
+    #[command(flatten)]
+    multipath: multipath::MultipathOptions,
 
     /// Make a control socket here, for `vhost-mpath ctl` and QMP clients; for this user only.
     #[arg(long, value_name = "CONTROL", help_heading = "Administration")]
@@ -310,6 +282,11 @@ impl Serve {
             control: self.control.is_some(),
         };
         let (device, lus) = self.scsi.device(&self.device, &disk).map_err(|text| wrong(&text))?;
+        let policy = self.multipath.policy().map_err(|error| wrong(&format!("--set {error}")))?;
+        for lu in &lus {
+            let checked = Setting::apply_all(&lu.set, &policy);
+            checked.map_err(|error| wrong(&format!("--lun {}: {error}", lu.address)))?;
+        }
         let transport = self.transport_for(&device)?;
         let num_queues = self.queues_for(&device)?;
         // `std::path::absolute` makes `./s` and `s` equal.
@@ -332,14 +309,7 @@ impl Serve {
             read_only: self.read_only,
             num_queues,
             queue_size: self.queue_size,
-            policy: Policy {
-                grouping: self.path_grouping_policy,
-                selector: self.path_selector,
-                no_path_retry: self.no_path_retry,
-                polling_interval: self.polling_interval,
-                checker_timeout: self.checker_timeout,
-                no_path_interval: self.polling_interval.min(Policy::default().no_path_interval),
-            },
+            policy,
             suspect_after: self.suspect_timeout,
         })
     }
@@ -376,10 +346,6 @@ fn wrong(text: &str) -> clap::Error {
 }
 
 // --- values --------------------------------------------------------------------
-
-fn parse_as<T: std::str::FromStr<Err = String>>(text: &str) -> Result<T, String> {
-    text.parse()
-}
 
 fn parse_path(text: &str) -> Result<PathSpec, String> {
     text.parse().map_err(|error: crate::host::SpecError| error.to_string())

@@ -20,6 +20,7 @@ mod mailbox;
 mod map;
 mod maps;
 mod opening;
+mod probing;
 mod qmp;
 mod rate;
 mod requests;
@@ -28,5 +29,6 @@ mod sim_fault;
 mod start;
 pub mod status;
 pub mod topology;
+pub mod wildcards;
 
 pub use settings::{Listen, Settings};

@@ -8,6 +8,7 @@
 //! belongs to a map (`mpath`).
 
 mod error;
+mod fabric;
 mod image;
 mod open;
 mod registry;
@@ -20,5 +21,5 @@ mod tests;
 
 pub use error::OpenError;
 pub use open::{Options, TransportChoice, open_path};
-pub use spec::{PathSpec, SpecError, Target, parse_size, split_list};
-pub use sysfs::{DevT, DeviceState, device_state};
+pub use spec::{PathSpec, SimSpec, SpecError, Target, parse_size, split_list};
+pub use sysfs::{DevT, DeviceState, access_state, device_state};

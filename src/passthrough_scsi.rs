@@ -14,19 +14,22 @@
 //! the memory mapped until the command's completion is delivered.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::io::{Completion, ErrnoFrom, Extent, Geometry, Identity, Limits};
 use crate::scsi::cdb::Cdb;
-use crate::scsi::sense::{Sense, SenseCode};
+use crate::scsi::sense::Sense;
 use crate::sim::{Fault, NotInjected, Stats};
 use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
 
+mod about;
 mod blk_uring;
+mod data;
+mod doubts;
 mod file;
 mod inbox;
 mod null;
@@ -40,14 +43,18 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use about::{About, Fabric};
+pub use data::Data;
 pub use file::{DiskNode, Nature, WwidSource};
 pub use inbox::Inbox;
 pub use port::{Issued, PathPort, Rejected};
 pub use proof::{ProofError, in_words, unit_attention};
 pub use sg_io::ScsiNode;
-pub use sim::{FileMedium, SimImage, SimNexus};
+pub use sim::{FileMedium, SimFacts, SimImage, SimNexus};
 
 use blk_uring::{Direct, Slots};
+use data::Buffer;
+use doubts::Doubts;
 use file::DiskWork;
 use pool::Pool;
 use sg_io::ScsiWork;
@@ -58,6 +65,8 @@ pub const HELPERS: usize = 16;
 const FILE_HELPERS: usize = 4;
 /// Commands of an sg node's open file kept for checkers and proofs.
 const SG_RESERVE: usize = 2;
+/// Operation code.
+const INQUIRY: u8 = 0x12;
 /// Most commands of one path in one thread's ring.
 const RING_DEPTH: usize = 256;
 
@@ -119,25 +128,6 @@ pub struct QueueLimits {
     pub depth: usize,
 }
 
-/// What is said about a path besides what it answers itself.
-#[derive(Clone, Debug)]
-pub struct About {
-    /// Short name, unique in the process: `sdb`, `sim0`, `disk.img`.
-    pub name: String,
-    /// As given by the administrator.
-    pub spec: String,
-    /// Kind.
-    pub kind: PathKind,
-    /// `H:C:T:L` of a SCSI device.
-    pub hctl: Option<String>,
-    /// `MAJOR:MINOR` of a device node.
-    pub dev_t: Option<String>,
-    /// Transport.
-    pub transport: Transport,
-    /// Why this transport.
-    pub reason: String,
-}
-
 /// An open file (or its like), ready to become a path.
 #[derive(Debug)]
 pub enum Opened {
@@ -170,31 +160,6 @@ pub enum HandleError {
     Threads(#[source] io::Error),
 }
 
-/// Unit attentions that question a path's identity, as far as a checker or a
-/// proof has met them: the array tells them once per nexus, so that the next
-/// guest's command would go wherever the path leads now. The ports are told in
-/// its place (law 2).
-#[derive(Debug, Default)]
-struct Doubts {
-    /// How many were met.
-    met: AtomicU64,
-    /// How many of them a proof of the same LU has settled.
-    settled: AtomicU64,
-}
-
-impl Doubts {
-    /// The number of the last one that is not settled; 0 if none.
-    #[inline]
-    fn open(&self) -> u64 {
-        let met = self.met.load(Ordering::Acquire);
-        if met == self.settled.load(Ordering::Acquire) { 0 } else { met }
-    }
-
-    fn settle(&self) {
-        self.settled.store(self.met.load(Ordering::Acquire), Ordering::Release);
-    }
-}
-
 /// One open path. Shared by all threads; its files are closed when the last
 /// owner lets go, or when the last command has returned if that is later.
 pub struct PathHandle {
@@ -204,7 +169,7 @@ pub struct PathHandle {
     geometry: Geometry,
     limits: Limits,
     read_only: bool,
-    doubts: Doubts,
+    doubts: Arc<Doubts>,
     /// Whatever must live as long as the path (its name, its registration).
     _keep: Box<dyn Any + Send + Sync>,
 }
@@ -230,7 +195,7 @@ impl PathHandle {
     ) -> Result<Arc<PathHandle>, HandleError> {
         let (identity, mut geometry, limits, backend, read_only) = match opened {
             Opened::Scsi(node) => {
-                let ask = |cdb: &Cdb, data: &mut [u8]| node.execute(cdb, data, timeout);
+                let ask = |cdb: &Cdb, data: &mut [u8]| node.execute(cdb, Buffer::In(data), timeout);
                 let proof = proof::prove(&ask, &node.queue)?;
                 let read_only = node.read_only;
                 let direct = node.direct.map(|alignment| Direct {
@@ -260,7 +225,8 @@ impl PathHandle {
                 (null::identity(bytes), null::geometry(), null::limits(), backend, false)
             }
             Opened::Sim(nexus) => {
-                let ask = |cdb: &Cdb, data: &mut [u8]| nexus.execute(cdb, data, timeout);
+                let ask =
+                    |cdb: &Cdb, data: &mut [u8]| nexus.execute(cdb, Buffer::In(data), timeout);
                 let unbounded =
                     QueueLimits { max_transfer_bytes: 4 << 20, max_segments: 1024, depth: 128 };
                 let proof = proof::prove(&ask, &unbounded)?;
@@ -269,7 +235,7 @@ impl PathHandle {
             }
         };
         geometry.read_only |= read_only;
-        let doubts = Doubts::default();
+        let doubts = Arc::default();
         let path = PathHandle {
             about,
             backend,
@@ -308,6 +274,16 @@ impl PathHandle {
         self.about.dev_t.as_deref()
     }
 
+    /// Kernel name of the disk, `sdb`; `None` where there is no block node.
+    pub fn devname(&self) -> Option<&str> {
+        self.about.devname.as_deref()
+    }
+
+    /// The ports it goes through, as far as the host knows them.
+    pub fn fabric(&self) -> &Fabric {
+        &self.about.fabric
+    }
+
     /// Transport of reads and writes.
     pub fn transport(&self) -> Transport {
         self.about.transport
@@ -343,22 +319,31 @@ impl PathHandle {
         matches!(self.backend, Backend::Scsi { .. } | Backend::Sim(_))
     }
 
-    /// Sends one CDB without data or with data-in, and waits: checkers,
-    /// prioritizers, proofs. Any thread but a queue thread. ENOTTY where the
-    /// path speaks no SCSI. A unit attention among the answers is the guest's
-    /// too: see [`unit_attention`].
-    pub fn execute(&self, cdb: &Cdb, data_in: &mut [u8], timeout: Duration) -> Completion {
+    /// Sends one CDB with its data, and waits: checkers, prioritizers,
+    /// hardware handlers. Any thread but a queue thread. ENOTTY where the path
+    /// speaks no SCSI. A unit attention among the answers is the guest's too:
+    /// see [`unit_attention`].
+    pub fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Completion {
+        match data {
+            Data::None => self.exchange(cdb, Buffer::NONE, timeout),
+            Data::Out(bytes) => self.exchange(cdb, Buffer::Out(bytes), timeout),
+            Data::In(bytes) => {
+                let completion = self.exchange(cdb, Buffer::In(bytes), timeout);
+                bytes.truncate(data::arrived(&completion, bytes.len()));
+                completion
+            }
+        }
+    }
+
+    fn exchange(&self, cdb: &Cdb, data: Buffer<'_>, timeout: Duration) -> Completion {
         let completion = match &self.backend {
-            Backend::Scsi { node, .. } => node.execute(cdb, data_in, timeout),
-            Backend::Sim(nexus) => nexus.execute(cdb, data_in, timeout),
+            Backend::Scsi { node, .. } => node.execute(cdb, data, timeout),
+            Backend::Sim(nexus) => nexus.execute(cdb, data, timeout),
             Backend::Disk { .. } | Backend::Null { .. } => {
                 Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENOTTY }
             }
         };
-        let code = unit_attention(&completion).and_then(Sense::code);
-        if code.is_some_and(SenseCode::questions_identity) {
-            self.doubts.met.fetch_add(1, Ordering::AcqRel);
-        }
+        self.doubts.look_at(&completion);
         completion
     }
 
@@ -393,7 +378,7 @@ impl PathHandle {
             Backend::Scsi { .. } | Backend::Sim(_) => match Cdb::read(Extent::new(0, 1)) {
                 Ok(cdb) => {
                     let block = usize::try_from(self.identity.block_size).unwrap_or(4096);
-                    self.execute(&cdb, &mut vec![0; block], timeout)
+                    self.exchange(&cdb, Buffer::In(&mut vec![0; block]), timeout)
                 }
                 Err(_) => Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::EINVAL },
             },
@@ -411,8 +396,13 @@ impl PathHandle {
     pub fn identify(&self, timeout: Duration, heard: &dyn Fn(&Sense)) -> Result<Identity, String> {
         match &self.backend {
             Backend::Scsi { .. } | Backend::Sim(_) => {
+                // What was met before the name was asked for: INQUIRY comes last.
+                let met = Cell::new(0);
                 let ask = |cdb: &Cdb, data: &mut [u8]| {
-                    let completion = self.execute(cdb, data, timeout);
+                    let completion = self.exchange(cdb, Buffer::In(data), timeout);
+                    if cdb.opcode() != INQUIRY {
+                        met.set(self.doubts.met());
+                    }
                     if let Some(sense) = unit_attention(&completion) {
                         heard(sense);
                     }
@@ -420,8 +410,7 @@ impl PathHandle {
                 };
                 let found = proof::identify(&ask).map_err(|e| e.to_string())?;
                 if found.wwid == self.identity.wwid {
-                    // The name was read after whatever was met.
-                    self.doubts.settle();
+                    self.doubts.settle(met.get());
                 }
                 Ok(found)
             }
@@ -451,6 +440,14 @@ impl PathHandle {
     pub fn faults(&self) -> Option<(String, Option<Stats>)> {
         match &self.backend {
             Backend::Sim(nexus) => Some(nexus.describe()),
+            _ => None,
+        }
+    }
+
+    /// What a host would say of a simulated path; `None` of any other.
+    pub fn simulated_facts(&self) -> Option<SimFacts> {
+        match &self.backend {
+            Backend::Sim(nexus) => nexus.facts(),
             _ => None,
         }
     }

@@ -13,42 +13,54 @@
 //! of completion time, then of submission. A fault ends or condemns the tasks
 //! of its nexus at the moment it is injected: nothing of a cut nexus is
 //! executed later (the end of tasks at nexus loss that law 1 of
-//! `docs/architecture.md` relies on).
+//! `docs/architecture.md` relies on), but for [`Fault::LateCut`].
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
-use crate::io::{Completion, Extent, Time};
+use crate::io::{Completion, Time};
 use crate::scsi::alua::AccessState;
-use crate::scsi::sense::{SenseCode, SenseFormat};
+use crate::scsi::sense::SenseFormat;
 use crate::scsi::status::HostByte;
 
 mod answer;
 mod attention;
 mod blocks;
+mod buffers;
 mod command;
 mod config;
 mod fault;
+mod inject;
 mod lu;
 mod medium;
 mod mode;
+mod nexus;
+mod owner;
 mod provisioning;
 mod report;
+pub mod scenario;
+mod schedule;
 mod target;
 mod task;
 
-pub use config::LuConfig;
-pub use fault::{CutMode, Fault, Faults, NewCapacity};
+pub use config::{LuConfig, Personality, Tpgs};
+pub(crate) use fault::words::{host_byte, sense_code};
+pub use fault::{CutMode, DeviceState, Fault, Faults, NewCapacity, Upgrade};
+pub use inject::NotInjected;
 pub use medium::{Medium, MemoryMedium};
 pub use target::{ACCESS_STATES, PortConflict};
 pub use task::{Done, Stats, Task};
 
-use answer::{Call, Effect, Outcome, Share};
+use answer::{Answer, Call, Effect, Outcome, Share};
 use attention::Attentions;
+use buffers::Buffers;
+use command::Command;
 use fault::{Arrival, Fate, Verdict};
 use lu::Lu;
+use nexus::{Nexus, Nexuses};
+use schedule::{Pending, Schedule};
 use target::Target;
 
 #[cfg(test)]
@@ -72,44 +84,9 @@ pub struct Plugged {
     pub port: Option<u16>,
     /// Target port group of the port; `None`: as the port has it, else 1.
     pub group: Option<u16>,
-}
-
-/// Why a fault was not injected.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotInjected {
-    /// No such path.
-    #[error("the path is not connected to the simulated array")]
-    NoPath,
-    /// Not whole blocks, none, or more than can be addressed.
-    #[error("{0} bytes are no capacity of a LU with blocks of {1} bytes")]
-    Capacity(u64, u32),
-    /// The medium refuses the new size.
-    #[error("changing the capacity: {0}")]
-    Medium(#[source] io::Error),
-}
-
-#[derive(Debug)]
-struct Nexus {
-    name: String,
-    /// Relative target port identifier.
-    port: u16,
-    /// The LU its LUN leads to when nothing is wrong, and now.
-    home: LuId,
-    lu: Option<LuId>,
-    faults: Faults,
-    /// Unit attention conditions not yet reported.
-    attentions: Attentions,
-    stats: Stats,
-}
-
-#[derive(Debug)]
-struct Pending {
-    task: Task,
-    submitted: Time,
-    /// The LU that has it.
-    lu: LuId,
-    fate: Fate,
+    /// Access state that the group is put into; `None`: what it is in, at first
+    /// active/optimized.
+    pub access: Option<AccessState>,
 }
 
 /// The simulated array.
@@ -118,14 +95,15 @@ pub struct Array {
     /// What [`Fault::Remap`] leads to, for each LU that was remapped.
     others: BTreeMap<LuId, LuId>,
     target: Target,
-    nexuses: BTreeMap<NexusId, Nexus>,
-    next_nexus: u16,
+    nexuses: Nexuses,
     latency: Duration,
-    /// By time of completion, then order of submission.
-    pending: BTreeMap<(Time, u64), Pending>,
-    submissions: u64,
-    /// Ended but not yet polled, in order, each with the time it ended.
-    ended: Vec<(Time, Done)>,
+    pending: Schedule,
+    /// Ended but not yet polled, in order, and when the first of them ended.
+    ended: Vec<Done>,
+    first_ended: Time,
+    buffers: Buffers,
+    /// When something of the array's own happens next.
+    next_change: Option<Time>,
 }
 
 impl Array {
@@ -134,22 +112,24 @@ impl Array {
     pub fn new(config: LuConfig, medium: Box<dyn Medium>) -> Array {
         Array {
             target: Target::new(&config.wwid_naa),
-            lus: vec![Lu::new(config, medium)],
+            lus: vec![Lu::new(LuId(0), config, medium)],
             others: BTreeMap::new(),
-            nexuses: BTreeMap::new(),
-            next_nexus: 0,
+            nexuses: Nexuses::default(),
             latency: Duration::ZERO,
-            pending: BTreeMap::new(),
-            submissions: 0,
+            pending: Schedule::default(),
             ended: Vec::new(),
+            first_ended: Time(0),
+            buffers: Buffers::default(),
+            next_change: None,
         }
     }
 
     /// A further LU, as [`Array::new`] makes the first. The identity must be
     /// its own. At most 65536 are supported.
     pub fn add_lu(&mut self, config: LuConfig, medium: Box<dyn Medium>) -> LuId {
-        self.lus.push(Lu::new(config, medium));
-        LuId(u16::try_from(self.lus.len() - 1).unwrap_or(u16::MAX))
+        let id = LuId(u16::try_from(self.lus.len()).unwrap_or(u16::MAX));
+        self.lus.push(Lu::new(id, config, medium));
+        id
     }
 
     /// What the first LU is; its capacity follows [`Fault::Capacity`].
@@ -162,11 +142,19 @@ impl Array {
         self.latency = latency;
     }
 
+    /// How long the array takes for what an initiator asks of it from now on:
+    /// a state by SET TARGET PORT GROUPS, which has ended by then, or another
+    /// owner by MODE SELECT, which ends with it (zero at first). Is told by
+    /// REPORT TARGET PORT GROUPS, in seconds.
+    pub fn set_transition(&mut self, transition: Duration) {
+        self.target.transition = transition;
+    }
+
     /// Adds a healthy path called `name` to the first LU, through a port of
     /// its own in target port group 1. Ids are not reused before 65536 paths
     /// have been added; that many at once are not supported.
     pub fn add_nexus(&mut self, name: &str) -> NexusId {
-        let id = self.next_id();
+        let id = self.nexuses.next_id();
         // A free port, unless there are none left: then it is shared.
         let port = self.target.free_port(id.0.saturating_add(1));
         let _ = self.target.join(port, None);
@@ -183,30 +171,28 @@ impl Array {
     /// If there is no such LU.
     pub fn connect(&mut self, name: &str, at: Plugged) -> Result<NexusId, PortConflict> {
         assert!(usize::from(at.lu.0) < self.lus.len(), "no {:?}", at.lu);
-        let id = self.next_id();
+        let id = self.nexuses.next_id();
         let port = at.port.unwrap_or_else(|| self.target.free_port(id.0.saturating_add(1)));
         self.target.join(port, at.group)?;
+        if let Some(state) = at.access {
+            let changed = self.target.put(self.target.group_of(port), state);
+            self.tell_access(changed, None);
+        }
         self.insert(id, name, port, at.lu);
         Ok(id)
     }
 
-    fn next_id(&mut self) -> NexusId {
-        while self.nexuses.contains_key(&NexusId(self.next_nexus)) {
-            self.next_nexus = self.next_nexus.wrapping_add(1);
-        }
-        NexusId(self.next_nexus)
-    }
-
     fn insert(&mut self, id: NexusId, name: &str, port: u16, lu: LuId) {
-        self.next_nexus = id.0.wrapping_add(1);
         let nexus = Nexus {
             name: name.to_owned(),
             port,
+            group: self.target.group_of(port),
             home: lu,
             lu: Some(lu),
             faults: Faults::default(),
             attentions: Attentions::default(),
             stats: Stats::default(),
+            held: VecDeque::new(),
         };
         self.nexuses.insert(id, nexus);
     }
@@ -217,17 +203,23 @@ impl Array {
     pub fn remove_nexus(&mut self, now: Time, id: NexusId) {
         self.advance(now);
         self.cut(now, id, CutMode::Before);
-        if let Some(nexus) = self.nexuses.remove(&id) {
+        let held = self.nexuses.get_mut(id).map(|nexus| std::mem::take(&mut nexus.held));
+        for task in held.into_iter().flatten() {
+            let completion = task.transport_error(HostByte::TRANSPORT_DISRUPTED);
+            self.end(now, task, completion, Vec::new());
+        }
+        if let Some(nexus) = self.nexuses.remove(id) {
             self.target.leave(nexus.port);
         }
     }
 
     /// The paths and their names, in order of addition.
     pub fn nexuses(&self) -> impl Iterator<Item = (NexusId, &str)> {
-        self.nexuses.iter().map(|(id, nexus)| (*id, nexus.name.as_str()))
+        self.nexuses.iter().map(|(id, nexus)| (id, nexus.name.as_str()))
     }
 
     /// Takes a task; it ends by a later [`Array::poll`].
+    /// On a path that the host has blocked it waits, and its timeout with it.
     ///
     /// Faults, access states and unit attentions meet the task here, in the
     /// order in which tasks arrive; the command itself is looked at when it
@@ -235,21 +227,33 @@ impl Array {
     pub fn submit(&mut self, now: Time, task: Task) {
         // What has happened by now may have raised a unit attention.
         self.advance(now);
-        let (lu, verdict) = match self.nexuses.get_mut(&task.nexus) {
+        let (lu, command, verdict) = match self.nexuses.get_mut(task.nexus) {
             Some(nexus) => {
+                if nexus.faults.device_state() == DeviceState::Blocked {
+                    nexus.held.push_back(task);
+                    return;
+                }
                 nexus.stats.submitted += 1;
-                let lu = nexus.lu.unwrap_or(nexus.home);
-                let cdb = task.cdb.as_slice();
+                let id = nexus.lu.unwrap_or(nexus.home);
+                let lu = &self.lus[usize::from(id.0)];
+                let command = command::find(&lu.config, task.cdb.as_slice()).ok();
+                let (of_group, is_down) = self.target.meets(nexus.group);
                 let mut arrival = Arrival {
                     opcode: task.cdb.opcode(),
-                    command: command::find(&self.lus[usize::from(lu.0)].config, cdb).ok(),
+                    command,
                     mapped: nexus.lu.is_some(),
-                    access: self.target.state_of(nexus.port),
+                    access: lu.access(nexus.group, of_group),
+                    upgrade: self.target.upgrade.map(|(how, _)| how),
                     attentions: &mut nexus.attentions,
                 };
-                (lu, nexus.faults.judge(&mut arrival))
+                let verdict = if is_down {
+                    Verdict::Refuse(HostByte::NO_CONNECT)
+                } else {
+                    nexus.faults.judge(&mut arrival)
+                };
+                (id, command, verdict)
             }
-            None => (LuId(0), Verdict::Refuse(HostByte::NO_CONNECT)),
+            None => (LuId(0), None, Verdict::Refuse(HostByte::NO_CONNECT)),
         };
         let timeout = task.abort_after();
         let (service, fate) = match verdict {
@@ -264,16 +268,13 @@ impl Array {
                 }
             }
         };
-        self.submissions += 1;
-        let key = (now + service, self.submissions);
-        self.pending.insert(key, Pending { task, submitted: now, lu, fate });
+        self.pending.push(now + service, Pending { task, submitted: now, lu, command, fate });
     }
 
-    /// When [`Array::poll`] will next have something to report; a time that
-    /// has passed means now.
+    /// When [`Array::poll`] will next have something to report, at the
+    /// earliest; a time that has passed means now.
     pub fn next_deadline(&self) -> Option<Time> {
-        let ended = self.ended.first().map(|(time, _)| *time);
-        ended.or_else(|| self.pending.first_key_value().map(|((due, _), _)| *due))
+        if self.ended.is_empty() { self.pending.first() } else { Some(self.first_ended) }
     }
 
     /// Completes what is due at `now` and appends everything that ended since
@@ -281,84 +282,46 @@ impl Array {
     /// go backwards.
     pub fn poll(&mut self, now: Time, done: &mut Vec<Done>) {
         self.advance(now);
-        done.extend(self.ended.drain(..).map(|(_, done)| done));
+        done.append(&mut self.ended);
     }
 
-    /// [`Array::try_inject`], where nobody wants to know of a refusal.
-    pub fn inject(&mut self, now: Time, id: NexusId, fault: Fault) {
-        let _ = self.try_inject(now, id, fault);
+    /// A buffer to fill with a task's data-out; what is in it is of no meaning.
+    pub fn buffer(&mut self) -> Vec<u8> {
+        self.buffers.take()
     }
 
-    /// Injects a fault into one path, or into the LU or group behind it; or
-    /// ends the path's faults ([`Fault::Plug`]). Tasks due by `now` have
-    /// completed before.
-    ///
-    /// # Errors
-    /// No such path; a capacity that cannot be. Nothing has happened then.
-    pub fn try_inject(&mut self, now: Time, id: NexusId, fault: Fault) -> Result<(), NotInjected> {
-        self.advance(now);
-        let nexus = self.nexuses.get_mut(&id).ok_or(NotInjected::NoPath)?;
-        let (lu, group) = (nexus.lu.unwrap_or(nexus.home), self.target.group_of(nexus.port));
-        nexus.faults.apply(fault);
-        match fault {
-            Fault::Cut(mode) => self.cut(now, id, mode),
-            Fault::Hang => self.lose_pending(id),
-            Fault::Plug => nexus.plug(),
-            Fault::UnmapLun => nexus.lu = None,
-            Fault::Remap => self.remap(id),
-            Fault::MediumError { lba, blocks } => self.lu(lu).spoil(Extent::new(lba, blocks)),
-            Fault::Mend => self.lu(lu).mend(),
-            Fault::LuReset => self.reset_lu(now, id),
-            Fault::Capacity(capacity) => self.resize(lu, capacity)?,
-            Fault::Alua { state, transition } => {
-                let changed = self.target.implicit(now, group, state, transition);
-                self.tell_access(changed, None);
-            }
-            Fault::Prefer(preferred) => {
-                let changed = self.target.prefer(group, preferred);
-                self.tell_access(changed, None);
-            }
-            _ => {}
-        }
-        if let Some(nexus) = self.nexuses.get_mut(&id).filter(|_| fault != Fault::Plug) {
-            nexus.stats.faults += 1;
-        }
-        Ok(())
-    }
-
-    /// LOGICAL UNIT RESET through a path, as [`Fault::LuReset`]; an unknown
-    /// path is ignored.
-    pub fn reset_lu(&mut self, now: Time, id: NexusId) {
-        self.advance(now);
-        let Some(lu) = self.nexuses.get(&id).and_then(|nexus| nexus.lu) else { return };
-        for Pending { task, .. } in self.take_pending(|pending| pending.lu == lu) {
-            let completion = task.transport_error(HostByte::RESET);
-            self.end(now, &task, completion, Vec::new());
-        }
-        self.lu(lu).reset();
-        self.raise(Some(lu), SenseCode::LU_RESET, None);
+    /// Takes back a buffer ([`Done::data_in`]) to use it again.
+    pub fn recycle(&mut self, buffer: Vec<u8>) {
+        self.buffers.give(buffer);
     }
 
     /// The faults in force on a path.
     pub fn faults(&self, id: NexusId) -> Option<&Faults> {
-        self.nexuses.get(&id).map(|nexus| &nexus.faults)
+        self.nexuses.get(id).map(|nexus| &nexus.faults)
     }
 
     /// What is wrong with a path, its LU and its group, for display: `none`,
     /// or such as `cut, LUN remapped, standby, bad blocks 8+2`.
     pub fn condition(&self, id: NexusId) -> Option<String> {
-        let nexus = self.nexuses.get(&id)?;
+        let nexus = self.nexuses.get(id)?;
         let mut words = nexus.faults.words();
         match nexus.lu {
             None => words.push("LUN unmapped".to_owned()),
             Some(lu) if lu != nexus.home => words.push("LUN remapped".to_owned()),
             Some(_) => {}
         }
-        let state = self.target.state_of(nexus.port);
+        if self.target.is_down(nexus.group) {
+            words.push("controller down".to_owned());
+        }
+        if let Some((how, _)) = self.target.upgrade {
+            words.push(format!("firmware upgrade ({})", how.name()));
+        }
+        let state = self.lus[usize::from(nexus.lu.unwrap_or(nexus.home).0)]
+            .state(nexus.group, self.target.state_of(nexus.group));
         if state != AccessState::ActiveOptimized {
             words.push(state.name().to_owned());
         }
-        if self.target.is_preferred(nexus.port) {
+        if self.target.is_preferred(nexus.group) {
             words.push("preferred".to_owned());
         }
         let lu = &self.lus[usize::from(nexus.lu.unwrap_or(nexus.home).0)];
@@ -369,31 +332,45 @@ impl Array {
         Some(if words.is_empty() { "none".to_owned() } else { words.join(", ") })
     }
 
-    /// The asymmetric access state of a path's target port group.
+    /// The asymmetric access state of a path's target port group, for the LU
+    /// it leads to: with an owner, standby is what refuses I/O.
     pub fn access_state(&self, id: NexusId) -> Option<AccessState> {
-        self.nexuses.get(&id).map(|nexus| self.target.state_of(nexus.port))
+        let nexus = self.nexuses.get(id)?;
+        let lu = &self.lus[usize::from(nexus.lu.unwrap_or(nexus.home).0)];
+        Some(lu.state(nexus.group, self.target.state_of(nexus.group)))
+    }
+
+    /// What a kernel knows of it (sysfs `access_state`, `preferred_path`):
+    /// `None` where the LU has no TPGS.
+    pub fn access_fact(&self, id: NexusId) -> Option<(AccessState, bool)> {
+        let nexus = self.nexuses.get(id)?;
+        let lu = &self.lus[usize::from(nexus.lu.unwrap_or(nexus.home).0)];
+        let known = lu.config.tpgs != Tpgs::None;
+        known.then_some((self.access_state(id)?, self.target.is_preferred(nexus.group)))
+    }
+
+    /// What the host says of a path.
+    pub fn device_state(&self, id: NexusId) -> Option<DeviceState> {
+        self.nexuses.get(id).map(|nexus| nexus.faults.device_state())
     }
 
     /// Counts of a path.
     pub fn stats(&self, id: NexusId) -> Option<Stats> {
-        self.nexuses.get(&id).map(|nexus| nexus.stats)
+        self.nexuses.get(id).map(|nexus| nexus.stats)
     }
 
     fn lu(&mut self, id: LuId) -> &mut Lu {
         &mut self.lus[usize::from(id.0)]
     }
 
-    /// Lets happen everything due by `now`, in order of time.
+    /// Lets happen everything due by `now`, in order of time; the array's own
+    /// changes come before tasks.
     fn advance(&mut self, now: Time) {
         loop {
-            let task = self.pending.first_key_value().map(|((due, _), _)| *due);
-            let task = task.filter(|due| *due <= now);
-            let transition = self.target.next_transition().filter(|at| *at <= now);
-            match (transition, task) {
-                (Some(at), task) if task.is_none_or(|due| at <= due) => {
-                    let changed = self.target.end_transitions(at);
-                    self.tell_access(changed, None);
-                }
+            let task = self.pending.first().filter(|due| *due <= now);
+            let change = self.next_change.filter(|at| *at <= now);
+            match (change, task) {
+                (Some(at), task) if task.is_none_or(|due| at <= due) => self.change(at),
                 (_, Some(_)) => self.complete_first(),
                 _ => return,
             }
@@ -402,172 +379,92 @@ impl Array {
 
     /// Completes the pending task that is due first.
     fn complete_first(&mut self) {
-        let Some(((due, _), Pending { task, fate, lu, .. })) = self.pending.pop_first() else {
+        let Some((due, Pending { task, submitted, fate, lu, command })) = self.pending.pop() else {
             return;
         };
         let outcome = match fate {
             Fate::Host(host) => Err(task.transport_error(host)),
             Fate::Status(status) => Err(task.refused_with(status)),
-            Fate::Execute => Ok(self.execute(lu, &task, Share::Whole)),
-            Fate::Sense(code) => Ok(Err(code.into())),
-            Fate::ReportSense(code) => {
-                Ok(Ok(report::sense_data(&self.call(&task, Share::Whole), code)))
+            Fate::Execute => match self.execute(due, lu, &task, command, Share::Whole) {
+                (outcome, Duration::ZERO) => Ok(outcome),
+                (outcome, wait) => {
+                    let taken = outcome.map_or(0, |answer| answer.taken);
+                    // It ends when what it asked for is so, or is given up.
+                    let (at, timeout) = (due + wait, submitted + task.abort_after());
+                    let late = at >= timeout;
+                    let fate =
+                        if late { Fate::Host(HostByte::TIME_OUT) } else { Fate::Good { taken } };
+                    let pending = Pending { task, submitted, lu, command, fate };
+                    return self.pending.push(at.min(timeout), pending);
+                }
+            },
+            Fate::Good { taken } => Ok(Ok(Answer::taken(taken))),
+            Fate::Ghost => {
+                let _ = self.execute(due, lu, &task, command, Share::Whole);
+                return self.buffers.give(task.data_out);
             }
-            Fate::Absent => Ok(report::absent(&self.call(&task, Share::Whole))),
+            Fate::Sense(code) => Ok(Err(code.into())),
+            Fate::ReportSense(code) => Ok(Ok(report::sense_data(&self.call(&task), code))),
+            Fate::Absent => Ok(report::absent(&self.call(&task))),
         };
         let d_sense = fate != Fate::Absent && self.lu(lu).mode.descriptor_sense;
         let (completion, data_in) = match outcome {
             Ok(outcome) => task.finish(outcome, SenseFormat::of(d_sense)),
             Err(completion) => (completion, Vec::new()),
         };
-        self.end(due, &task, completion, data_in);
+        self.end(due, task, completion, data_in);
     }
 
-    fn call<'a>(&'a self, task: &'a Task, share: Share) -> Call<'a> {
-        call(&self.target, &self.nexuses, task, share)
+    /// As [`Array::execute`] makes one, for those who move no data.
+    fn call<'a>(&'a self, task: &'a Task) -> Call<'a> {
+        call(&self.target, &self.nexuses, task, Share::Whole)
     }
 
-    /// Executes a task, and what it does beyond its LU.
-    fn execute(&mut self, lu: LuId, task: &Task, share: Share) -> Outcome {
-        let call = call(&self.target, &self.nexuses, task, share);
-        let mut answer = self.lus[usize::from(lu.0)].execute(&call)?;
-        match std::mem::take(&mut answer.effect) {
-            Effect::None => {}
-            Effect::ModeChanged => {
-                self.raise(Some(lu), SenseCode::MODE_PARAMETERS_CHANGED, Some(task.nexus));
-            }
-            Effect::Groups(states) => {
-                let changed = self.target.explicit(&states);
-                self.tell_access(changed, Some(task.nexus));
-            }
-        }
-        Ok(answer)
-    }
-
-    /// Raises a unit attention on every path to `lu` (or to any), except one.
-    fn raise(&mut self, lu: Option<LuId>, code: SenseCode, except: Option<NexusId>) {
-        for (id, nexus) in &mut self.nexuses {
-            let concerned = nexus.lu.is_some() && (lu.is_none() || nexus.lu == lu);
-            if concerned && Some(*id) != except {
-                nexus.attentions.raise(code);
-            }
-        }
-    }
-
-    /// Raises 2a/06 on every path but one, if there is something to tell.
-    fn tell_access(&mut self, changed: bool, except: Option<NexusId>) {
-        if changed {
-            self.raise(None, SenseCode::ACCESS_STATE_CHANGED, except);
-        }
-    }
-
-    fn remap(&mut self, id: NexusId) {
-        let Some(home) = self.nexuses.get(&id).map(|nexus| nexus.home) else { return };
-        let other = match self.others.get(&home) {
-            Some(other) => *other,
-            None => {
-                let mut config = self.lu(home).config.clone();
-                config.wwid_naa[8] ^= 0xff;
-                config.serial.push('R');
-                let len = config.blocks.saturating_mul(u64::from(config.block_size));
-                let other = self.add_lu(config, Box::new(MemoryMedium::new(len)));
-                self.others.insert(home, other);
-                other
-            }
+    /// Executes a task, and what it does beyond its LU; also how long it takes
+    /// until that is done.
+    fn execute(
+        &mut self,
+        now: Time,
+        lu: LuId,
+        task: &Task,
+        command: Option<&'static Command>,
+        share: Share,
+    ) -> (Outcome, Duration) {
+        let mut call = Call {
+            buffer: Cell::new(self.buffers.take()),
+            ..call(&self.target, &self.nexuses, task, share)
         };
-        if let Some(nexus) = self.nexuses.get_mut(&id) {
-            nexus.lu = Some(other);
-            nexus.attentions.raise(SenseCode::INQUIRY_DATA_CHANGED);
-            nexus.attentions.raise(SenseCode::REPORTED_LUNS_CHANGED);
-        }
-    }
-
-    fn resize(&mut self, lu: LuId, capacity: NewCapacity) -> Result<(), NotInjected> {
-        let of = self.lu(lu);
-        let block_size = of.config.block_size;
-        let size = u64::from(block_size);
-        let blocks = match capacity {
-            NewCapacity::Grow => of.config.blocks.saturating_mul(2),
-            NewCapacity::Bytes(bytes) if bytes != 0 && bytes % size == 0 => bytes / size,
-            NewCapacity::Bytes(bytes) => return Err(NotInjected::Capacity(bytes, block_size)),
+        let outcome = self.lus[usize::from(lu.0)].execute(&mut call, command);
+        self.buffers.give(call.buffer.into_inner());
+        let Ok(mut answer) = outcome else { return (outcome, Duration::ZERO) };
+        let wait = match std::mem::take(&mut answer.effect) {
+            Effect::None => Duration::ZERO,
+            effect => self.follow(now, lu, task.nexus, effect),
         };
-        if blocks == of.config.blocks {
-            return Ok(());
-        }
-        of.resize(blocks).map_err(NotInjected::Medium)?;
-        self.raise(Some(lu), SenseCode::CAPACITY_CHANGED, None);
-        Ok(())
+        (Ok(answer), wait)
     }
 
-    /// Ends every pending task of a path now, as `mode` says.
-    fn cut(&mut self, now: Time, id: NexusId, mode: CutMode) {
-        for Pending { task, fate, lu, .. } in self.take_pending(|p| p.task.nexus == id) {
-            let share = match mode {
-                _ if fate != Fate::Execute => None,
-                CutMode::Before => None,
-                CutMode::StatusLost => Some(Share::Whole),
-                CutMode::Half => Some(Share::FirstHalf),
-            };
-            if let Some(share) = share {
-                let _ = self.execute(lu, &task, share); // the status is lost
-            }
-            let completion = task.transport_error(HostByte::TRANSPORT_DISRUPTED);
-            self.end(now, &task, completion, Vec::new());
+    fn end(&mut self, at: Time, task: Task, completion: Completion, data_in: Vec<u8>) {
+        if let Some(nexus) = self.nexuses.get_mut(task.nexus) {
+            nexus.stats.count(&task, &completion, data_in.len());
         }
-    }
-
-    /// Pending tasks of a path will get no answer: they end at their timeout.
-    fn lose_pending(&mut self, id: NexusId) {
-        for pending in self.take_pending(|p| p.task.nexus == id) {
-            self.submissions += 1;
-            let key = (pending.submitted + pending.task.abort_after(), self.submissions);
-            let fate = Fate::Host(HostByte::TIME_OUT);
-            self.pending.insert(key, Pending { fate, ..pending });
+        if self.ended.is_empty() {
+            self.first_ended = at;
         }
-    }
-
-    /// Takes some pending tasks, in the order they would complete.
-    fn take_pending(&mut self, which: impl Fn(&Pending) -> bool) -> Vec<Pending> {
-        let matching = self.pending.iter().filter(|(_, pending)| which(pending));
-        let keys: Vec<_> = matching.map(|(key, _)| *key).collect();
-        keys.iter().filter_map(|key| self.pending.remove(key)).collect()
-    }
-
-    fn end(&mut self, at: Time, task: &Task, completion: Completion, data_in: Vec<u8>) {
-        if let Some(nexus) = self.nexuses.get_mut(&task.nexus) {
-            nexus.stats.count(task, &completion, data_in.len());
-        }
-        let done = Done { nexus: task.nexus, tag: task.tag, completion, data_in };
-        self.ended.push((at, done));
+        self.ended.push(Done { nexus: task.nexus, tag: task.tag, completion, data_in });
+        self.buffers.give(task.data_out);
     }
 }
 
-fn call<'a>(
-    target: &'a Target,
-    nexuses: &BTreeMap<NexusId, Nexus>,
-    task: &'a Task,
-    share: Share,
-) -> Call<'a> {
+fn call<'a>(target: &'a Target, nexuses: &Nexuses, task: &'a Task, share: Share) -> Call<'a> {
     Call {
         cdb: task.cdb.as_slice(),
         data_out: &task.data_out,
         room: task.data_in_max,
         share,
-        port: nexuses.get(&task.nexus).map_or(0, |nexus| nexus.port),
+        port: nexuses.get(task.nexus).map_or(0, |nexus| nexus.port),
         target,
-    }
-}
-
-impl Nexus {
-    /// Conditions that were pending are gone: the loss of the nexus comes
-    /// after them and says more (SAM-5 5.14.5).
-    fn plug(&mut self) {
-        self.attentions.clear();
-        self.attentions.raise(SenseCode::NEXUS_LOSS);
-        if self.lu.replace(self.home) != Some(self.home) {
-            self.attentions.raise(SenseCode::INQUIRY_DATA_CHANGED);
-            self.attentions.raise(SenseCode::REPORTED_LUNS_CHANGED);
-        }
+        buffer: Cell::default(),
     }
 }
 

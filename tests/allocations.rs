@@ -78,12 +78,19 @@ const LIMITS: Limits = Limits {
 };
 
 fn core(selector: SelectorKind) -> Dispatcher {
-    let view = |slot| PathView { id: PathId { slot, generation: 0 }, epoch: 1, priority: 1 };
+    let view = |slot| PathView {
+        id: PathId { slot, generation: 0 },
+        epoch: 1,
+        proven: 1,
+        priority: 1,
+        repeat: 1,
+    };
     let table = PathTable {
         generation: 1,
         groups: vec![GroupView { number: 1, paths: vec![view(0), view(1)] }],
         queueing: Queueing::Hold,
         selector,
+        hold_for: None,
     };
     let settings = Settings {
         limits: LIMITS,
@@ -149,7 +156,7 @@ fn run(core: &mut Dispatcher, wire: &mut Wire, pool: &mut Vec<Box<Request>>, tur
 
 #[test]
 fn the_good_path_of_a_warm_core_allocates_nothing() {
-    for selector in [SelectorKind::RoundRobin, SelectorKind::ServiceTime] {
+    for &selector in SelectorKind::ALL {
         let mut core = core(selector);
         let mut wire = Wire { out: Vec::with_capacity(40) };
         let mut pool: Vec<Box<Request>> = (0..32).map(|_| Box::default()).collect();

@@ -16,7 +16,7 @@ const SCSI_CAPABILITIES: &str = r#"{"type":"scsi","features":[]}"#;
 const LUN_HELP: &str = "\
 A logical unit of a SCSI device and its paths; give it once for each.
 
-T:L,path=SPEC[,path=SPEC]…[,alias=NAME][,allow=GROUP][,deny=GROUP][,read-only=on]
+T:L,path=SPEC[,path=SPEC]…[,alias=NAME][,set=KEYWORD=VALUE][,allow=GROUP][,deny=GROUP][,read-only=on]
 T:L is target (0 to 255) and LUN (0 to 16383) as the guest sees them, SPEC is what --path takes. \
 Write a comma inside a value twice: path=sim:b.img,,size=1G. --path is short for --lun 0:0.";
 

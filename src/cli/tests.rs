@@ -1,4 +1,8 @@
 use super::*;
+use crate::mpath::policy::keywords::KEYWORDS;
+use crate::mpath::policy::{Failback, GroupingPolicy, NoPathRetry, Policy};
+use crate::mpath::prio::PrioKind;
+use crate::mpath::snapshot::SelectorKind;
 
 const SOCKET: [&str; 3] = ["vhost-mpath", "--socket-path", "/s"];
 
@@ -43,8 +47,40 @@ fn multipath_confs_words_are_understood() {
     assert_eq!(policy.selector, SelectorKind::RoundRobin);
     assert_eq!(policy.no_path_retry, NoPathRetry::Times(12));
     assert_eq!(policy.polling_interval, Duration::from_millis(500));
-    assert_eq!(policy.no_path_interval, Duration::from_millis(500));
+    assert_eq!(policy.no_path_interval, Duration::from_secs(1), "each keyword sets its own");
     assert_eq!((settings.access.mode, settings.access.group), (Some(0o660), Some(0)));
+}
+
+#[test]
+fn every_keyword_can_be_set_and_wins_over_its_option() {
+    let settings = parse(&[
+        "--path=/dev/sdb",
+        "--set=prio_args=exclusive_pref_bit",
+        "--set=prio=alua",
+        "--no-path-retry=fail",
+        "--set",
+        "no_path_retry=6",
+        "--set=failback=10",
+    ])
+    .unwrap();
+    let policy = settings.policy;
+    assert_eq!(policy.prio, PrioKind::Alua { exclusive_pref: true });
+    assert_eq!(policy.no_path_retry, NoPathRetry::Times(6));
+    assert_eq!(policy.failback, Failback::After(Duration::from_secs(10)));
+}
+
+#[test]
+fn a_lun_may_be_set_otherwise_than_the_device() {
+    let lun = "0:0,path=/dev/sdb,set=failback=immediate,set=prio_args=exclusive_pref_bit";
+    let scsi = ["--device=scsi", "--lun", lun];
+    let error = parse(&scsi).unwrap_err();
+    assert!(error.contains("--lun 0:0: prio_args") && error.contains("no arguments"), "{error}");
+    let settings = parse(&[&scsi[..], &["--set=prio=sysfs"]].concat()).unwrap();
+    let set: Vec<String> = settings.lus[0].set.iter().map(ToString::to_string).collect();
+    assert_eq!(set, ["failback=immediate", "prio_args=exclusive_pref_bit"]);
+    assert_eq!(settings.policy.failback, Failback::Manual);
+    let error = parse(&["--device=scsi", "--lun", "0:0,path=x,set=failback=never"]).unwrap_err();
+    assert!(error.contains("followover"), "{error}");
 }
 
 #[test]
@@ -55,9 +91,13 @@ fn every_wrong_value_is_told_with_option_value_and_what_is_accepted() {
         ("--queue-size", "100", "power of two"),
         ("--transport", "tape", "sg-io"),
         ("--path-grouping-policy", "best", "multibus"),
-        ("--path-selector", "queue-length 0", "service-time 0"),
+        ("--path-selector", "fastest 0", "service-time 0"),
         ("--no-path-retry", "never", "queue"),
         ("--polling-interval", "0", "0.1 to 86400"),
+        ("--set", "failback", "KEYWORD=VALUE"),
+        ("--set", "failback=never", "followover"),
+        ("--set", "colour=red", "path_grouping_policy"),
+        ("--set", "prio_args=exclusive_pref_bit", "takes no arguments"),
         ("--checker-timeout", "-1", "0.1 to 86400"),
         ("--command-timeout", "soon", "number of seconds"),
         ("--suspect-timeout", "31", "--command-timeout"),
@@ -66,7 +106,7 @@ fn every_wrong_value_is_told_with_option_value_and_what_is_accepted() {
         ("--socket-group", "no-such-group", "getent group"),
         ("--serial", "more than twenty characters", "20"),
         ("--alias", "two words", "letters"),
-        ("--path", "sim:x,colour=red", "size, name, bs, port and tpg"),
+        ("--path", "sim:x,colour=red", "personality, tpgs, port, tpg and access"),
         ("--path", "null:lots", "K, M, G"),
         ("--control", "/s", "different sockets"),
         ("--lun", "0:1,path=x", "--device scsi"),
@@ -102,6 +142,11 @@ fn the_help_names_every_group_and_default() {
         "sim:FILE",
     ] {
         assert!(help.contains(text), "{text} is missing in:\n{help}");
+    }
+    for keyword in KEYWORDS {
+        let (name, default) = (keyword.name, keyword.default_in_words());
+        assert!(help.contains(&format!("{name}: ")), "{name} is missing in:\n{help}");
+        assert!(help.contains(&format!("[default: {default}]")), "{name}");
     }
 }
 
@@ -147,6 +192,15 @@ fn one_socket_by_two_names_is_still_one() {
 fn the_man_page_has_every_option_and_verb() {
     let page = include_str!("../../docs/vhost-mpath.8");
     let command = Cli::command();
+    let plain = page.replace("\\(aq", "'").replace("...", "…");
+    let plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    for keyword in KEYWORDS {
+        let (name, takes, default) = (keyword.name, keyword.takes, keyword.default_in_words());
+        let there = plain.contains(&format!(".It Cm {name} {takes}; default: {default}. "))
+            && plain.contains(keyword.help)
+            && plain.contains(keyword.differs.unwrap_or_default());
+        assert!(there, "{name} is not in the man page as it is in the table");
+    }
     for option in command.get_arguments().filter_map(clap::Arg::get_long) {
         assert!(page.contains(&format!("Fl Fl {option}")), "--{option} is not in the man page");
     }

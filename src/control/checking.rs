@@ -1,7 +1,8 @@
-//! One path's reserved thread: checks, proofs of identity, resets of the LU.
+//! One path's reserved thread: checks, readings of its priority, activations,
+//! samples, proofs of identity, resets of the LU.
 //!
-//! What a check sends and what the answer means is `mpath::checker`'s; this
-//! carries it out, and waits as long as the kernel makes it wait. It is never
+//! What is sent and what the answer means is `mpath`'s (`checker`, `prio`,
+//! `hwhandler`); this has it carried out, one after the other, and waits as long as the kernel makes it wait. It is never
 //! behind guest I/O: the path has a way of its own for it (law 2, design of
 //! the transports). When the path has left the map this thread is the last to
 //! hold it, closes it and says so.
@@ -17,8 +18,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use super::mailbox::{Mail, Post};
+use super::probing::{Ask, carry_out};
 use crate::io::Completion;
-use crate::mpath::checker::{Checker, CheckerKind, Probe, Step, Verdict};
+use crate::mpath::checker::{Checker, CheckerKind, Verdict};
+use crate::mpath::hwhandler::{Handler, HandlerKind};
+use crate::mpath::prio::{Attributes, PrioKind, Prioritizer, Reading};
+use crate::mpath::probe::{Answer, Probe};
 use crate::mpath::snapshot::PathId;
 use crate::passthrough_scsi::{PathHandle, unit_attention};
 use crate::scsi::attention::Attentions;
@@ -26,10 +31,14 @@ use crate::scsi::cdb::Cdb;
 use crate::scsi::sense::Sense;
 
 /// What to do next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Job {
-    Check(u32),
+    Check(u32, CheckerKind),
+    Prioritize(u32, PrioKind),
+    Activate(u32, HandlerKind, Option<u16>),
+    Sample(u32),
     Prove(u32),
+    Timeout(Duration),
     ResetLu,
 }
 
@@ -45,27 +54,56 @@ impl Checking {
     pub(super) fn start(
         path: PathId,
         handle: Arc<PathHandle>,
-        kind: CheckerKind,
+        (kind, attributes): (CheckerKind, Attributes),
         timeout: Duration,
         post: Post,
         attentions: Option<Arc<Attentions>>,
     ) -> io::Result<Checking> {
         let (jobs, todo) = channel();
         let name = format!("check-{}", handle.name());
-        let thread = Thread { path, handle, kind, timeout, post, attentions };
+        let thread = Thread {
+            path,
+            handle,
+            attributes,
+            timeout,
+            post,
+            attentions,
+            checker: Checker::new(kind),
+            prioritizer: None,
+        };
         std::thread::Builder::new().name(name).spawn(move || thread.run(&todo))?;
         Ok(Checking { jobs })
     }
 
     /// Checks the path; answered by [`Mail::Checked`].
-    pub(super) fn check(&self, number: u32) {
+    pub(super) fn check(&self, number: u32, checker: CheckerKind) {
         // The thread ends only after this end is gone.
-        let _ = self.jobs.send(Job::Check(number));
+        let _ = self.jobs.send(Job::Check(number, checker));
+    }
+
+    /// Determines its priority; answered by [`Mail::Prioritized`].
+    pub(super) fn prioritize(&self, number: u32, prio: PrioKind) {
+        let _ = self.jobs.send(Job::Prioritize(number, prio));
+    }
+
+    /// Activates it; answered by [`Mail::Activated`].
+    pub(super) fn activate(&self, number: u32, handler: HandlerKind, group: Option<u16>) {
+        let _ = self.jobs.send(Job::Activate(number, handler, group));
+    }
+
+    /// Reads its first block; answered by [`Mail::Sampled`].
+    pub(super) fn sample(&self, number: u32) {
+        let _ = self.jobs.send(Job::Sample(number));
     }
 
     /// Proves its identity; answered by [`Mail::Proven`].
     pub(super) fn prove(&self, number: u32) {
         let _ = self.jobs.send(Job::Prove(number));
+    }
+
+    /// The kernel's timeout for each command from now on.
+    pub(super) fn set_timeout(&self, timeout: Duration) {
+        let _ = self.jobs.send(Job::Timeout(timeout));
     }
 
     /// Resets the LU in the array; answered by [`Mail::LuReset`].
@@ -77,59 +115,110 @@ impl Checking {
 struct Thread {
     path: PathId,
     handle: Arc<PathHandle>,
-    kind: CheckerKind,
+    attributes: Attributes,
     timeout: Duration,
     post: Post,
     attentions: Option<Arc<Attentions>>,
+    /// Kept from one use to the next: some learn, and remember.
+    checker: Checker,
+    prioritizer: Option<Prioritizer>,
+}
+
+/// Whether the LU answers this with a unit attention where it has one to tell.
+/// INQUIRY is served in spite of them (SPC-5 5.14), and what else there is may
+/// be; that the path has nothing left to tell is believed of these two only.
+fn tells_attentions(probe: &Probe) -> bool {
+    match probe {
+        Probe::Command { cdb, .. } => *cdb == Cdb::test_unit_ready(),
+        Probe::ReadFirstBlock => true,
+        Probe::Fact(_) => false,
+    }
+}
+
+/// The path's unit attentions are heard.
+impl Ask for Thread {
+    fn ask(&self, probe: &Probe) -> Answer {
+        let before = self.moment();
+        let answer = carry_out(&self.handle, probe, self.timeout);
+        if let Answer::Completed { completion, .. } = &answer {
+            if let Some(sense) = unit_attention(completion) {
+                self.hear(sense);
+            } else if *completion == Completion::Good && tells_attentions(probe) {
+                self.drained(before);
+            }
+        }
+        answer
+    }
 }
 
 impl Thread {
-    fn run(self, jobs: &Receiver<Job>) {
+    fn run(mut self, jobs: &Receiver<Job>) {
         let path = self.path;
         if self.attentions.is_some() {
             // It joins with nothing left to tell of what has been. (If it does
             // not answer, the engine's first check says so.)
-            self.verdict();
+            self.verdict(self.checker.kind());
         }
         while let Ok(job) = jobs.recv() {
-            self.post.send(match job {
-                Job::Check(check) => Mail::Checked { path, check, verdict: self.verdict() },
-                Job::Prove(proof) => {
-                    let before = self.moment();
-                    let identity = self.handle.identify(self.timeout, &|sense| self.hear(sense));
-                    if identity.is_ok() {
-                        // READ CAPACITY has met no unit attention in the end.
-                        self.drained(before);
-                    }
-                    Mail::Proven { path, proof, identity }
+            let mail = match job {
+                Job::Check(check, kind) => {
+                    Mail::Checked { path, check, verdict: self.verdict(kind) }
+                }
+                Job::Prioritize(reading, prio) => {
+                    Mail::Prioritized { path, reading, found: self.priority(prio) }
+                }
+                Job::Activate(activation, kind, group) => {
+                    let mut handler = Handler::new(kind, group);
+                    Mail::Activated { path, activation, result: self.activate(&mut handler) }
+                }
+                Job::Sample(sample) => {
+                    let answer = self.ask(&Probe::ReadFirstBlock);
+                    let good = Completion::Good;
+                    let good = matches!(answer, Answer::Completed { completion, .. } if completion == good);
+                    Mail::Sampled { path, sample, good }
+                }
+                Job::Prove(proof) => self.prove(proof),
+                Job::Timeout(timeout) => {
+                    self.timeout = timeout;
+                    continue;
                 }
                 Job::ResetLu => Mail::LuReset { path, result: self.handle.reset_lu(self.timeout) },
-            });
+            };
+            self.post.send(mail);
         }
         let Thread { handle, post, .. } = self;
         drop(handle);
         post.send(Mail::Closed(path));
     }
 
-    fn verdict(&self) -> Verdict {
-        let mut checker = Checker::new(self.kind);
-        let mut step = checker.begin();
-        loop {
-            let before = self.moment();
-            let completion = match step {
-                Step::Done(verdict) => return verdict,
-                Step::Issue(Probe::TestUnitReady) => {
-                    self.handle.execute(&Cdb::test_unit_ready(), &mut [], self.timeout)
-                }
-                Step::Issue(Probe::ReadFirstBlock) => self.handle.read_check(self.timeout),
-            };
-            if let Some(sense) = unit_attention(&completion) {
-                self.hear(sense);
-            } else if completion == Completion::Good {
-                self.drained(before);
-            }
-            step = checker.on_completion(&completion);
+    fn prove(&self, proof: u32) -> Mail {
+        let before = self.moment();
+        let identity = self.handle.identify(self.timeout, &|sense| self.hear(sense));
+        if identity.is_ok() {
+            // READ CAPACITY has met no unit attention in the end.
+            self.drained(before);
         }
+        Mail::Proven { path: self.path, proof, identity }
+    }
+
+    fn verdict(&mut self, kind: CheckerKind) -> Verdict {
+        let mut checker = std::mem::replace(&mut self.checker, Checker::new(kind));
+        if checker.kind() != kind {
+            checker = Checker::new(kind);
+        }
+        let verdict = self.check(&mut checker);
+        self.checker = checker;
+        verdict
+    }
+
+    fn priority(&mut self, kind: PrioKind) -> Reading {
+        let mut prioritizer = match self.prioritizer.take() {
+            Some(old) if *old.kind() == kind => old,
+            _ => Prioritizer::new(kind, &self.attributes),
+        };
+        let found = self.prioritize(&mut prioritizer);
+        self.prioritizer = Some(prioritizer);
+        found
     }
 
     fn hear(&self, sense: &Sense) {

@@ -1,27 +1,26 @@
 //! `vhost-mpath ctl`: multipathd's verbs, spoken as QMP to a running daemon.
 //!
 //! A process of its own; knows the daemon by its control socket only. What it
-//! prints is rendered by [`topology`] from the daemon's data,
+//! prints is rendered by [`topology`](super::topology) from the daemon's data,
 //! or handed on as JSON.
 
 mod connection;
+mod scenario;
+mod show;
+mod sim;
+mod verbs;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::PossibleValuesParser;
-use clap::{ArgAction, Args, Subcommand, ValueEnum};
-use serde::de::DeserializeOwned;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::sim_fault::parse_sense;
-use super::status::{DaemonStatus, LunStatus, Maps, PathStatus};
-use super::topology::{self, Colour};
-use crate::host::parse_size;
-use crate::scsi::status::HostByte;
-use crate::sim::ACCESS_STATES;
 use connection::Connection;
+use show::Show;
+use sim::{Fault, fault_arguments};
+use verbs::{Add, Del, Maps, OnePath, PathOrMap, Set, Switch};
 
 pub use connection::CtlError;
 
@@ -43,10 +42,14 @@ Examples:
   vhost-mpath ctl --control /run/disk.ctl add path /dev/sdd to 0:1
   vhost-mpath ctl --control /run/disk.ctl add lun 0:2 /dev/sdf /dev/sdg --alias logs
   vhost-mpath ctl --control /run/disk.ctl del lun 0:2
+  vhost-mpath ctl --control /run/disk.ctl show paths format '%d %t %T %p'
+  vhost-mpath ctl --control /run/disk.ctl switch map logs group 2
+  vhost-mpath ctl --control /run/disk.ctl set map logs failback immediate
   vhost-mpath ctl --control /run/disk.ctl sim sim0 cut status-lost
   vhost-mpath ctl --control /run/disk.ctl sim sim0 sense 03/11/00 1
   vhost-mpath ctl --control /run/disk.ctl sim sim0 alua standby 2000
   vhost-mpath ctl --control /run/disk.ctl sim sim0 capacity 2G
+  vhost-mpath ctl --control /run/disk.ctl scenario scenarios/controller-failover.scenario
   vhost-mpath ctl --control /run/disk.ctl events
 
 Exit code 0; 1 if the daemon cannot be reached or refuses; 2 for a wrong command line.";
@@ -84,6 +87,24 @@ enum Verb {
     /// Take a path out of its map, or a LUN from the guest, and close it.
     #[command(subcommand, visible_alias = "remove")]
     Del(Del),
+    /// Move I/O to a path group, where it stays until paths come or go or priorities change.
+    #[command(subcommand, visible_alias = "switchgroup")]
+    Switch(Switch),
+    /// Fail requests at once while no path is left, whatever no_path_retry says.
+    #[command(subcommand, name = "disablequeueing")]
+    DisableQueueing(Maps),
+    /// Lift `disablequeueing`.
+    #[command(subcommand, name = "restorequeueing")]
+    RestoreQueueing(Maps),
+    /// Call a path unreliable until `unsetmarginal`: it is used last, or while no other is left only.
+    #[command(subcommand, name = "setmarginal")]
+    SetMarginal(OnePath),
+    /// Call a path, or all of a map, reliable again.
+    #[command(subcommand, name = "unsetmarginal")]
+    UnsetMarginal(PathOrMap),
+    /// Change a setting of a running map; it lasts as long as the daemon.
+    #[command(subcommand)]
+    Set(Set),
     /// Break or mend a simulated path, or what it leads to.
     Sim {
         /// Name of the path.
@@ -91,247 +112,16 @@ enum Verb {
         #[command(subcommand)]
         fault: Fault,
     },
+    /// Replay an outage that was written down, against the simulated array: see scenarios/.
+    Scenario {
+        /// Times, paths and faults.
+        file: PathBuf,
+    },
     /// Print what happens, as it happens.
     Events,
     /// End the daemon, as SIGTERM does.
     #[command(visible_alias = "quit")]
     Shutdown,
-}
-
-#[derive(Debug, Subcommand)]
-enum Show {
-    /// The tree of `multipath -ll`.
-    Topology,
-    /// A line per path.
-    Paths,
-    /// A line per map.
-    #[command(visible_alias = "multipaths")]
-    Maps,
-    /// A line per LUN of a SCSI device.
-    Luns,
-    /// Counts, and what the daemon does.
-    Status,
-}
-
-#[derive(Debug, Subcommand)]
-enum OnePath {
-    /// A path by its name: sdb, sim0.
-    Path {
-        /// Name of the path.
-        path: String,
-    },
-}
-
-impl OnePath {
-    fn name(&self) -> &str {
-        match self {
-            OnePath::Path { path } => path,
-        }
-    }
-}
-
-#[derive(Debug, Subcommand)]
-enum Add {
-    /// A path as for the daemon's --path.
-    Path {
-        /// /dev/sdX, a file, sim:FILE, null:SIZE.
-        spec: String,
-        /// Which map it joins; needed where there are several.
-        #[arg(requires = "map", value_parser = ["to"])]
-        to: Option<String>,
-        /// Its alias, its WWID, or T:L.
-        map: Option<String>,
-    },
-    /// A LUN; the guest sees it come.
-    Lun(AddLun),
-}
-
-#[derive(Debug, Args)]
-struct AddLun {
-    /// Target and LUN as the guest sees them, T:L.
-    lun: String,
-    /// Its paths, as for the daemon's --path.
-    #[arg(required = true, value_name = "SPEC")]
-    specs: Vec<String>,
-    /// Name of the map [default: the WWID]
-    #[arg(long, value_name = "NAME")]
-    alias: Option<String>,
-    /// Let the guest send this group of commands.
-    #[arg(long, value_name = "GROUP")]
-    allow: Vec<String>,
-    /// Refuse this group of commands.
-    #[arg(long, value_name = "GROUP")]
-    deny: Vec<String>,
-    /// Refuse writes.
-    #[arg(long)]
-    read_only: bool,
-}
-
-impl AddLun {
-    fn arguments(&self) -> Value {
-        let AddLun { lun, specs, alias, allow, deny, read_only } = self;
-        let mut arguments = json!({
-            "lun": lun, "paths": specs, "allow": allow, "deny": deny, "read-only": read_only,
-        });
-        if let Some(alias) = alias {
-            arguments["alias"] = json!(alias);
-        }
-        arguments
-    }
-}
-
-#[derive(Debug, Subcommand)]
-enum Del {
-    /// A path by its name: sdb, sim0.
-    Path {
-        /// Name of the path.
-        path: String,
-    },
-    /// A LUN; the guest sees it go, and what it still wants of it fails.
-    Lun {
-        /// Target and LUN, T:L.
-        lun: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Fault {
-    /// Pull the cable: what is under way ends, what comes later fails at once.
-    Cut {
-        /// What becomes of the commands under way.
-        #[arg(value_enum, default_value_t = Mode::Before)]
-        mode: Mode,
-    },
-    /// End every fault of the path.
-    Plug,
-    /// Lose every frame: commands end at their timeout.
-    Hang,
-    /// Add to every command's time.
-    Delay {
-        /// Milliseconds; 0 ends it.
-        milliseconds: u32,
-    },
-    /// Answer with this sense.
-    Sense {
-        /// Key/ASC/ASCQ in hexadecimal, such as 02/04/0b.
-        #[arg(value_parser = checked_sense)]
-        code: String,
-        /// To so many commands; 0: until plugged.
-        #[arg(default_value_t = 1)]
-        count: u32,
-    },
-    /// End with this host byte.
-    HostByte {
-        /// Its number, or its name without DID_, such as no-connect.
-        #[arg(value_parser = checked_host)]
-        host: u8,
-        /// So many commands; 0: until plugged.
-        #[arg(default_value_t = 1)]
-        count: u32,
-    },
-    /// Answer BUSY.
-    Busy {
-        /// To so many commands; 0: until plugged.
-        #[arg(default_value_t = 1)]
-        count: u32,
-    },
-    /// Answer TASK SET FULL.
-    TaskSetFull {
-        /// To so many commands; 0: until plugged.
-        #[arg(default_value_t = 1)]
-        count: u32,
-    },
-    /// Make blocks of the unit bad: 03/11/00 for reads, 03/0c/00 for writes.
-    MediumError {
-        /// The first.
-        lba: u64,
-        /// How many.
-        #[arg(default_value_t = 1)]
-        blocks: u64,
-    },
-    /// Make the unit's bad blocks good again.
-    Mend,
-    /// Change the access state of the path's target port group.
-    Alua {
-        /// The new state.
-        #[arg(value_parser = access_states())]
-        state: String,
-        /// Be in transition for so long before.
-        #[arg(default_value_t = 0)]
-        milliseconds: u32,
-    },
-    /// Mark the path's target port group as preferred.
-    Prefer {
-        /// Or no longer.
-        #[arg(default_value_t = true, action = ArgAction::Set, value_name = "true|false")]
-        preferred: bool,
-    },
-    /// Reset the unit: every command of every path ends, not executed.
-    LuReset,
-    /// Lead the path to another unit, until plugged.
-    Remap,
-    /// Lead the path to no unit, until plugged.
-    UnmapLun,
-    /// Make the unit, and its image, larger or smaller.
-    Capacity {
-        /// Such as 2G, or `grow`: to twice what it is.
-        #[arg(value_parser = checked_capacity)]
-        size: Capacity,
-    },
-}
-
-/// A new capacity in bytes; none: it grows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Capacity(Option<u64>);
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Mode {
-    /// They were not executed.
-    Before,
-    /// They were executed, their status is lost.
-    StatusLost,
-    /// Half the blocks of writes were written.
-    Half,
-}
-
-impl Mode {
-    fn name(self) -> &'static str {
-        match self {
-            Mode::Before => "before",
-            Mode::StatusLost => "status-lost",
-            Mode::Half => "half",
-        }
-    }
-}
-
-fn checked_sense(text: &str) -> Result<String, String> {
-    let words = "give key, ASC and ASCQ in hexadecimal, such as 02/04/0b";
-    parse_sense(text).map(|_| text.to_owned()).ok_or_else(|| words.to_owned())
-}
-
-/// `no-connect`, `DID_NO_CONNECT`, `1` or `0x1`.
-fn checked_host(text: &str) -> Result<u8, String> {
-    let number = match text.strip_prefix("0x") {
-        Some(digits) => u8::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    };
-    let name = text.to_ascii_uppercase().replace('-', "_");
-    let named = || {
-        let is_it = |known: &str| known == name || known.strip_prefix("DID_") == Some(&name);
-        HostByte::NAMES.iter().find(|(_, known)| is_it(known)).map(|(host, _)| host.0)
-    };
-    number.or_else(named).ok_or_else(|| "give a number or a name such as no-connect".to_owned())
-}
-
-fn access_states() -> PossibleValuesParser {
-    PossibleValuesParser::new(ACCESS_STATES.map(|(_, name)| name))
-}
-
-fn checked_capacity(text: &str) -> Result<Capacity, String> {
-    if text == "grow" {
-        return Ok(Capacity(None));
-    }
-    parse_size(text).map(|bytes| Capacity(Some(bytes))).map_err(|error| error.to_string())
 }
 
 /// Runs one verb.
@@ -348,19 +138,41 @@ pub fn main(ctl: &Ctl) -> ExitCode {
 }
 
 fn run(ctl: &Ctl) -> Result<(), CtlError> {
+    if let Verb::Show(what) = &ctl.verb {
+        if let Some(text) = show::offline(what) {
+            return print(&text);
+        }
+    }
+    let outage = match &ctl.verb {
+        Verb::Scenario { file } => Some(scenario::read(file)?),
+        _ => None,
+    };
     let socket = ctl.control.as_deref().ok_or(CtlError::NoSocketGiven)?;
     let mut daemon = Connection::open(socket)?;
     let json = ctl.json;
     match &ctl.verb {
-        Verb::Show(what) => show(&mut daemon, what, json),
+        Verb::Show(what) => show::show(&mut daemon, what, json),
         Verb::Fail(path) => change(&mut daemon, json, "path-fail", &json!({ "path": path.name() })),
-        Verb::Reinstate(path) => reinstate(&mut daemon, json, path.name()),
-        Verb::Add(what) => add(&mut daemon, json, what),
-        Verb::Del(what) => del(&mut daemon, json, what),
+        Verb::Reinstate(path) => verbs::reinstate(&mut daemon, json, path.name()),
+        Verb::Add(what) => verbs::add(&mut daemon, json, what),
+        Verb::Del(what) => verbs::del(&mut daemon, json, what),
+        Verb::Switch(what) => verbs::switch(&mut daemon, json, what),
+        Verb::DisableQueueing(maps) => verbs::queueing(&mut daemon, json, maps, false),
+        Verb::RestoreQueueing(maps) => verbs::queueing(&mut daemon, json, maps, true),
+        Verb::SetMarginal(path) => {
+            let arguments = json!({ "path": path.name(), "marginal": true });
+            change(&mut daemon, json, "path-marginal", &arguments)
+        }
+        Verb::UnsetMarginal(what) => verbs::unset_marginal(&mut daemon, json, what),
+        Verb::Set(what) => verbs::set(&mut daemon, json, what),
         Verb::Sim { path, fault } => {
             change(&mut daemon, json, "sim-fault", &fault_arguments(path, fault))
         }
-        Verb::Events => follow(&mut daemon, json),
+        Verb::Scenario { .. } => match &outage {
+            Some(outage) => scenario::replay(&mut daemon, outage, json),
+            None => Ok(()),
+        },
+        Verb::Events => show::follow(&mut daemon, json),
         Verb::Shutdown => change(&mut daemon, json, "quit", &json!({})),
     }
 }
@@ -375,141 +187,6 @@ fn change(
     say(json, &answer, "ok")
 }
 
-fn add(daemon: &mut Connection, json: bool, what: &Add) -> Result<(), CtlError> {
-    match what {
-        Add::Path { spec, map, .. } => {
-            let mut arguments = json!({ "spec": spec });
-            if let Some(map) = map {
-                arguments["map"] = json!(map);
-            }
-            let added = daemon.ask("path-add", &arguments)?;
-            let name = added["path"].as_str().unwrap_or("?");
-            say(json, &added, &format!("ok: path {name} added"))
-        }
-        Add::Lun(lun) => {
-            let added = daemon.ask("lun-add", &lun.arguments())?;
-            let (address, map) = (added["lun"].as_str(), added["map"].as_str());
-            let text = format!("ok: LUN {} is {}", address.unwrap_or("?"), map.unwrap_or("?"));
-            say(json, &added, &text)
-        }
-    }
-}
-
-fn del(daemon: &mut Connection, json: bool, what: &Del) -> Result<(), CtlError> {
-    let (gone, late) = match what {
-        Del::Path { path } => (
-            daemon.ask("path-remove", &json!({ "path": path }))?,
-            "ok; its device is closed as soon as its last command has returned",
-        ),
-        Del::Lun { lun } => (
-            daemon.ask("lun-remove", &json!({ "lun": lun }))?,
-            "ok, the guest has it no more; its devices are closed as soon as their last commands \
-             have returned",
-        ),
-    };
-    say(json, &gone, if gone["closed"] == false { late } else { "ok" })
-}
-
-fn reinstate(daemon: &mut Connection, json: bool, path: &str) -> Result<(), CtlError> {
-    let answer = daemon.ask("path-reinstate", &json!({ "path": path }))?;
-    let text = match (answer["dm_st"].as_str(), answer["last_cause"].as_str()) {
-        (Some("active"), _) => "ok".to_owned(),
-        (_, Some(cause)) => format!("ok, but it is not in use yet: {cause}"),
-        _ => "ok, but it is not in use yet".to_owned(),
-    };
-    say(json, &answer, &text)
-}
-
-fn fault_arguments(path: &str, fault: &Fault) -> Value {
-    let mut arguments = match fault {
-        Fault::Cut { mode } => json!({ "fault": "cut", "mode": mode.name() }),
-        Fault::Plug => json!({ "fault": "plug" }),
-        Fault::Hang => json!({ "fault": "hang" }),
-        Fault::Delay { milliseconds } => json!({ "fault": "delay", "milliseconds": milliseconds }),
-        Fault::Sense { code, count } => json!({ "fault": "sense", "sense": code, "count": count }),
-        Fault::HostByte { host, count } => {
-            json!({ "fault": "host-byte", "host": host, "count": count })
-        }
-        Fault::Busy { count } => json!({ "fault": "busy", "count": count }),
-        Fault::TaskSetFull { count } => json!({ "fault": "task-set-full", "count": count }),
-        Fault::MediumError { lba, blocks } => {
-            json!({ "fault": "medium-error", "lba": lba, "blocks": blocks })
-        }
-        Fault::Mend => json!({ "fault": "mend" }),
-        Fault::Alua { state, milliseconds } => {
-            json!({ "fault": "alua", "state": state, "milliseconds": milliseconds })
-        }
-        Fault::Prefer { preferred } => json!({ "fault": "prefer", "preferred": preferred }),
-        Fault::LuReset => json!({ "fault": "lu-reset" }),
-        Fault::Remap => json!({ "fault": "remap" }),
-        Fault::UnmapLun => json!({ "fault": "unmap-lun" }),
-        Fault::Capacity { size: Capacity(None) } => json!({ "fault": "capacity" }),
-        Fault::Capacity { size: Capacity(Some(bytes)) } => {
-            json!({ "fault": "capacity", "bytes": bytes })
-        }
-    };
-    arguments["path"] = json!(path);
-    arguments
-}
-
-fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(), CtlError> {
-    let command = match what {
-        Show::Topology | Show::Maps => "query-maps",
-        Show::Paths => "query-paths",
-        Show::Luns => "query-luns",
-        Show::Status => "query-status",
-    };
-    let answer = daemon.ask(command, &json!({}))?;
-    if json {
-        return print_json(&answer);
-    }
-    let colour = if io::stdout().is_terminal() { Colour::Ansi } else { Colour::Never };
-    let text = match what {
-        Show::Topology => {
-            let maps: Maps = understood(daemon, answer)?;
-            maps.maps.iter().map(|map| topology::tree(map, colour)).collect()
-        }
-        Show::Maps => topology::maps(&understood::<Maps>(daemon, answer)?.maps, colour),
-        Show::Paths => topology::paths(&understood::<Vec<PathStatus>>(daemon, answer)?, colour),
-        Show::Luns => topology::luns(&understood::<Vec<LunStatus>>(daemon, answer)?, colour),
-        Show::Status => topology::status(&understood::<DaemonStatus>(daemon, answer)?),
-    };
-    print(&text)
-}
-
-fn understood<T: DeserializeOwned>(daemon: &Connection, answer: Value) -> Result<T, CtlError> {
-    serde_json::from_value(answer).map_err(|error| daemon.foreign(&error.to_string()))
-}
-
-/// One line per event, until the daemon ends.
-fn follow(daemon: &mut Connection, json: bool) -> Result<(), CtlError> {
-    while let Some(event) = daemon.next_event()? {
-        if json {
-            print_json(&event)?;
-        } else {
-            print(&format!("{}\n", event_line(&event)))?;
-        }
-    }
-    Ok(())
-}
-
-fn event_line(event: &Value) -> String {
-    let seconds = event["timestamp"]["seconds"].as_u64().unwrap_or(0);
-    let micros = event["timestamp"]["microseconds"].as_u64().unwrap_or(0);
-    let name = event["event"].as_str().unwrap_or("?");
-    let data = event["data"].as_object().cloned().unwrap_or_default();
-    let plain = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let words: Vec<String> = data
-        .iter()
-        .filter(|(_, value)| !value.is_object() && !value.is_null())
-        .map(|(key, value)| format!("{key}={}", plain(value)))
-        .collect();
-    format!("{seconds}.{micros:06} {name} {}", words.join(" "))
-}
-
 fn say(json: bool, answer: &Value, text: &str) -> Result<(), CtlError> {
     if json { print_json(answer) } else { print(&format!("{text}\n")) }
 }
@@ -522,65 +199,4 @@ fn print_json(value: &Value) -> Result<(), CtlError> {
 fn print(text: &str) -> Result<(), CtlError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CtlError::Output)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_is_one_line_of_plain_words() {
-        let event = json!({
-            "event": "PATH_FAILED",
-            "timestamp": { "seconds": 12, "microseconds": 34 },
-            "data": { "path": "sdb", "valid-paths": 1, "cause": { "kind": "io" }, "map": "m" },
-        });
-        assert_eq!(event_line(&event), "12.000034 PATH_FAILED map=m path=sdb valid-paths=1");
-    }
-
-    #[test]
-    fn faults_become_the_daemons_arguments() {
-        let sense = Fault::Sense { code: "03/11/00".to_owned(), count: 2 };
-        assert_eq!(
-            fault_arguments("sim0", &sense),
-            json!({ "path": "sim0", "fault": "sense", "sense": "03/11/00", "count": 2 })
-        );
-        let cut = Fault::Cut { mode: Mode::StatusLost };
-        assert_eq!(fault_arguments("sim0", &cut)["mode"], "status-lost");
-        let grow = Fault::Capacity { size: checked_capacity("grow").unwrap() };
-        assert_eq!(fault_arguments("sim0", &grow), json!({ "path": "sim0", "fault": "capacity" }));
-    }
-
-    #[test]
-    fn faults_are_read_as_they_are_documented() {
-        #[derive(clap::Parser)]
-        struct Line {
-            #[command(subcommand)]
-            fault: Fault,
-        }
-        let given = |words: &str| {
-            let line = <Line as clap::Parser>::try_parse_from(
-                std::iter::once("sim").chain(words.split_whitespace()),
-            );
-            line.map(|line| fault_arguments("p", &line.fault)).map_err(|e| e.to_string())
-        };
-        for (words, wanted) in [
-            ("host-byte no-connect", json!({ "fault": "host-byte", "host": 1, "count": 1 })),
-            ("host-byte 0x0e 0", json!({ "fault": "host-byte", "host": 14, "count": 0 })),
-            ("busy 3", json!({ "fault": "busy", "count": 3 })),
-            ("task-set-full", json!({ "fault": "task-set-full", "count": 1 })),
-            ("medium-error 7 2", json!({ "fault": "medium-error", "lba": 7, "blocks": 2 })),
-            ("alua standby 50", json!({ "fault": "alua", "state": "standby", "milliseconds": 50 })),
-            ("prefer", json!({ "fault": "prefer", "preferred": true })),
-            ("prefer false", json!({ "fault": "prefer", "preferred": false })),
-            ("capacity 1M", json!({ "fault": "capacity", "bytes": 1 << 20 })),
-        ] {
-            let mut wanted = wanted;
-            wanted["path"] = json!("p");
-            assert_eq!(given(words), Ok(wanted));
-        }
-        assert!(given("alua up").unwrap_err().contains("active-non-optimized"));
-        assert!(given("host-byte maybe").unwrap_err().contains("no-connect"));
-        assert!(given("capacity much").unwrap_err().contains("is no size"));
-    }
 }

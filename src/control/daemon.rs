@@ -203,6 +203,15 @@ impl Daemon {
                 Mail::Checked { path, check, verdict } => {
                     self.maps.handle(now, map, Event::Checked { path, check, verdict });
                 }
+                Mail::Prioritized { path, reading, found } => {
+                    self.maps.handle(now, map, Event::Prioritized { path, reading, found });
+                }
+                Mail::Activated { path, activation, result } => {
+                    self.maps.handle(now, map, Event::Activated { path, activation, result });
+                }
+                Mail::Sampled { path, sample, good } => {
+                    self.maps.handle(now, map, Event::Sampled { path, sample, good });
+                }
                 Mail::Proven { path, proof, identity } => {
                     self.maps.handle(now, map, Event::Proven { path, proof, identity });
                 }
@@ -233,6 +242,10 @@ impl Daemon {
                     let path = error.path.and_then(|id| map.and_then(|map| map.path_name(id)));
                     let notice = events::of_guest_error(&error, path);
                     self.tell_some(Some(slot), notice);
+                }
+                FromQueue::Report(slot, Report::Deferred { path, sense }) => {
+                    let path = self.maps.get(slot).and_then(|map| map.path_name(path));
+                    self.tell_some(Some(slot), events::of_deferred_error(path, &sense));
                 }
                 FromQueue::Detached(map, path) => {
                     if let Some(map) = self.maps.get_mut(map) {

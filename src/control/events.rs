@@ -3,12 +3,14 @@
 //! Pure. Every change of state becomes exactly one [`Notice`]; who hears of it
 //! is the daemon's business.
 
+mod change;
+
 use log::Level;
 use serde_json::{Map, Value, json};
 
 use super::lun::Address;
 use crate::io::{Completion, Denied, ErrnoFrom, Extent, Op, Outcome};
-use crate::mpath::effect::{Cause, Change};
+use crate::mpath::effect::Cause;
 use crate::mpath::event::IoReason;
 use crate::passthrough_scsi::in_words;
 use crate::queue::dispatch::GuestError;
@@ -16,6 +18,8 @@ use crate::scsi::command::Group;
 use crate::scsi::sense::{self, Sense};
 use crate::scsi::status::{HostByte, Status};
 use crate::vhost_user::{DisconnectReason, SessionEvent};
+
+pub(super) use change::of_change;
 
 /// One piece of news.
 #[derive(Clone, Debug)]
@@ -37,86 +41,6 @@ impl Notice {
             _ => Map::new(),
         };
         Notice { name, level, text, data }
-    }
-}
-
-/// News of the engine.
-pub(super) fn of_change(change: &Change) -> Notice {
-    match change {
-        Change::PathAdded { path } => {
-            let text = format!("path {path} added");
-            Notice::new("PATH_ADDED", Level::Info, text, json!({ "path": path }))
-        }
-        Change::PathRemoved { path } => {
-            let text = format!("path {path} removed");
-            Notice::new("PATH_REMOVED", Level::Info, text, json!({ "path": path }))
-        }
-        Change::PathFailed { path, cause, left } => {
-            let text = format!("path {path} failed: {}; {left} left", cause_in_words(cause));
-            let data = json!({
-                "path": path,
-                "valid-paths": left,
-                "reason": cause_in_words(cause),
-                "cause": cause_as_data(cause),
-            });
-            Notice::new("PATH_FAILED", Level::Warn, text, data)
-        }
-        Change::PathSuspect { path, cause, left } => {
-            // A hung path is trouble; a doubt is mostly over in a moment.
-            let (level, until) = match cause {
-                Cause::Io(IoReason::Hung { .. }) => (Level::Warn, "it is checked"),
-                _ => (Level::Info, "its identity is proven again"),
-            };
-            let cause_text = cause_in_words(cause);
-            let text = format!(
-                "path {path} is suspect: {cause_text}; nothing new goes there until {until}; {left} left"
-            );
-            let data = json!({
-                "path": path,
-                "valid-paths": left,
-                "reason": cause_text,
-                "cause": cause_as_data(cause),
-            });
-            Notice::new("PATH_SUSPECT", level, text, data)
-        }
-        Change::PathReinstated { path, usable } => {
-            let text = format!("path {path} reinstated; {usable} usable");
-            let data = json!({ "path": path, "valid-paths": usable });
-            Notice::new("PATH_REINSTATED", Level::Info, text, data)
-        }
-        Change::GroupSwitched { from, to } => {
-            let text = match from {
-                Some(from) => format!("switched from path group {from} to {to}"),
-                None => format!("path group {to} in use"),
-            };
-            let data = json!({ "from": from, "to": to });
-            Notice::new("GROUP_SWITCHED", Level::Info, text, data)
-        }
-        Change::NoPath { held } => {
-            let fate = if *held { "requests are held until one returns" } else { "requests fail" };
-            let text = format!("no usable path left; {fate}");
-            Notice::new("NO_PATH", Level::Error, text, json!({ "held": held }))
-        }
-        Change::QueueingEnded => {
-            let text = "no path returned in time (no_path_retry); held requests fail now";
-            Notice::new("QUEUEING_ENDED", Level::Error, text.to_owned(), json!({}))
-        }
-        Change::Recovered => {
-            let text = "a path is usable again; held requests go on";
-            Notice::new("RECOVERED", Level::Warn, text.to_owned(), json!({}))
-        }
-        Change::Resized { from, to } => {
-            let text = format!("the LU has {to} blocks now, it had {from}");
-            Notice::new("MAP_RESIZED", Level::Warn, text, json!({ "from": from.0, "to": to.0 }))
-        }
-        Change::LunGone => {
-            let text = "every path says that its target has no such LU (05/25/00)";
-            Notice::new("LUN_GONE", Level::Error, text.to_owned(), json!({}))
-        }
-        Change::LunBack => {
-            let text = "the LU is there again";
-            Notice::new("LUN_BACK", Level::Warn, text.to_owned(), json!({}))
-        }
     }
 }
 
@@ -147,6 +71,21 @@ pub(super) fn of_guest_error(error: &GuestError, path: Option<&str>) -> Notice {
         | Outcome::Aborted { .. } => {}
     }
     Notice { name: "GUEST_IO_ERROR", level: Level::Error, text, data }
+}
+
+/// An error of a command that had ended well.
+pub(super) fn of_deferred_error(path: Option<&str>, sense: &Sense) -> Notice {
+    let path = path.unwrap_or("that has left");
+    let code = sense.code();
+    let words = code.and_then(sense::describe).unwrap_or("unknown");
+    let told = code.map_or_else(String::new, |c| format!("{c} ({words})"));
+    let text = format!(
+        "the LU tells by path {path} of a deferred error: {told}; what it acknowledged earlier \
+         may be lost: check the array and the file system"
+    );
+    let mut data = status_as_data(Status::CHECK_CONDITION, sense);
+    data.insert("path".to_owned(), json!(path));
+    Notice { name: "DEFERRED_ERROR", level: Level::Error, text, data }
 }
 
 /// A ring or chain that made no sense.
@@ -291,6 +230,7 @@ pub(super) fn cause_in_words(cause: &Cause) -> String {
             found.capacity, found.block_size, expected.capacity, expected.block_size
         ),
         Cause::IdentityUnknown(why) => format!("its identity could not be read: {why}"),
+        Cause::Activation(why) => format!("its activation was {why}"),
         Cause::Administrator => {
             "taken out by the administrator (reinstate path lifts it)".to_owned()
         }
@@ -324,6 +264,7 @@ pub(super) fn cause_as_data(cause: &Cause) -> Value {
             "found-blocks": found.capacity.0,
         }),
         Cause::IdentityUnknown(why) => json!({ "kind": "identity", "error": why }),
+        Cause::Activation(why) => json!({ "kind": "activation", "reason": why }),
         Cause::Administrator => json!({ "kind": "administrator" }),
     }
 }
@@ -369,6 +310,7 @@ mod tests {
     use super::*;
     use crate::io::{Blocks, Identity, MapSlot};
     use crate::mpath::classify::PathVerdict;
+    use crate::mpath::effect::Change;
     use crate::scsi::cdb::Cdb;
     use crate::scsi::sense::{Key, SenseCode};
 

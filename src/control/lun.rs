@@ -1,7 +1,8 @@
 //! Which LUs a SCSI device shows, in the administrator's words.
 //!
 //! `--lun T:L,path=SPEC[,path=SPEC…][,alias=NAME][,allow=GROUP][,deny=GROUP]
-//! [,read-only=on|off]`, a list as QEMU's: a comma inside a value is doubled.
+//! [,set=KEYWORD=VALUE][,read-only=on|off]`, a list as QEMU's: a comma inside a
+//! value is doubled.
 //! Text only: what a path leads to is seen when it is opened.
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::host::{PathSpec, SpecError, Target, split_list};
+use crate::mpath::policy::keywords::{KeywordError, Setting};
 use crate::scsi::command::{CommandPolicy, Group, UnknownGroup};
 use crate::scsi::luns::LUN_MAX;
 
@@ -44,7 +46,7 @@ pub enum LunError {
     #[error("`{0}` is not of the form key=value (write a comma inside a value twice)")]
     NotAnOption(String),
     /// No such key.
-    #[error("there is no option `{0}`; a LUN takes path, alias, allow, deny and read-only")]
+    #[error("there is no option `{0}`; a LUN takes path, alias, set, allow, deny and read-only")]
     UnknownOption(String),
     /// Given twice.
     #[error("`{0}` is given twice")]
@@ -58,6 +60,9 @@ pub enum LunError {
     /// See [`Group`].
     #[error("{0}")]
     Group(#[from] UnknownGroup),
+    /// See [`Setting`].
+    #[error("set: {0}")]
+    Setting(#[from] KeywordError),
     /// Both allowed and denied.
     #[error("`{0}` is both allowed and denied")]
     Undecided(Group),
@@ -142,6 +147,8 @@ pub struct LuSettings {
     pub paths: Vec<PathSpec>,
     /// Name of the map; the WWID without one.
     pub alias: Option<String>,
+    /// What steers its map, whatever holds for the device.
+    pub set: Vec<Setting>,
     /// Groups of commands allowed, whatever holds for the device.
     pub allow: Vec<Group>,
     /// Groups of commands denied, whatever holds for the device.
@@ -206,6 +213,7 @@ impl FromStr for LuSettings {
                 "path" => lu.paths.push(value.parse()?),
                 "alias" if lu.alias.replace(value.to_owned()).is_none() => {}
                 "alias" => return Err(LunError::Twice("alias")),
+                "set" => lu.set.push(value.parse()?),
                 "allow" => lu.allow.push(value.parse()?),
                 "deny" => lu.deny.push(value.parse()?),
                 "read-only" if read_only.replace(switch(value)?).is_none() => {}
@@ -289,7 +297,8 @@ pub fn check_together(lus: &[LuSettings], expose_paths: bool) -> Result<(), LunE
 /// What two LUs cannot share: a node, or the image of a simulated LU.
 fn place(path: &PathSpec) -> Option<&str> {
     match &path.target {
-        Target::Node(place) | Target::Sim { image: place, .. } => place.to_str(),
+        Target::Node(place) => place.to_str(),
+        Target::Sim(sim) => sim.image.to_str(),
         Target::Null(_) => None,
     }
 }

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use super::opening::{Lu, OpenLuError};
+use super::opening::{Arrival, Lu, OpenLuError};
 use crate::host::OpenError;
 use crate::io::{Identity, MapSlot};
 use crate::mpath::checker::Verdict;
+use crate::mpath::hwhandler::Activation;
+use crate::mpath::prio::Reading;
 use crate::mpath::snapshot::PathId;
-use crate::passthrough_scsi::PathHandle;
 use crate::sys::eventfd::EventFd;
 use crate::vhost_user::SessionEvent;
 
@@ -19,6 +20,12 @@ use crate::vhost_user::SessionEvent;
 pub(super) enum Mail {
     /// A check ended.
     Checked { path: PathId, check: u32, verdict: Verdict },
+    /// A prioritizer ended.
+    Prioritized { path: PathId, reading: u32, found: Reading },
+    /// An activation ended.
+    Activated { path: PathId, activation: u32, result: Activation },
+    /// A sample was read, or not.
+    Sampled { path: PathId, sample: u32, good: bool },
     /// A proof of identity ended.
     Proven { path: PathId, proof: u32, identity: Result<Identity, String> },
     /// The LU was reset by this path, or not.
@@ -26,7 +33,7 @@ pub(super) enum Mail {
     /// A removed path's file is closed.
     Closed(PathId),
     /// A path to be added was opened, or not.
-    Opened { ticket: u64, result: Result<Arc<PathHandle>, OpenError> },
+    Opened { ticket: u64, result: Result<Arrival, OpenError> },
     /// The paths of an LU to be added were opened, or not.
     LunOpened { ticket: u64, result: Result<Box<Lu>, OpenLuError> },
     /// Something happened to the front-end's connection.

@@ -4,8 +4,10 @@
 //! messages to queue threads and checking threads; news is collected for the
 //! daemon to tell. Never blocks. Which maps there are is `control::maps`.
 
+mod admin;
 mod display;
 mod limits;
+mod outages;
 mod reset;
 
 use std::collections::HashMap;
@@ -17,11 +19,13 @@ use super::checking::Checking;
 use super::events::{self, Notice};
 use super::lun::Address;
 use super::mailbox::Post;
+use super::opening::Arrival;
 use crate::host::Options;
 use crate::io::{DeviceEvent, Geometry, Happened, Limits, MapSlot, Time};
 use crate::mpath::checker::CheckerKind;
 use crate::mpath::effect::{Change, Effect, Effects};
 use crate::mpath::event::Event;
+use crate::mpath::policy::Policy;
 use crate::mpath::snapshot::PathId;
 use crate::mpath::{MapError, Multipath, NewPath};
 use crate::passthrough_scsi::PathHandle;
@@ -33,6 +37,7 @@ use crate::vhost_scsi::{Nexus, NoPathAnswer, Unit};
 
 use limits::shrunk;
 pub(super) use limits::smallest;
+use outages::Outages;
 use reset::Resets;
 
 /// Why a path could not join.
@@ -71,6 +76,27 @@ pub(super) enum JoinError {
     /// It is being removed.
     #[error("map {0} is being removed")]
     Leaving(String),
+    /// Its checker would find it down, and nothing would ever carry I/O.
+    #[error(
+        "path {path} speaks no SCSI, which path_checker {checker} needs; take path_checker detect \
+         or directio"
+    )]
+    NoScsi {
+        /// Its name.
+        path: String,
+        /// In multipath.conf's spelling.
+        checker: &'static str,
+    },
+}
+
+/// Whether the checker that the policy names can check the path.
+fn can_be_checked(path: &PathHandle, checker: Option<CheckerKind>) -> Result<(), JoinError> {
+    match checker {
+        Some(kind) if kind.needs_scsi() && !path.is_scsi() => {
+            Err(JoinError::NoScsi { path: path.name().to_owned(), checker: kind.name() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A path from its opening to the closing of its file.
@@ -117,6 +143,7 @@ pub(super) struct Map {
     changed: bool,
     /// What the guest is to be told of the LU.
     happened: Vec<Happened>,
+    outages: Outages,
     resets: Resets,
     /// It is being removed: so many queue threads still have it.
     leaving: Option<usize>,
@@ -157,6 +184,7 @@ impl Map {
             news: Vec::new(),
             changed: true,
             happened: Vec::new(),
+            outages: Outages::default(),
             resets: Resets::default(),
             leaving: None,
         }
@@ -180,6 +208,11 @@ impl Map {
             block_size: self.engine.identity().block_size,
             no_path: lun.no_path,
         })
+    }
+
+    /// What steers it.
+    pub(super) fn policy(&self) -> Policy {
+        self.engine.policy().clone()
     }
 
     /// How a further path of it is opened.
@@ -214,11 +247,8 @@ impl Map {
 
     /// Takes an open, proven path into the map. The queue threads know it
     /// before any table names it.
-    pub(super) fn join(
-        &mut self,
-        now: Time,
-        handle: &Arc<PathHandle>,
-    ) -> Result<PathId, JoinError> {
+    pub(super) fn join(&mut self, now: Time, arrival: &Arrival) -> Result<PathId, JoinError> {
+        let Arrival { handle, attributes, reading } = arrival;
         let name = handle.name().to_owned();
         if self.leaving.is_some() {
             return Err(JoinError::Leaving(self.name.clone()));
@@ -234,14 +264,28 @@ impl Map {
         if handle.geometry().read_only && !self.read_only {
             return Err(JoinError::WriteProtected(name));
         }
+        can_be_checked(handle, self.engine.policy().checker)?;
         let checker = if handle.is_scsi() { CheckerKind::Tur } else { CheckerKind::DirectIo };
-        let new = NewPath { name: name.clone(), identity: handle.identity().clone(), checker };
+        let new = NewPath {
+            name: name.clone(),
+            identity: handle.identity().clone(),
+            checker,
+            attributes: attributes.clone(),
+            reading: Some(reading.clone()),
+        };
         let mut fx = Effects::new();
         let id = self.engine.add_path(now, new, &mut fx)?;
         let (timeout, post) = (self.check_timeout, self.post.clone());
         let attentions = self.lun.as_ref().map(|lun| Arc::clone(&lun.attentions));
         let file = Arc::clone(handle);
-        let checking = match Checking::start(id, file, checker, timeout, post, attentions) {
+        let checking = match Checking::start(
+            id,
+            file,
+            (checker, attributes.clone()),
+            timeout,
+            post,
+            attentions,
+        ) {
             Ok(checking) => checking,
             Err(source) => {
                 self.take_back(now, &name, id);
@@ -257,7 +301,7 @@ impl Map {
         self.queues.attach(self.slot, id, handle);
         let open = Some((Arc::clone(handle), checking));
         self.paths.insert(id, OpenPath { name, open, users: self.queues.threads() });
-        self.carry_out(fx);
+        self.carry_out(now, fx);
         Ok(id)
     }
 
@@ -279,7 +323,7 @@ impl Map {
         if self.engine.remove_path(now, name, &mut fx).is_ok() {
             self.engine.retired(id);
             fx.retain(|effect| matches!(effect, Effect::Publish(_)));
-            self.carry_out(fx);
+            self.carry_out(now, fx);
         }
     }
 
@@ -290,31 +334,7 @@ impl Map {
         }
         let mut fx = Effects::new();
         self.engine.handle(now, event, &mut fx);
-        self.carry_out(fx);
-    }
-
-    /// `fail path`; returns the table that must be acknowledged.
-    pub(super) fn fail_path(&mut self, now: Time, name: &str) -> Result<u64, MapError> {
-        let mut fx = Effects::new();
-        self.engine.fail_path(now, name, &mut fx)?;
-        self.carry_out(fx);
-        Ok(self.generation())
-    }
-
-    /// `reinstate path`.
-    pub(super) fn reinstate_path(&mut self, now: Time, name: &str) -> Result<PathId, MapError> {
-        let mut fx = Effects::new();
-        self.engine.reinstate_path(now, name, &mut fx)?;
-        self.carry_out(fx);
-        Ok(self.engine.path_by_name(name)?.id)
-    }
-
-    /// `del path`; returns the table that must be acknowledged.
-    pub(super) fn remove_path(&mut self, now: Time, name: &str) -> Result<(PathId, u64), MapError> {
-        let mut fx = Effects::new();
-        let id = self.engine.remove_path(now, name, &mut fx)?;
-        self.carry_out(fx);
-        Ok((id, self.generation()))
+        self.carry_out(now, fx);
     }
 
     /// A queue thread has let go of a removed path.
@@ -431,16 +451,26 @@ impl Map {
         self.engine.table().map_or(0, |table| table.generation)
     }
 
-    fn carry_out(&mut self, fx: Effects) {
+    fn carry_out(&mut self, now: Time, fx: Effects) {
         for effect in fx {
             match effect {
                 Effect::Publish(table) => self.queues.publish(self.slot, &table),
-                Effect::Check { path, check } => self.with_checking(path, |c| c.check(check)),
+                Effect::Check { path, check, checker } => {
+                    self.with_checking(path, |c| c.check(check, checker));
+                }
+                Effect::Prioritize { path, reading, prio } => {
+                    self.with_checking(path, |c| c.prioritize(reading, prio));
+                }
+                Effect::Activate { path, activation, handler, group } => {
+                    self.with_checking(path, |c| c.activate(activation, handler, group));
+                }
+                Effect::Sample { path, sample } => self.with_checking(path, |c| c.sample(sample)),
                 Effect::Prove { path, proof } => self.with_checking(path, |c| c.prove(proof)),
                 Effect::Retire(path) => self.queues.detach(self.slot, path),
                 Effect::Notify(change) => {
                     self.happened.extend(seen_by_the_guest(&change));
                     self.changed |= matches!(change, Change::Resized { .. });
+                    self.outages.count(now, &change);
                     self.news.push(events::of_change(&change));
                 }
             }

@@ -18,7 +18,7 @@ use super::settings::Scsi;
 use crate::io::{DeviceEvent, Happened, MAX_MAPS, MapSlot, Time};
 use crate::mpath::MapError;
 use crate::mpath::event::Event;
-use crate::mpath::snapshot::{PathId, PathTable, Queueing, SelectorKind};
+use crate::mpath::snapshot::{PathId, PathTable, Queueing};
 use crate::queue::{Queues, dispatch};
 use crate::scsi::attention::Attentions;
 use crate::scsi::sense::{Sense, SenseCode};
@@ -62,8 +62,6 @@ pub(super) struct Common {
     pub(super) scsi: Option<Shown>,
     pub(super) command_timeout: Duration,
     pub(super) suspect_after: Duration,
-    pub(super) check_timeout: Duration,
-    pub(super) selector: SelectorKind,
     pub(super) post: Post,
 }
 
@@ -101,6 +99,11 @@ impl Maps {
         let mut maps: Vec<&Map> = self.maps.values().collect();
         maps.sort_by_key(|map| map.lun.as_ref().map(|lun| lun.address));
         maps
+    }
+
+    /// Every slot that has one.
+    pub(super) fn slots(&self) -> Vec<MapSlot> {
+        self.maps.keys().copied().collect()
     }
 
     /// The map a path of that name is in.
@@ -155,9 +158,9 @@ impl Maps {
         self.refuse_doubles(&lu)?;
         let (address, name) = (lu.address, lu.name.clone());
         let slot = self.free_slot().ok_or(LunError::Full)?;
-        let handles = lu.handles.clone();
+        let paths = lu.paths.clone();
         let mut map = self.map_of(slot, lu);
-        let joined = handles.iter().try_for_each(|handle| map.join(now, handle).map(drop));
+        let joined = paths.iter().try_for_each(|path| map.join(now, path).map(drop));
         if joined.is_err() {
             map.leave();
             map.let_go();
@@ -221,8 +224,10 @@ impl Maps {
             generation: 0,
             groups: Vec::new(),
             queueing: Queueing::Hold,
-            selector: self.common.selector,
+            selector: lu.policy().selector,
+            hold_for: None,
         });
+        let check_timeout = lu.policy().checker_timeout;
         let attentions = lun.as_ref().map(|lun| Arc::clone(&lun.attentions));
         queues.add_map(slot, core, &table, attentions);
         Map::new(Parts {
@@ -234,7 +239,7 @@ impl Maps {
             limits: lu.limits,
             geometry: lu.geometry,
             read_only: lu.read_only,
-            check_timeout: self.common.check_timeout,
+            check_timeout,
             post: self.common.post.of(slot),
         })
     }

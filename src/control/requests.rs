@@ -5,9 +5,9 @@
 //! is done; meanwhile the control thread goes on.
 
 mod luns;
+mod policy;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,15 +17,16 @@ use serde_json::{Value, json};
 use super::daemon::Daemon;
 use super::lun::Address;
 use super::mailbox::Mail;
+use super::map::Map;
 use super::maps::LunError;
+use super::opening::{Arrival, open_one};
 use super::qmp::{self, Answer, ClientId, QmpError, Request};
 use super::sim_fault::SimFault;
 use super::status::{DaemonStatus, MapStatus, Maps};
-use crate::host::{OpenError, PathSpec, open_path};
+use crate::host::{OpenError, PathSpec};
 use crate::io::{MapSlot, Time};
 use crate::mpath::MapError;
 use crate::mpath::snapshot::PathId;
-use crate::passthrough_scsi::PathHandle;
 use crate::sim::NotInjected;
 
 /// Queue threads acknowledge within microseconds, unless something is broken.
@@ -42,6 +43,10 @@ const MAX_OPENING: usize = 8;
 enum Wait {
     /// Every queue thread works by this table.
     Acknowledged(MapSlot, u64),
+    /// The same of several maps.
+    AllAcknowledged(Vec<(MapSlot, u64)>),
+    /// As the first; answered with the group in use.
+    Switched(MapSlot, u64),
     /// As above, and the file is closed.
     Removed { map: MapSlot, generation: u64, path: PathId },
     /// Check and proof are done.
@@ -83,8 +88,12 @@ type Deed = fn(&mut Daemon, Value) -> Done;
 const COMMANDS: &[(&str, Deed)] = &[
     ("lun-add", Daemon::lun_add),
     ("lun-remove", Daemon::lun_remove),
+    ("map-queueing", Daemon::map_queueing),
+    ("map-set", Daemon::map_set),
+    ("map-switch-group", Daemon::map_switch_group),
     ("path-add", Daemon::path_add),
     ("path-fail", Daemon::path_fail),
+    ("path-marginal", Daemon::path_marginal),
     ("path-reinstate", Daemon::path_reinstate),
     ("path-remove", Daemon::path_remove),
     ("query-commands", Daemon::query_commands),
@@ -190,19 +199,28 @@ impl Daemon {
                 "done, but not every queue thread has acknowledged it: one of them hangs",
             ))
         };
-        match pending.wait {
-            Wait::Acknowledged(slot, generation) => match self.acknowledged(slot, generation) {
+        match &pending.wait {
+            Wait::AllAcknowledged(tables) => {
+                let done = tables.iter().all(|(slot, table)| self.acknowledged(*slot, *table));
+                if done { Some(Ok(json!({}))) } else { late.then(deaf) }
+            }
+            Wait::Switched(slot, generation) if self.acknowledged(*slot, *generation) => {
+                let group = self.maps.get(*slot).and_then(Map::group_in_use);
+                Some(Ok(json!({ "group": group })))
+            }
+            Wait::Switched(..) => late.then(deaf),
+            &Wait::Acknowledged(slot, generation) => match self.acknowledged(slot, generation) {
                 true => Some(Ok(json!({}))),
                 false => late.then(deaf),
             },
-            Wait::Removed { map, generation, path } => {
+            &Wait::Removed { map, generation, path } => {
                 let open = self.maps.get(map).is_some_and(|map| map.is_open(path));
                 match self.acknowledged(map, generation) {
                     true if !open || late => Some(Ok(json!({ "closed": !open }))),
                     _ => late.then(deaf),
                 }
             }
-            Wait::Reinstated(map, id) => {
+            &Wait::Reinstated(map, id) => {
                 let Some(path) = self.maps.get(map).and_then(|map| map.engine.path(id)) else {
                     return Some(Err(QmpError::generic("the path has left the map meanwhile")));
                 };
@@ -217,7 +235,7 @@ impl Daemon {
                     }))
                 })
             }
-            Wait::LunRemoved(slot) => self.is_lun_gone(slot, late),
+            &Wait::LunRemoved(slot) => self.is_lun_gone(slot, late),
             Wait::Opening(_) => late.then(|| {
                 Err(QmpError::generic("opening the path takes long; it joins if it succeeds"))
             }),
@@ -313,10 +331,12 @@ impl Daemon {
         let spec: PathSpec =
             spec.parse().map_err(|e: crate::host::SpecError| QmpError::generic(e.to_string()))?;
         let slot = self.maps.named(map.as_deref())?;
-        let options = self.maps.get(slot).map_or(self.open, |map| map.options(self.open));
+        let map = self.maps.get(slot);
+        let options = map.map_or(self.open, |map| map.options(self.open));
+        let policy = map.map_or_else(|| self.policy.clone(), Map::policy);
         let post = self.mailbox.sender().of(slot);
         self.open_aside(Vec::new(), move |ticket| {
-            post.send(Mail::Opened { ticket, result: open_path(&spec, &options) });
+            post.send(Mail::Opened { ticket, result: open_one(&spec, &options, &policy) });
         })
     }
 
@@ -355,16 +375,12 @@ impl Daemon {
     }
 
     /// A path to be added was opened, or not.
-    pub(super) fn opened(
-        &mut self,
-        map: MapSlot,
-        ticket: u64,
-        result: Result<Arc<PathHandle>, OpenError>,
-    ) {
+    pub(super) fn opened(&mut self, map: MapSlot, ticket: u64, result: Result<Arrival, OpenError>) {
         let now = self.clock.now();
-        let joined = result.map_err(|error| error.to_string()).and_then(|handle| {
+        let joined = result.map_err(|error| error.to_string()).and_then(|path| {
             let map = self.maps.get_mut(map).ok_or("the map has gone meanwhile")?;
-            let id = map.join(now, &handle).map_err(|e| e.to_string())?;
+            let id = map.join(now, &path).map_err(|e| e.to_string())?;
+            let handle = &path.handle;
             log::debug!("path {} is {id} of {}", handle.name(), map.name);
             Ok(handle.name().to_owned())
         });

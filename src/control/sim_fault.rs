@@ -7,10 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::qmp::QmpError;
-use crate::scsi::alua::AccessState;
-use crate::scsi::sense::{Key, SenseCode};
+use crate::scsi::sense::SenseCode;
 use crate::scsi::status::HostByte;
-use crate::sim::{ACCESS_STATES, CutMode, Fault, NewCapacity};
+use crate::sim::{ACCESS_STATES, CutMode, DeviceState, Fault, NewCapacity, Upgrade, sense_code};
 
 /// As a client gives them.
 #[derive(Deserialize)]
@@ -26,6 +25,7 @@ pub(super) struct SimFault {
     lba: Option<u64>,
     blocks: Option<u64>,
     state: Option<String>,
+    how: Option<String>,
     preferred: Option<bool>,
     bytes: Option<u64>,
 }
@@ -49,6 +49,18 @@ pub(super) enum FaultName {
     Remap,
     UnmapLun,
     Capacity,
+    LateCut,
+    IoSense,
+    IoHostByte,
+    Marginal,
+    ActivationSense,
+    Device,
+    ControllerDown,
+    ControllerUp,
+    Upgrade,
+    AluaFails,
+    TakeOwnership,
+    Transition,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -69,11 +81,21 @@ impl FaultName {
             | FaultName::Mend
             | FaultName::LuReset
             | FaultName::Remap
-            | FaultName::UnmapLun => &[],
-            FaultName::Delay => &["milliseconds"],
-            FaultName::Sense => &["sense", "count"],
-            FaultName::HostByte => &["host", "count"],
-            FaultName::Busy | FaultName::TaskSetFull => &["count"],
+            | FaultName::UnmapLun
+            | FaultName::ControllerUp
+            | FaultName::TakeOwnership => &[],
+            FaultName::Delay
+            | FaultName::LateCut
+            | FaultName::ControllerDown
+            | FaultName::AluaFails
+            | FaultName::Transition => &["milliseconds"],
+            FaultName::Upgrade => &["how", "milliseconds"],
+            FaultName::Device => &["state"],
+            FaultName::Sense | FaultName::IoSense | FaultName::ActivationSense => {
+                &["sense", "count"]
+            }
+            FaultName::HostByte | FaultName::IoHostByte => &["host", "count"],
+            FaultName::Busy | FaultName::TaskSetFull | FaultName::Marginal => &["count"],
             FaultName::MediumError => &["lba", "blocks"],
             FaultName::Alua => &["state", "milliseconds"],
             FaultName::Prefer => &["preferred"],
@@ -88,6 +110,8 @@ impl SimFault {
         self.only_what_belongs()?;
         let count = self.count.unwrap_or(1);
         let milliseconds = |ms: u32| Duration::from_millis(ms.into());
+        let needs_time = || needed("milliseconds", self.milliseconds).map(milliseconds);
+        let time_or_none = milliseconds(self.milliseconds.unwrap_or(0));
         Ok(match self.fault {
             FaultName::Cut => Fault::Cut(match self.mode.unwrap_or(CutName::Before) {
                 CutName::Before => CutMode::Before,
@@ -96,13 +120,9 @@ impl SimFault {
             }),
             FaultName::Plug => Fault::Plug,
             FaultName::Hang => Fault::Hang,
-            FaultName::Delay => {
-                Fault::Delay(milliseconds(needed("milliseconds", self.milliseconds)?))
-            }
+            FaultName::Delay => Fault::Delay(needs_time()?),
             FaultName::Sense => Fault::Sense { code: self.sense_code()?, count },
-            FaultName::HostByte => {
-                Fault::HostByte { host: HostByte(needed("host", self.host)?), count }
-            }
+            FaultName::HostByte => Fault::HostByte { host: self.host_byte()?, count },
             FaultName::Busy => Fault::Busy { count },
             FaultName::TaskSetFull => Fault::TaskSetFull { count },
             FaultName::MediumError => {
@@ -110,10 +130,10 @@ impl SimFault {
                 Fault::MediumError { lba, blocks: self.blocks.unwrap_or(1) }
             }
             FaultName::Mend => Fault::Mend,
-            FaultName::Alua => {
-                let transition = milliseconds(self.milliseconds.unwrap_or(0));
-                Fault::Alua { state: self.access_state()?, transition }
-            }
+            FaultName::Alua => Fault::Alua {
+                state: self.word("access state", &ACCESS_STATES)?,
+                transition: time_or_none,
+            },
             FaultName::Prefer => Fault::Prefer(self.preferred.unwrap_or(true)),
             FaultName::LuReset => Fault::LuReset,
             FaultName::Remap => Fault::Remap,
@@ -121,6 +141,26 @@ impl SimFault {
             FaultName::Capacity => {
                 Fault::Capacity(self.bytes.map_or(NewCapacity::Grow, NewCapacity::Bytes))
             }
+            FaultName::LateCut => Fault::LateCut(needs_time()?),
+            FaultName::IoSense => Fault::IoSense { code: self.sense_code()?, count },
+            FaultName::IoHostByte => Fault::IoHostByte { host: self.host_byte()?, count },
+            FaultName::Marginal => Fault::HostByte { host: HostByte::TRANSPORT_MARGINAL, count },
+            FaultName::ActivationSense => {
+                Fault::ActivationSense { code: self.sense_code()?, count }
+            }
+            FaultName::Device => Fault::Device(self.word("device state", &DeviceState::NAMES)?),
+            FaultName::ControllerDown => Fault::ControllerDown { takeover: time_or_none },
+            FaultName::ControllerUp => Fault::ControllerUp,
+            FaultName::Upgrade => {
+                let how = needed("how", self.how.as_deref())?;
+                Fault::Upgrade {
+                    how: named("kind of upgrade", how, &Upgrade::NAMES)?,
+                    lasting: needs_time()?,
+                }
+            }
+            FaultName::AluaFails => Fault::AluaFails { transition: time_or_none },
+            FaultName::TakeOwnership => Fault::TakeOwnership,
+            FaultName::Transition => Fault::Transition(needs_time()?),
         })
     }
 
@@ -134,6 +174,7 @@ impl SimFault {
             ("lba", self.lba.is_some()),
             ("blocks", self.blocks.is_some()),
             ("state", self.state.is_some()),
+            ("how", self.how.is_some()),
             ("preferred", self.preferred.is_some()),
             ("bytes", self.bytes.is_some()),
         ];
@@ -149,38 +190,41 @@ impl SimFault {
 
     fn sense_code(&self) -> Result<SenseCode, QmpError> {
         let text = needed("sense", self.sense.as_deref())?;
-        parse_sense(text).ok_or_else(|| {
+        sense_code(text).ok_or_else(|| {
             QmpError::generic(format!(
                 "'{text}' is no sense code; write K/ASC/ASCQ in hexadecimal, such as 02/04/0b"
             ))
         })
     }
 
-    fn access_state(&self) -> Result<AccessState, QmpError> {
-        let text = needed("state", self.state.as_deref())?;
-        let named = ACCESS_STATES.iter().find(|(_, name)| *name == text);
-        named.map(|(state, _)| *state).ok_or_else(|| {
-            let names = ACCESS_STATES.map(|(_, name)| name).join(", ");
-            QmpError::generic(format!("'{text}' is no access state; there are {names}"))
-        })
+    fn host_byte(&self) -> Result<HostByte, QmpError> {
+        needed("host", self.host).map(HostByte)
     }
+
+    /// What `state` stands for.
+    fn word<T: Copy>(&self, what: &str, names: &[(T, &str)]) -> Result<T, QmpError> {
+        named(what, needed("state", self.state.as_deref())?, names)
+    }
+}
+
+fn named<T: Copy>(what: &str, word: &str, names: &[(T, &str)]) -> Result<T, QmpError> {
+    let found = names.iter().find(|(_, name)| *name == word);
+    found.map(|(value, _)| *value).ok_or_else(|| {
+        let known: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
+        let desc = format!("'{word}' is no {what}; there are {}", known.join(", "));
+        QmpError::generic(desc)
+    })
 }
 
 fn needed<T>(name: &str, given: Option<T>) -> Result<T, QmpError> {
     given.ok_or_else(|| QmpError::generic(format!("argument '{name}' is missing")))
 }
 
-/// `K/ASC/ASCQ` in hexadecimal.
-pub(super) fn parse_sense(text: &str) -> Option<SenseCode> {
-    let mut parts = text.split('/').map(|part| u8::from_str_radix(part, 16).ok());
-    let mut next = || parts.next().flatten();
-    let (key, asc, ascq) = (next()?, next()?, next()?);
-    (parts.next().is_none() && key < 16).then(|| SenseCode::new(Key::from_bits(key), asc, ascq))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scsi::alua::AccessState;
+    use crate::scsi::sense::Key;
     use serde_json::{Value, json};
 
     fn parse(arguments: Value) -> Result<Fault, String> {
@@ -223,6 +267,40 @@ mod tests {
             (json!({"fault": "lu-reset"}), Fault::LuReset),
             (json!({"fault": "remap"}), Fault::Remap),
             (json!({"fault": "unmap-lun"}), Fault::UnmapLun),
+            (json!({"fault": "late-cut", "milliseconds": 9}), Fault::LateCut(ms(9))),
+            (
+                json!({"fault": "io-sense", "sense": "2/4/b", "count": 0}),
+                Fault::IoSense { code, count: 0 },
+            ),
+            (
+                json!({"fault": "io-host-byte", "host": 7}),
+                Fault::IoHostByte { host: HostByte::ERROR, count: 1 },
+            ),
+            (
+                json!({"fault": "marginal", "count": 2}),
+                Fault::HostByte { host: HostByte::TRANSPORT_MARGINAL, count: 2 },
+            ),
+            (
+                json!({"fault": "activation-sense", "sense": "2/4/b"}),
+                Fault::ActivationSense { code, count: 1 },
+            ),
+            (json!({"fault": "device", "state": "blocked"}), Fault::Device(DeviceState::Blocked)),
+            (json!({"fault": "controller-down"}), Fault::ControllerDown { takeover: ms(0) }),
+            (
+                json!({"fault": "controller-down", "milliseconds": 9}),
+                Fault::ControllerDown { takeover: ms(9) },
+            ),
+            (json!({"fault": "controller-up"}), Fault::ControllerUp),
+            (
+                json!({"fault": "upgrade", "how": "gone", "milliseconds": 9}),
+                Fault::Upgrade { how: Upgrade::Gone, lasting: ms(9) },
+            ),
+            (
+                json!({"fault": "alua-fails", "milliseconds": 9}),
+                Fault::AluaFails { transition: ms(9) },
+            ),
+            (json!({"fault": "take-ownership"}), Fault::TakeOwnership),
+            (json!({"fault": "transition", "milliseconds": 9}), Fault::Transition(ms(9))),
             (json!({"fault": "capacity"}), Fault::Capacity(NewCapacity::Grow)),
             (json!({"fault": "capacity", "bytes": 512}), Fault::Capacity(NewCapacity::Bytes(512))),
         ] {
@@ -243,6 +321,11 @@ mod tests {
             (json!({"path": "p", "fault": "medium-error"}), "'lba' is missing"),
             (json!({"path": "p", "fault": "alua", "state": "up"}), "active-optimized, active-non"),
             (json!({"path": "p", "fault": "remap", "bytes": 1}), "'bytes' does not belong"),
+            (json!({"path": "p", "fault": "device", "state": "on"}), "running, blocked, offline"),
+            (json!({"path": "p", "fault": "upgrade", "how": "x"}), "busy, becoming-ready, gone"),
+            (json!({"path": "p", "fault": "upgrade", "how": "gone"}), "'milliseconds' is missing"),
+            (json!({"path": "p", "fault": "late-cut"}), "'milliseconds' is missing"),
+            (json!({"path": "p", "fault": "cut", "how": "gone"}), "'how' does not belong"),
             (json!({"fault": "cut"}), "path"),
         ] {
             let error = parse(arguments).unwrap_err();

@@ -127,8 +127,6 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         scsi: shown(settings, &front),
         command_timeout: settings.open.command_timeout,
         suspect_after: settings.suspect_after,
-        check_timeout: settings.policy.checker_timeout,
-        selector: settings.policy.selector,
         post: mailbox.sender(),
     });
     for lu in lus {
@@ -158,7 +156,7 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         listener,
         socket: place,
         open: settings.open,
-        policy: settings.policy,
+        policy: settings.policy.clone(),
         read_only: settings.read_only,
     };
     let mut daemon = Daemon::new(parts);
@@ -202,7 +200,7 @@ fn bad_fd(number: RawFd) -> StartError {
 fn open_all(settings: &Settings) -> Result<Vec<Lu>, StartError> {
     let mut all = Vec::new();
     for lu in &settings.lus {
-        let opened = open_lu(lu, &settings.open, settings.policy);
+        let opened = open_lu(lu, &settings.open, &settings.policy);
         let opened = opened.map_err(|error| in_the_options_words(settings, lu, error))?;
         match &settings.device {
             settings::Device::Scsi(scsi) if scsi.expose == Expose::Paths => {

@@ -5,6 +5,8 @@
 //! that what reads one can read the other; what multipathd does not have
 //! follows in the same style.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The answer of `query-maps`, and of `ctl show maps --json`.
@@ -29,8 +31,12 @@ pub struct MapStatus {
     pub uuid: String,
     pub sysfs: String,
     pub failback: String,
+    /// Seconds until I/O goes back, while that is so.
+    pub failback_in: Option<f64>,
     /// `on`, `off`, or `N chk`.
     pub queueing: String,
+    /// `disablequeueing` holds.
+    pub queueing_disabled: bool,
     /// Usable paths.
     pub paths: usize,
     pub write_prot: String,
@@ -46,6 +52,8 @@ pub struct MapStatus {
     pub map_loads: u64,
     pub total_q_time: u64,
     pub q_timeouts: u64,
+    /// Times requests failed because no path was left.
+    pub map_failures: u64,
     pub path_groups: Vec<GroupStatus>,
     /// Capacity in bytes.
     pub size: u64,
@@ -55,6 +63,8 @@ pub struct MapStatus {
     pub serial: String,
     /// A front-end is connected.
     pub front_end: bool,
+    /// Every keyword with its value.
+    pub policy: BTreeMap<String, String>,
 }
 
 /// A path group.
@@ -92,6 +102,19 @@ pub struct PathStatus {
     pub host_adapter: String,
     pub lun_hex: String,
     pub marginal_st: String,
+    /// `scsi:fcp` and the like.
+    pub protocol: String,
+    /// Target port group, where the array has one.
+    pub target_port_group: Option<u16>,
+    /// Its asymmetric access state.
+    pub access_state: Option<String>,
+    /// The array prefers the group.
+    pub preferred: bool,
+    pub vend_prod_rev: String,
+    /// Capacity in bytes.
+    pub size: u64,
+    /// Unit serial number of the LU; may be empty.
+    pub serial: String,
     /// Number of its group.
     pub group: u16,
     /// The engine's view: `active`, `suspect`, `doubt`, `failed`.
@@ -170,7 +193,7 @@ pub struct DaemonStatus {
     /// Ending; waiting for commands in the kernel.
     pub stopping: bool,
     /// Paths by the checker's finding.
-    pub checker_states: std::collections::BTreeMap<String, usize>,
+    pub checker_states: BTreeMap<String, usize>,
     pub paths: usize,
     pub usable: usize,
 }

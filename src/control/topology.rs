@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 
 use super::status::{DaemonStatus, LunStatus, MapStatus, PathStatus};
+use crate::mpath::policy::keywords::KEYWORDS;
 
 /// Whether to mark what needs attention with colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +41,10 @@ pub fn tree(map: &MapStatus, colour: Colour) -> String {
     let title = if map.name == map.uuid { name } else { format!("{name} ({})", map.uuid) };
     let mut out = format!("{title} {},{}\n", map.vend, map.prod);
     let lun = map.lun.as_ref().map(|lun| format!(" lun={lun}")).unwrap_or_default();
+    let back = map.failback_in.map(|left| format!(" failback in {left:.0} s")).unwrap_or_default();
     let _ = writeln!(
         out,
-        "size={} features='{}' hwhandler='{}' wp={}{lun}",
+        "size={} features='{}' hwhandler='{}' wp={}{lun}{back}",
         size(map.size),
         map.features,
         map.hwhandler,
@@ -55,11 +57,12 @@ pub fn tree(map: &MapStatus, colour: Colour) -> String {
         let last_group = g + 1 == map.path_groups.len();
         let _ = writeln!(
             out,
-            "{}-+- policy='{}' prio={} status={}",
+            "{}-+- policy='{}' prio={} status={}{}",
             if last_group { '`' } else { '|' },
             group.selector,
             group.pri,
-            group.dm_st
+            group.dm_st,
+            if group.marginal_st == "marginal" { " marginal" } else { "" }
         );
         for (p, path) in group.paths.iter().enumerate() {
             let branch = if last_group { ' ' } else { '|' };
@@ -68,10 +71,19 @@ pub fn tree(map: &MapStatus, colour: Colour) -> String {
             let place = line(&row[..3], &widths[..3]);
             let state = line(&row[3..], &widths[3..]);
             let state = colour.paint(path.dm_st == "active", state.trim_end());
-            let _ = writeln!(out, "{branch} {twig}- {place}{state}");
+            let _ = writeln!(out, "{branch} {twig}- {place}{state}{}", remarks(path));
         }
     }
     out
+}
+
+/// What `multipath -ll` has no word for, where there is something to remark.
+fn remarks(path: &PathStatus) -> String {
+    let access = path.access_state.as_deref().filter(|state| *state != "active/optimized");
+    let marginal = (path.marginal_st == "marginal").then_some("marginal");
+    let administrator = path.failed_by_administrator.then_some("by administrator");
+    let words: Vec<&str> = [access, marginal, administrator].into_iter().flatten().collect();
+    if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
 fn tree_row(path: &PathStatus) -> [&str; 6] {
@@ -189,6 +201,38 @@ pub fn status(status: &DaemonStatus) -> String {
     out
 }
 
+/// The settings of each map, as a `multipaths` section has them.
+pub fn config(maps: &[MapStatus]) -> String {
+    let mut out = "multipaths {\n".to_owned();
+    for map in maps {
+        let _ = writeln!(out, "\tmultipath {{\n\t\twwid \"{}\"", map.uuid);
+        if map.name != map.uuid {
+            let _ = writeln!(out, "\t\talias \"{}\"", map.name);
+        }
+        for keyword in KEYWORDS {
+            let Some(value) = map.policy.get(keyword.name) else { continue };
+            let ours = if *value == keyword.default() { "" } else { "\t# not the default" };
+            let _ = writeln!(out, "\t\t{} \"{value}\"{ours}", keyword.name);
+        }
+        out.push_str("\t}\n");
+    }
+    out.push_str("}\n");
+    out
+}
+
+/// Every keyword: what it takes, its default, what it means.
+pub fn keywords() -> String {
+    let mut out = String::new();
+    for keyword in KEYWORDS {
+        let (default, help) = (keyword.default_in_words(), keyword.help);
+        let _ = writeln!(out, "{} {}\n\tdefault: {default}\n\t{help}", keyword.name, keyword.takes);
+        if let Some(differs) = keyword.differs {
+            let _ = writeln!(out, "\tnot as in multipath-tools: {differs}");
+        }
+    }
+    out
+}
+
 /// Bytes as multipath-tools print sizes: one decimal below ten.
 pub fn size(bytes: u64) -> String {
     const UNITS: [char; 5] = ['K', 'M', 'G', 'T', 'P'];
@@ -208,13 +252,18 @@ pub fn size(bytes: u64) -> String {
 }
 
 /// multipathd's progress bar: full right after a check, empty before the next.
-fn next_check(path: &PathStatus) -> String {
-    const LEN: usize = 10;
-    let whole = path.check_interval.max(1.0);
+pub(super) fn next_check(path: &PathStatus) -> String {
     if path.checking {
         return "checking".to_owned();
     }
-    let left = path.next_check.clamp(0.0, whole);
+    progress(path.next_check, path.check_interval)
+}
+
+/// A bar of what is left of a time, in seconds.
+pub(super) fn progress(left: f64, whole: f64) -> String {
+    const LEN: usize = 10;
+    let whole = whole.max(1.0);
+    let left = left.clamp(0.0, whole);
     let full = (0..LEN).filter(|i| fraction(*i, LEN) < left / whole).count();
     format!("{}{} {left:.0}/{whole:.0}", "X".repeat(full), ".".repeat(LEN - full))
 }
@@ -263,4 +312,4 @@ fn table<const N: usize>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::control) mod tests;

@@ -146,19 +146,20 @@ pub enum OpenError {
         /// What the kernel said.
         source: io::Error,
     },
-    /// `size=` or `bs=` contradict the image.
+    /// `size=`, `bs=`, `personality=` or `tpgs=` contradict the image, or what
+    /// it was opened as first.
     #[error(
         "{path}: {what} is {found}, but {asked} was asked for; leave the option out or use another image"
     )]
     ImageDiffers {
         /// Which.
         path: PathBuf,
-        /// Size or block size.
+        /// Which of its properties.
         what: &'static str,
         /// The image's.
-        found: u64,
+        found: String,
         /// The option's.
-        asked: u64,
+        asked: String,
     },
     /// The sidecar cannot be read.
     #[error("{path}: carries no usable identity: {why}; delete it to give the image a new one")]

@@ -3,7 +3,8 @@
 //! The image stays a plain raw disk that any tool can read. What makes it *a
 //! LU* (WWID, serial number, block size) is in `IMAGE.lu`, a line of JSON made
 //! when the image is first used; a copy of an image without that file is
-//! another disk. The image is locked while open, and all paths to it in this
+//! another disk. How the array behaves (personality, TPGS) is not kept: it is
+//! what the first path to it says. The image is locked while open, and all paths to it in this
 //! process share one array (law 2).
 
 use std::fs::{self, File, OpenOptions};
@@ -15,11 +16,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::passthrough_scsi::{FileMedium, SimImage};
-use crate::sim::LuConfig;
+use crate::sim::{LuConfig, Personality, Tpgs};
 use crate::sys::file::{self, Mode};
 
 use super::error::OpenError;
 use super::registry::{self, Inode, OpenImage};
+use super::spec::SimSpec;
 
 /// What `IMAGE.lu` holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,13 +32,10 @@ struct Sidecar {
     block_size: u32,
 }
 
-/// Opens the LU on `image`, or joins the one that is open already.
-pub(super) fn open(
-    image: &Path,
-    size: Option<u64>,
-    block_size: Option<u32>,
-    read_only: bool,
-) -> Result<Arc<SimImage>, OpenError> {
+/// Opens the LU on an image, or joins the one that is open already.
+pub(super) fn open(spec: &SimSpec, read_only: bool) -> Result<Arc<SimImage>, OpenError> {
+    let SimSpec { image, size, block_size, .. } = spec;
+    let (size, block_size) = (*size, *block_size);
     let file = open_or_create(image, size, block_size.unwrap_or(512), read_only)?;
     let failed = |doing| move |source| OpenError::Io { path: image.to_owned(), doing, source };
     let meta = file.metadata().map_err(failed("reading its size"))?;
@@ -44,11 +43,9 @@ pub(super) fn open(
         let what = "not a regular file, which a simulated disk needs";
         return Err(OpenError::WrongKind { path: image.to_owned(), what });
     }
-    let differs = |what, found, asked| match asked {
-        Some(asked) if asked != found => {
-            Err(OpenError::ImageDiffers { path: image.to_owned(), what, found, asked })
-        }
-        _ => Ok(()),
+    let differs = |what, found: u64, asked: Option<u64>| {
+        let asked = asked.map(|asked| asked.to_string());
+        check(image, what, &found.to_string(), asked.as_deref())
     };
     differs("its size in bytes", meta.len(), size)?;
     let inode = Inode::from(&meta);
@@ -58,6 +55,7 @@ pub(super) fn open(
         let sidecar = read_sidecar(&sidecar_path(image)?)?;
         let found = sidecar.map_or(0, |s| u64::from(s.block_size));
         differs("its block size", found, block_size.map(u64::from))?;
+        check_behaviour(spec, &open)?;
         return Ok(open);
     }
     let locked = if read_only {
@@ -76,13 +74,41 @@ pub(super) fn open(
         let (path, wwid) = (image.to_owned(), sidecar.wwid);
         return Err(OpenError::CopiedIdentity { path, wwid });
     }
-    let config = config(image, &sidecar, meta.len(), read_only)?;
+    let config = config(spec, &sidecar, meta.len(), read_only)?;
     let medium = Box::new(FileMedium::new(Arc::new(file)));
     let array = SimImage::start(config, medium).map_err(failed("starting the simulated array"))?;
     let array = Arc::new(array);
     let open = OpenImage { image: Arc::downgrade(&array), wwid: sidecar.wwid };
     registry.images.insert(inode, open);
     Ok(array)
+}
+
+fn check(
+    image: &Path,
+    what: &'static str,
+    found: &str,
+    asked: Option<&str>,
+) -> Result<(), OpenError> {
+    match asked {
+        Some(asked) if asked != found => {
+            let (path, found, asked) = (image.to_owned(), found.to_owned(), asked.to_owned());
+            Err(OpenError::ImageDiffers { path, what, found, asked })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How the LU behaves was settled when it was opened first.
+fn check_behaviour(spec: &SimSpec, open: &SimImage) -> Result<(), OpenError> {
+    let (personality, tpgs) = open.behaviour();
+    let asked = spec.personality.map(|asked| word(asked, &Personality::NAMES));
+    check(&spec.image, "its personality", word(personality, &Personality::NAMES), asked)?;
+    let asked = spec.tpgs.map(|asked| word(asked, &Tpgs::NAMES));
+    check(&spec.image, "its tpgs", word(tpgs, &Tpgs::NAMES), asked)
+}
+
+fn word<T: Copy + PartialEq>(value: T, names: &[(T, &'static str)]) -> &'static str {
+    names.iter().find(|(named, _)| *named == value).map_or("", |(_, name)| name)
 }
 
 fn open_or_create(
@@ -186,15 +212,18 @@ fn parse_naa(text: &str) -> Option<[u8; 16]> {
 }
 
 fn config(
-    image: &Path,
+    spec: &SimSpec,
     sidecar: &Sidecar,
     bytes: u64,
     read_only: bool,
 ) -> Result<LuConfig, OpenError> {
     let why = "wwid".to_owned();
     let wwid_naa = parse_naa(&sidecar.wwid)
-        .ok_or_else(|| OpenError::Sidecar { path: image.to_owned(), why })?;
+        .ok_or_else(|| OpenError::Sidecar { path: spec.image.clone(), why })?;
+    let personality = spec.personality.unwrap_or_default();
     Ok(LuConfig {
+        personality,
+        tpgs: spec.tpgs.unwrap_or(personality.tpgs()),
         wwid_naa,
         serial: sidecar.serial.clone(),
         block_size: sidecar.block_size,

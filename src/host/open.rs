@@ -5,28 +5,30 @@
 //! is held O_EXCL beside it. Identity is then proved through the open file
 //! (law 2), in [`PathHandle::new`]. Blocks; control thread only.
 
+mod regular;
+
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::io::Geometry;
 use crate::passthrough_scsi::{
-    About, DiskNode, HELPERS, Nature, Opened, PathHandle, PathKind, QueueLimits, ScsiNode,
+    About, DiskNode, Fabric, HELPERS, Nature, Opened, PathHandle, PathKind, QueueLimits, ScsiNode,
     Transport, WwidSource,
 };
 use crate::sim::Plugged;
-use crate::sys::buffer::AlignedBuffer;
-use crate::sys::file::{self, DirectAlignment, Mode, Range};
+use crate::sys::file::{self, DirectAlignment, Mode};
 use crate::sys::scsi_generic::Interface;
 use crate::sys::{block, uring};
 
 use super::error::OpenError;
+use super::fabric;
 use super::image;
-use super::registry::{self, Inode, NameLease};
+use super::registry::NameLease;
 use super::spec::{PathSpec, Target};
 use super::sysfs::{BlockFacts, DevT, QueueFacts, ScsiFacts, Sysfs};
 use super::users::{self, User};
@@ -88,11 +90,30 @@ impl Default for Options {
 /// Everything but the proof.
 struct Found {
     kind: PathKind,
-    hctl: Option<String>,
-    dev_t: Option<String>,
+    place: Place,
     transport: Transport,
     reason: String,
     opened: Opened,
+}
+
+/// Where it is, for the host.
+#[derive(Default)]
+struct Place {
+    devname: Option<String>,
+    hctl: Option<String>,
+    dev_t: Option<String>,
+    fabric: Fabric,
+}
+
+impl Place {
+    fn of(scsi: &ScsiFacts, dev: DevT) -> Place {
+        Place {
+            devname: scsi.sd.clone(),
+            hctl: Some(scsi.hctl.clone()),
+            dev_t: Some(dev.to_string()),
+            fabric: fabric::read(&Sysfs::host(), &scsi.dir),
+        }
+    }
 }
 
 /// Opens and claims a path, and has it prove what it is a path to.
@@ -110,20 +131,19 @@ pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, 
     let found = match &spec.target {
         Target::Null(bytes) => Found {
             kind: PathKind::Null,
-            hctl: None,
-            dev_t: None,
             transport: Transport::Null,
             reason: "drops writes and reads zeroes".to_owned(),
             opened: Opened::Null(*bytes),
+            place: Place::default(),
         },
-        Target::Sim { image, size, block_size, port, group } => {
-            let at = Plugged { port: *port, group: *group, ..Plugged::default() };
-            let array = image::open(image, *size, *block_size, options.read_only)?;
-            let failed = |source| io_error(image, "adding a simulated path", source);
+        Target::Sim(sim) => {
+            let (port, group, access) = (sim.port, sim.group, sim.access);
+            let at = Plugged { port, group, access, ..Plugged::default() };
+            let array = image::open(sim, options.read_only)?;
+            let failed = |source| io_error(&sim.image, "adding a simulated path", source);
             Found {
                 kind: PathKind::Sim,
-                hctl: None,
-                dev_t: None,
+                place: Place::default(),
                 transport: Transport::Sim,
                 reason: "simulated array".to_owned(),
                 opened: Opened::Sim(array.add_path_at(lease.as_str(), at).map_err(failed)?),
@@ -131,16 +151,19 @@ pub fn open_path(spec: &PathSpec, options: &Options) -> Result<Arc<PathHandle>, 
         }
         Target::Node(path) => open_node(path, options)?,
     };
-    let Found { kind, hctl, dev_t, transport, reason, opened } = found;
-    let name = lease.as_str().to_owned();
-    let about = About { name, spec: spec.text.clone(), kind, hctl, dev_t, transport, reason };
+    let Found { kind, place, transport, reason, opened } = found;
+    let Place { devname, hctl, dev_t, fabric } = place;
+    let (name, spec_text) = (lease.as_str().to_owned(), spec.text.clone());
+    let about =
+        About { name, spec: spec_text, kind, devname, hctl, dev_t, transport, reason, fabric };
     PathHandle::new(about, opened, options.helpers, options.command_timeout, Box::new(lease))
         .map_err(|source| OpenError::Unproven { path: shown(&spec.target, &spec.text), source })
 }
 
 fn shown(target: &Target, text: &str) -> PathBuf {
     match target {
-        Target::Node(path) | Target::Sim { image: path, .. } => path.clone(),
+        Target::Node(path) => path.clone(),
+        Target::Sim(sim) => sim.image.clone(),
         Target::Null(_) => PathBuf::from(text),
     }
 }
@@ -148,7 +171,7 @@ fn shown(target: &Target, text: &str) -> PathBuf {
 fn default_name(target: &Target) -> NameLease {
     match target {
         Target::Null(_) => NameLease::numbered("null"),
-        Target::Sim { .. } => NameLease::numbered("sim"),
+        Target::Sim(_) => NameLease::numbered("sim"),
         Target::Node(path) => {
             // `/dev/disk/by-path/…` is shown as what it leads to.
             let resolved = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
@@ -166,7 +189,7 @@ fn open_node(path: &Path, options: &Options) -> Result<Found, OpenError> {
     } else if kind.is_char_device() {
         open_generic(path, &meta, options)
     } else if kind.is_file() {
-        open_file(path, options)
+        regular::open(path, options)
     } else {
         let what = if kind.is_dir() {
             "a directory"
@@ -300,7 +323,6 @@ fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, 
     let alignment = file::direct_alignment(file.as_fd())
         .unwrap_or(DirectAlignment { memory: cautious, offset: cautious });
     let queue = facts.as_ref().map(BlockFacts::queue).unwrap_or_default();
-    let dev_t = Some(dev.to_string());
     if let Some(scsi) = facts.as_ref().and_then(|f| f.scsi.as_ref()) {
         let (transport, reason) = choose(path, options.transport)?;
         let node = ScsiNode {
@@ -311,9 +333,8 @@ fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, 
             queue: queue_limits(&queue, Some(scsi)),
             read_only: options.read_only,
         };
-        let hctl = Some(scsi.hctl.clone());
         let (kind, opened) = (PathKind::ScsiDisk, Opened::Scsi(node));
-        return Ok(Found { kind, hctl, dev_t, transport, reason, opened });
+        return Ok(Found { kind, place: Place::of(scsi, dev), transport, reason, opened });
     }
     let reason = "not a SCSI disk: io_uring, errors without sense".to_owned();
     only_by_ring(path, options.transport, "it is not a SCSI disk")?;
@@ -332,7 +353,12 @@ fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, 
         unmap_granularity: granularity(&queue, block_size),
     };
     let (kind, opened) = (PathKind::Block, Opened::Disk(node));
-    Ok(Found { kind, hctl: None, dev_t, transport: Transport::BlkUring, reason, opened })
+    let place = Place {
+        devname: facts.map(|facts| facts.name),
+        dev_t: Some(dev.to_string()),
+        ..Place::default()
+    };
+    Ok(Found { kind, place, transport: Transport::BlkUring, reason, opened })
 }
 
 /// Files and block nodes without SCSI go by io_uring or not at all.
@@ -444,8 +470,7 @@ fn open_generic(path: &Path, meta: &Metadata, options: &Options) -> Result<Found
     };
     Ok(Found {
         kind,
-        hctl: Some(scsi.hctl.clone()),
-        dev_t: Some(dev.to_string()),
+        place: Place::of(&scsi, dev),
         transport: Transport::SgIo,
         reason: "sg and bsg nodes take SCSI commands only".to_owned(),
         opened: Opened::Scsi(node),
@@ -477,103 +502,4 @@ fn claim_sibling(
         }
         Err(error) => Err(error),
     }
-}
-
-fn open_file(path: &Path, options: &Options) -> Result<Found, OpenError> {
-    if options.scsi_only {
-        return Err(no_scsi(path, "a file"));
-    }
-    only_by_ring(path, options.transport, "it is a file")?;
-    let read_only = options.read_only;
-    let opening = |direct| {
-        file::open(path, Mode { read_only, direct, ..Mode::default() })
-            .map_err(|e| refused(path, e, "opening"))
-    };
-    let plain = opening(false)?;
-    let failed = |source| io_error(path, "looking at the open file", source);
-    let meta = plain.metadata().map_err(failed)?;
-    if meta.len() == 0 || meta.len() % 512 != 0 {
-        let (path, bytes) = (path.to_owned(), meta.len());
-        return Err(OpenError::Size { path, bytes, block_size: 512 });
-    }
-    let mut registry = registry::lock();
-    let inode = Inode::from(&meta);
-    let shared = registry::open_file(&registry, inode, read_only);
-    let file = match shared {
-        Some(file) => file,
-        None => {
-            let direct = opening(true).ok().filter(|file| direct_by_sectors(file).is_some());
-            let file = direct.unwrap_or(plain);
-            if Inode::from(&file.metadata().map_err(failed)?) != inode {
-                return Err(OpenError::NotFound { path: path.to_owned() });
-            }
-            lock(path, &file, read_only)?;
-            let file = Arc::new(file);
-            registry.files.insert((inode, read_only), Arc::downgrade(&file));
-            file
-        }
-    };
-    drop(registry);
-    let (alignment, reason) = match file_alignment(&file) {
-        Some(alignment) => (alignment, "io_uring, past the page cache"),
-        None => (
-            DirectAlignment { memory: 1, offset: 1 },
-            "io_uring through the page cache: the file system has no direct I/O in units of 512 bytes",
-        ),
-    };
-    // A hole beyond the end changes nothing, and tells whether holes work.
-    let beyond = meta.len().next_multiple_of(4096);
-    let unmap = !read_only && file::fallocate(file.as_fd(), Range::Punch, beyond, 4096).is_ok();
-    let node = DiskNode {
-        file,
-        nature: Nature::File,
-        wwid: WwidSource::Inode,
-        block_size: 512,
-        alignment,
-        geometry: file_geometry(unmap, read_only),
-        depth: 128,
-        unmap_granularity: 4096,
-    };
-    Ok(Found {
-        kind: PathKind::File,
-        hctl: None,
-        dev_t: None,
-        transport: Transport::File,
-        reason: reason.to_owned(),
-        opened: Opened::Disk(node),
-    })
-}
-
-fn file_geometry(unmap: bool, read_only: bool) -> Geometry {
-    Geometry {
-        physical_block_exp: 3,
-        alignment_offset: 0,
-        min_io: 0,
-        opt_io: 0,
-        unmap,
-        unmap_reads_zero: unmap,
-        read_only,
-        serial: String::new(),
-        vendor: "VHMPATH".to_owned(),
-        product: "file".to_owned(),
-        revision: String::new(),
-    }
-}
-
-/// The alignment direct I/O wants, if the file is open for direct I/O.
-fn file_alignment(file: &File) -> Option<DirectAlignment> {
-    file::is_direct(file.as_fd()).then(|| direct_by_sectors(file)).flatten()
-}
-
-/// The alignment for direct I/O in units of 512 bytes on a file that is open
-/// for it; `None` if larger units are asked for. Kernels before 6.1 do not
-/// say: there a read is tried.
-fn direct_by_sectors(file: &File) -> Option<DirectAlignment> {
-    if let Some(alignment) = file::direct_alignment(file.as_fd()) {
-        return (alignment.offset <= 512).then_some(alignment);
-    }
-    let mut buffer = AlignedBuffer::new(4096);
-    // At an address that is a multiple of 512 and of nothing more.
-    let trial = file.read_at(&mut buffer.bytes_mut()[512..1024], 0);
-    trial.ok().map(|_| DirectAlignment { memory: 512, offset: 512 })
 }

@@ -1,12 +1,15 @@
 //! The value of `--path`: which path, in the administrator's words.
 //!
 //! `NODE-OR-FILE[,name=N]`, `null:SIZE[,name=N]`,
-//! `sim:FILE[,size=S][,name=N][,bs=512|4096][,port=P][,tpg=G]`. A comma inside a file name is
+//! `sim:FILE` with the options of [`SimSpec`]. A comma inside a file name is
 //! doubled, as in QEMU. Text only: nothing is looked at.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use crate::scsi::alua::AccessState;
+use crate::sim::{ACCESS_STATES, Personality, Tpgs};
 
 /// Which path to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,18 +30,61 @@ pub enum Target {
     /// A null path of so many bytes.
     Null(u64),
     /// A path to a simulated LU.
-    Sim {
-        /// The image.
-        image: PathBuf,
-        /// `size=` in bytes.
-        size: Option<u64>,
-        /// `bs=`.
-        block_size: Option<u32>,
-        /// `port=`: relative target port identifier.
-        port: Option<u16>,
-        /// `tpg=`: target port group.
-        group: Option<u16>,
-    },
+    Sim(SimSpec),
+}
+
+/// A path to a simulated LU: what belongs to the LU, then where it is plugged
+/// in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SimSpec {
+    /// The image.
+    pub image: PathBuf,
+    /// `size=` in bytes.
+    pub size: Option<u64>,
+    /// `bs=`.
+    pub block_size: Option<u32>,
+    /// `personality=`: whose array it behaves like.
+    pub personality: Option<Personality>,
+    /// `tpgs=`: how access states change.
+    pub tpgs: Option<Tpgs>,
+    /// `port=`: relative target port identifier.
+    pub port: Option<u16>,
+    /// `tpg=`: target port group.
+    pub group: Option<u16>,
+    /// `access=`: the group's access state.
+    pub access: Option<AccessState>,
+}
+
+impl SimSpec {
+    /// What [`SimSpec::set`] knows.
+    const OPTIONS: &'static str = "size, name, bs, personality, tpgs, port, tpg and access";
+
+    /// Takes one option; `None` if there is no such, else whether it was given
+    /// before.
+    fn set(&mut self, key: &str, value: &str) -> Result<Option<bool>, SpecError> {
+        Ok(Some(match key {
+            "size" => self.size.replace(parse_size(value)?).is_some(),
+            "bs" => self.block_size.replace(check_block_size(value)?).is_some(),
+            "personality" => {
+                let personality = named("personality", value, &Personality::NAMES)?;
+                self.personality.replace(personality).is_some()
+            }
+            "tpgs" => self.tpgs.replace(named("tpgs", value, &Tpgs::NAMES)?).is_some(),
+            "port" => self.port.replace(check_number("port", value)?).is_some(),
+            "tpg" => self.group.replace(check_number("tpg", value)?).is_some(),
+            "access" => self.access.replace(named("access", value, &ACCESS_STATES)?).is_some(),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The value a word stands for.
+fn named<T: Copy>(key: &'static str, word: &str, names: &[(T, &str)]) -> Result<T, SpecError> {
+    let found = names.iter().find(|(_, name)| *name == word);
+    found.map(|(value, _)| *value).ok_or_else(|| {
+        let known: Vec<&str> = names.iter().map(|(_, name)| *name).collect();
+        SpecError::Word { key, word: word.to_owned(), known: known.join(", ") }
+    })
 }
 
 /// What is wrong with the words.
@@ -89,6 +135,16 @@ pub enum SpecError {
     /// No number of a target port or target port group.
     #[error("{0}={1}: write a number from 1 to 65535")]
     Number(&'static str, String),
+    /// None of the words there are.
+    #[error("{key}={word}: there are {known}")]
+    Word {
+        /// The option.
+        key: &'static str,
+        /// Its value.
+        word: String,
+        /// What there is.
+        known: String,
+    },
     /// A name with odd characters.
     #[error("name={0}: use letters, digits and any of `_.:-`, at most 64 of them")]
     Name(String),
@@ -102,7 +158,7 @@ impl FromStr for PathSpec {
         let head = parts.next().unwrap_or_default();
         let (kind, known, rest) = match (head.strip_prefix("null:"), head.strip_prefix("sim:")) {
             (Some(rest), _) => ("a null path", "name", rest),
-            (_, Some(rest)) => ("a simulated path", "size, name, bs, port and tpg", rest),
+            (_, Some(rest)) => ("a simulated path", SimSpec::OPTIONS, rest),
             _ => ("a device or file", "name", head.as_str()),
         };
         let simulated = head.starts_with("sim:");
@@ -110,30 +166,26 @@ impl FromStr for PathSpec {
             return Err(SpecError::Empty(text.to_owned()));
         }
         let mut name = None;
-        let mut size = None;
-        let mut block_size = None;
-        let (mut port, mut group) = (None, None);
+        let mut sim = SimSpec { image: PathBuf::from(rest), ..SimSpec::default() };
         for option in parts {
             let Some((key, value)) = option.split_once('=') else {
                 return Err(SpecError::NotAnOption { spec: text.to_owned(), option });
             };
             let twice = match key {
-                "name" => name.replace(check_name(value)?).is_some(),
-                "size" if simulated => size.replace(parse_size(value)?).is_some(),
-                "bs" if simulated => block_size.replace(check_block_size(value)?).is_some(),
-                "port" if simulated => port.replace(check_number("port", value)?).is_some(),
-                "tpg" if simulated => group.replace(check_number("tpg", value)?).is_some(),
-                _ => {
-                    let (spec, key) = (text.to_owned(), key.to_owned());
-                    return Err(SpecError::UnknownOption { spec, kind, key, known });
-                }
+                "name" => Some(name.replace(check_name(value)?).is_some()),
+                _ if simulated => sim.set(key, value)?,
+                _ => None,
+            };
+            let Some(twice) = twice else {
+                let (spec, key) = (text.to_owned(), key.to_owned());
+                return Err(SpecError::UnknownOption { spec, kind, key, known });
             };
             if twice {
                 return Err(SpecError::Twice { spec: text.to_owned(), key: key.to_owned() });
             }
         }
         let target = if simulated {
-            Target::Sim { image: PathBuf::from(rest), size, block_size, port, group }
+            Target::Sim(sim)
         } else if head.starts_with("null:") {
             Target::Null(parse_size(rest)?)
         } else {
@@ -226,12 +278,19 @@ mod tests {
         assert_eq!(spec.name.as_deref(), Some("sim0"));
         let image = PathBuf::from("disk.img");
         let (size, block_size) = (Some(256 << 20), Some(4096));
-        let (port, group) = (None, None);
-        assert_eq!(spec.target, Target::Sim { image, size, block_size, port, group });
-        let Target::Sim { port, group, .. } = self::target("sim:x,port=65535,tpg=2") else {
-            panic!("not simulated")
+        let wanted = SimSpec { image, size, block_size, ..SimSpec::default() };
+        assert_eq!(spec.target, Target::Sim(wanted));
+        let all = "sim:x,personality=rdac,tpgs=explicit,port=65535,tpg=2,access=standby";
+        let wanted = SimSpec {
+            image: "x".into(),
+            personality: Some(Personality::Rdac),
+            tpgs: Some(Tpgs::Explicit),
+            port: Some(65535),
+            group: Some(2),
+            access: Some(AccessState::Standby),
+            ..SimSpec::default()
         };
-        assert_eq!((port, group), (Some(65535), Some(2)));
+        assert_eq!(target(all), Target::Sim(wanted));
         let spec: PathSpec = "/dev/sdb,name=left".parse().unwrap();
         assert_eq!(spec.name.as_deref(), Some("left"));
     }
@@ -246,6 +305,11 @@ mod tests {
         assert!(words("null:1G,bs=512").contains("takes no option `bs`"));
         assert!(words("sim:x,size=1M,size=1M").contains("twice"));
         assert!(words("sim:x,bs=520").contains("512 and 4096"));
+        assert!(words("sim:x,personality=nice").contains("generic, rdac, clariion"));
+        assert!(words("sim:x,tpgs=2").contains("none, implicit, explicit, both"));
+        assert!(words("sim:x,access=on").contains("access=on: there are active-optimized"));
+        assert!(words("sim:x,tpgs=none,tpgs=both").contains("gives `tpgs` twice"));
+        assert!(words("sim:x,colour=red").contains(SimSpec::OPTIONS));
         assert!(words("sim:x,port=0").contains("port=0: write a number from 1"));
         assert!(words("sim:x,tpg=65536").contains("tpg=65536"));
         assert!(words("/dev/sdb,port=1").contains("takes no option `port`"));

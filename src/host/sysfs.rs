@@ -8,6 +8,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::scsi::alua::AccessState;
+
 /// A device number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DevT {
@@ -71,6 +73,30 @@ pub(super) fn state_below(sysfs: &Sysfs, dev: &str, generic: bool) -> DeviceStat
     }
 }
 
+/// What the kernel's hardware handler says of the path's target port group
+/// (`device/access_state`, `device/preferred_path`), by the number of its node
+/// as above; `None` where it has none.
+pub fn access_state(dev: &str, generic: bool) -> Option<(AccessState, bool)> {
+    access_below(&Sysfs::host(), dev, generic)
+}
+
+pub(super) fn access_below(sysfs: &Sysfs, dev: &str, generic: bool) -> Option<(AccessState, bool)> {
+    let number = DevT::parse(dev)?;
+    let dir = if generic { sysfs.character(number) } else { sysfs.block(number) }?;
+    let state = match attribute(&dir.join("device/access_state"))?.as_str() {
+        "active/optimized" => AccessState::ActiveOptimized,
+        "active/non-optimized" => AccessState::ActiveNonOptimized,
+        "lba-dependent" => AccessState::LbaDependent,
+        "standby" => AccessState::Standby,
+        "unavailable" => AccessState::Unavailable,
+        "offline" => AccessState::Offline,
+        "transitioning" => AccessState::Transitioning,
+        _ => return None,
+    };
+    let preferred = attribute(&dir.join("device/preferred_path")).as_deref() == Some("1");
+    Some((state, preferred))
+}
+
 /// One line of a sysfs attribute, trimmed; `None` if missing or empty.
 pub(super) fn attribute(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
@@ -120,6 +146,11 @@ impl Sysfs {
     /// Directory of a character device.
     pub(super) fn character(&self, dev: DevT) -> Option<PathBuf> {
         fs::canonicalize(self.root.join(format!("dev/char/{dev}"))).ok()
+    }
+
+    /// Directory of a device of a class.
+    pub(super) fn class(&self, class: &str, name: &str) -> PathBuf {
+        self.root.join("class").join(class).join(name)
     }
 
     /// Directory of a block device by name.

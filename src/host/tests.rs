@@ -3,6 +3,7 @@ use super::users::{self, User};
 use super::*;
 use crate::io::Blocks;
 use crate::passthrough_scsi::{PathHandle, PathKind, Transport};
+use crate::scsi::alua::AccessState;
 use crate::sys::file as sys_file;
 use std::fs;
 use std::os::fd::AsFd;
@@ -12,10 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A directory of this test's own, removed at its end.
-struct Dir(PathBuf);
+pub(super) struct Dir(pub(super) PathBuf);
 
 impl Dir {
-    fn new() -> Dir {
+    pub(super) fn new() -> Dir {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("vhost-mpath-{}-{n}", std::process::id()));
@@ -30,13 +31,13 @@ impl Dir {
     }
 
     /// Attribute files of a fake sysfs or procfs.
-    fn put(&self, path: &str, text: &str) {
+    pub(super) fn put(&self, path: &str, text: &str) {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn link(&self, link: &str, target: &str) {
+    pub(super) fn link(&self, link: &str, target: &str) {
         let link = self.0.join(link);
         fs::create_dir_all(link.parent().unwrap()).unwrap();
         symlink(self.0.join(target), link).unwrap();
@@ -139,6 +140,28 @@ fn an_image_contradicting_its_options_is_refused() {
     }
     drop(path);
     assert!(refusal(&format!("sim:{image},bs=512")).contains("was asked for"));
+}
+
+#[test]
+fn an_array_behaves_as_its_first_path_says() {
+    let dir = Dir::new();
+    let image = dir.0.join("disk.img");
+    let image = image.to_str().unwrap();
+    let first = open(&format!("sim:{image},size=1M,personality=clariion")).unwrap();
+    // One that refuses I/O is a path to the LU nevertheless.
+    let passive = open(&format!("sim:{image},personality=clariion,tpgs=none,tpg=2")).unwrap();
+    let standby = open(&format!("sim:{image},tpg=3,access=standby")).unwrap();
+    assert_eq!(first.identity(), passive.identity());
+    assert_eq!(standby.faults().unwrap().0, "standby");
+    for (option, words) in [
+        ("personality=generic", "its personality is clariion, but generic was asked for"),
+        ("tpgs=both", "its tpgs is none, but both was asked for"),
+    ] {
+        let refused = refusal(&format!("sim:{image},{option}"));
+        assert!(refused.contains(words), "{refused}");
+    }
+    drop((first, passive, standby));
+    open(&format!("sim:{image},personality=rdac")).unwrap();
 }
 
 #[test]
@@ -285,6 +308,21 @@ fn every_user_of_a_disk_is_named() {
     dir.put(&format!("{block}/holders/md0"), "");
     dir.put("class/block/md0/md/level", "raid1");
     assert_eq!(user(), User::Md { name: "md0".to_owned() });
+}
+
+#[test]
+fn the_kernels_view_of_a_target_port_group_is_read_from_either_node() {
+    let dir = Dir::new();
+    dir.put("devices/sdb/device/access_state", "active/non-optimized\n");
+    dir.put("devices/sdb/device/preferred_path", "1\n");
+    dir.put("devices/sdc/device/access_state", "unknown\n");
+    dir.link("dev/block/8:16", "devices/sdb");
+    dir.link("dev/char/21:1", "devices/sdb");
+    dir.link("dev/block/8:32", "devices/sdc");
+    let state = |dev, generic| sysfs::access_below(&Sysfs::at(dir.0.clone()), dev, generic);
+    let wanted = Some((AccessState::ActiveNonOptimized, true));
+    assert_eq!((state("8:16", false), state("21:1", true)), (wanted, wanted));
+    assert_eq!((state("8:32", false), state("8:48", false)), (None, None));
 }
 
 #[test]

@@ -3,11 +3,26 @@
 //! A checker decides what to send and what the answers mean; it performs no
 //! I/O. The control thread's per-path checker threads run it against the
 //! kernel, the simulation runs it in virtual time. Verdicts are those of
-//! multipath-tools' `libmultipath/checkers/*.c`.
+//! multipath-tools' `libmultipath/checkers/*.c`; where they differ, the
+//! checker's module says why.
+//!
+//! Before anything is sent the host is asked for the device's state, as
+//! multipath-tools' `path_sysfs_state` does: what is offline is down, and what
+//! is blocked would hold the check as long as it is.
 
-use crate::io::{Completion, ErrnoFrom};
+use super::probe::outcome::{Outcome, Tries, outcome};
+use super::probe::{Answer, DeviceState, Fact, Probe, Step};
+use crate::io::Completion;
 use crate::scsi::sense::{Key, SenseCode};
-use crate::scsi::status::{HostByte, Status};
+use crate::scsi::status::HostByte;
+
+mod emc_clariion;
+mod rdac;
+mod read;
+mod tur;
+
+#[cfg(test)]
+mod tests;
 
 /// Which checker (`path_checker`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,25 +31,47 @@ pub enum CheckerKind {
     Tur,
     /// Direct read of one block, for what is no SCSI device.
     DirectIo,
+    /// READ of the first block, by SCSI passthrough.
+    ReadSector0,
+    /// VPD C9h of an RDAC array.
+    Rdac,
+    /// VPD C0h of a CLARiiON, and a read on the owning path.
+    EmcClariion,
+    /// Nothing is sent: the host's word only.
+    None,
 }
 
 impl CheckerKind {
+    /// Every checker.
+    pub const ALL: &[CheckerKind] = &[
+        CheckerKind::Tur,
+        CheckerKind::DirectIo,
+        CheckerKind::ReadSector0,
+        CheckerKind::Rdac,
+        CheckerKind::EmcClariion,
+        CheckerKind::None,
+    ];
+
     /// multipath.conf's spelling.
     pub fn name(self) -> &'static str {
         match self {
             CheckerKind::Tur => "tur",
             CheckerKind::DirectIo => "directio",
+            CheckerKind::ReadSector0 => "readsector0",
+            CheckerKind::Rdac => "rdac",
+            CheckerKind::EmcClariion => "emc_clariion",
+            CheckerKind::None => "none",
         }
     }
-}
 
-/// What a checker asks to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Probe {
-    /// TEST UNIT READY (SPC-5 6.36).
-    TestUnitReady,
-    /// Read the first block, bypassing the page cache.
-    ReadFirstBlock,
+    /// Whether what it sends are SCSI commands of its own, which no other path
+    /// carries out.
+    pub fn needs_scsi(self) -> bool {
+        match self {
+            CheckerKind::Tur | CheckerKind::Rdac | CheckerKind::EmcClariion => true,
+            CheckerKind::DirectIo | CheckerKind::ReadSector0 | CheckerKind::None => false,
+        }
+    }
 }
 
 /// The checker's finding.
@@ -53,6 +90,8 @@ pub enum Verdict {
     Ghost,
     /// In transition; keep the old state and ask again in a second.
     Pending,
+    /// Answers, but is not in normal operation (`emc_clariion`).
+    Shaky,
     /// Does not answer, or answers that it cannot.
     Down,
     /// The target has no such LU.
@@ -61,178 +100,188 @@ pub enum Verdict {
     TimedOut,
 }
 
-/// The checker's next move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Send this and come back with its completion.
-    Issue(Probe),
-    /// Finished.
-    Done(Verdict),
-}
-
-/// Tries on unit attentions and retryable host bytes (`tur.c`).
-const TRIES: u8 = 5;
-
-/// One check in progress.
+/// One path's checker; kept from one check to the next, since some learn.
 #[derive(Clone, Copy, Debug)]
 pub struct Checker {
     kind: CheckerKind,
-    tries_left: u8,
-    doubt: bool,
-    resized: bool,
+    asked: Asked,
+    tally: Tally,
+    rdac: rdac::Rdac,
+    emc: emc_clariion::EmcClariion,
+}
+
+/// What the next answer is to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// Nothing is under way.
+    Nothing,
+    DeviceState,
+    /// What the checker is about.
+    Probe,
 }
 
 impl Checker {
-    /// A check that has not begun.
+    /// A checker that has not checked yet.
     pub fn new(kind: CheckerKind) -> Checker {
-        Checker { kind, tries_left: TRIES, doubt: false, resized: false }
+        Checker {
+            kind,
+            asked: Asked::Nothing,
+            tally: Tally::new(kind),
+            rdac: rdac::Rdac::default(),
+            emc: emc_clariion::EmcClariion::default(),
+        }
     }
 
-    /// The first move.
-    pub fn begin(&mut self) -> Step {
-        Step::Issue(match self.kind {
-            CheckerKind::Tur => Probe::TestUnitReady,
-            CheckerKind::DirectIo => Probe::ReadFirstBlock,
-        })
+    /// What it was made for.
+    pub fn kind(&self) -> CheckerKind {
+        self.kind
+    }
+
+    /// The first move of a check.
+    pub fn begin(&mut self) -> Step<Verdict> {
+        self.tally = Tally::new(self.kind);
+        self.asked = Asked::DeviceState;
+        Step::Issue(Probe::Fact(Fact::DeviceState))
     }
 
     /// The next move after a probe came back.
-    pub fn on_completion(&mut self, completion: &Completion) -> Step {
-        match self.kind {
-            CheckerKind::Tur => self.tur(completion),
-            CheckerKind::DirectIo => match completion {
-                Completion::Good => Step::Done(Verdict::Up { doubt: false }),
-                _ => Step::Done(Verdict::Down),
+    pub fn on_answer(&mut self, answer: &Answer) -> Step<Verdict> {
+        let step = match (self.asked, answer) {
+            (Asked::DeviceState, Answer::DeviceState(state)) => match state {
+                Some(DeviceState::Offline) => Step::Done(Verdict::Down),
+                Some(DeviceState::Blocked) => Step::Done(Verdict::Pending),
+                Some(DeviceState::Running) | None => self.first(),
             },
-        }
-    }
-
-    fn tur(&mut self, completion: &Completion) -> Step {
-        let (status, host, sense) = match completion {
-            Completion::Good => return self.up(),
-            Completion::Scsi { status, host, sense, .. } => (*status, *host, sense),
-            Completion::Errno { from: ErrnoFrom::Ioctl, .. }
-            | Completion::Errno { .. }
-            | Completion::Short(_) => return Step::Done(Verdict::Down),
-        };
-        if host != HostByte::OK {
-            return match host {
-                HostByte::NO_CONNECT
-                | HostByte::BAD_TARGET
-                | HostByte::ABORT
-                | HostByte::TRANSPORT_FAILFAST => Step::Done(Verdict::Down),
-                HostByte::TIME_OUT => Step::Done(Verdict::TimedOut),
-                _ => self.again(),
-            };
-        }
-        match status {
-            Status::GOOD | Status::RESERVATION_CONFLICT => self.up(),
-            Status::CHECK_CONDITION => self.tur_sense(sense.code()),
-            _ => Step::Done(Verdict::Down),
-        }
-    }
-
-    fn tur_sense(&mut self, code: Option<SenseCode>) -> Step {
-        let Some(code) = code else { return Step::Done(Verdict::Down) };
-        match (code.key, code.asc, code.ascq) {
-            // In transition, told as a unit attention (Linux 6.10 knows it).
-            (Key::UnitAttention, 0x04, 0x0a) => Step::Done(Verdict::Pending),
-            (Key::UnitAttention, ..) => {
-                self.doubt |= code.questions_identity();
-                self.resized |= code == SenseCode::CAPACITY_CHANGED;
-                self.again()
+            (Asked::Probe, Answer::Completed { completion, data, .. }) => {
+                self.next(completion, data)
             }
-            (Key::NoSense | Key::RecoveredError, ..) => self.up(),
-            (Key::NotReady, 0x04, 0x0b) => Step::Done(Verdict::Ghost),
-            (Key::NotReady, 0x04, 0x0a) => Step::Done(Verdict::Pending),
-            (Key::IllegalRequest, 0x25, 0x00) => Step::Done(Verdict::Disconnected),
-            _ => Step::Done(Verdict::Down),
+            _ => Step::Done(Verdict::Down), // not what was asked for
+        };
+        self.asked = match step {
+            Step::Issue(_) => Asked::Probe,
+            Step::Done(_) => Asked::Nothing,
+        };
+        step
+    }
+
+    fn first(&mut self) -> Step<Verdict> {
+        match self.kind {
+            CheckerKind::Tur => tur::first(),
+            CheckerKind::DirectIo | CheckerKind::ReadSector0 => read::first(),
+            CheckerKind::Rdac => self.rdac.first(),
+            CheckerKind::EmcClariion => self.emc.first(),
+            CheckerKind::None => Step::Done(self.tally.up()),
         }
     }
 
-    fn up(&self) -> Step {
-        Step::Done(match self.resized && !self.doubt {
-            true => Verdict::Resized,
-            // A proof of identity reads the capacity, too.
-            false => Verdict::Up { doubt: self.doubt },
-        })
-    }
-
-    fn again(&mut self) -> Step {
-        self.tries_left -= 1;
-        if self.tries_left == 0 { Step::Done(Verdict::Down) } else { self.begin() }
+    fn next(&mut self, completion: &Completion, data: &[u8]) -> Step<Verdict> {
+        let outcome = outcome(completion);
+        match self.kind {
+            CheckerKind::Tur => tur::next(&mut self.tally, outcome),
+            CheckerKind::DirectIo | CheckerKind::ReadSector0 => {
+                read::next(&mut self.tally, outcome)
+            }
+            CheckerKind::Rdac => self.rdac.next(&mut self.tally, outcome, data),
+            CheckerKind::EmcClariion => self.emc.next(&mut self.tally, outcome, data),
+            CheckerKind::None => Step::Done(Verdict::Down),
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scsi::sense::Sense;
+/// What one check has met so far.
+#[derive(Clone, Copy, Debug)]
+struct Tally {
+    tries: Tries,
+    /// A unit attention questions the path's identity.
+    doubt: bool,
+    /// One tells of another capacity.
+    resized: bool,
+}
 
-    fn check(key: u8, asc: u8, ascq: u8) -> Completion {
-        Completion::Scsi {
-            status: Status::CHECK_CONDITION,
-            host: HostByte::OK,
-            sense: Sense::fixed(SenseCode::new(Key::from_bits(key), asc, ascq)),
-            residual: 0,
-        }
-    }
+/// What all checkers make of an outcome in the same way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// Carried out; with data-in, perhaps less than asked for.
+    Good,
+    /// Send it again.
+    Again,
+    /// The LU is there, but did not carry it out: BUSY, TASK SET FULL, ACA
+    /// ACTIVE, RESERVATION CONFLICT.
+    There,
+    /// The LU's reason.
+    Sense(SenseCode),
+    /// There is nothing more to find out.
+    Final(Verdict),
+}
 
-    fn host(host: HostByte) -> Completion {
-        Completion::Scsi { status: Status::GOOD, host, sense: Sense::EMPTY, residual: 0 }
-    }
-
-    fn verdict(answers: &[Completion]) -> Verdict {
-        let mut c = Checker::new(CheckerKind::Tur);
-        assert_eq!(c.begin(), Step::Issue(Probe::TestUnitReady));
-        for a in answers {
-            if let Step::Done(v) = c.on_completion(a) {
-                return v;
-            }
-        }
-        panic!("undecided after {} answers", answers.len());
-    }
-
-    #[test]
-    fn tur_verdicts_are_those_of_multipath_tools() {
-        let conflict = Completion::Scsi {
-            status: Status::RESERVATION_CONFLICT,
-            host: HostByte::OK,
-            sense: Sense::EMPTY,
-            residual: 0,
+impl Tally {
+    fn new(kind: CheckerKind) -> Tally {
+        let tries = match kind {
+            CheckerKind::ReadSector0 => Tries::THREE,
+            _ => Tries::FIVE,
         };
-        let table = [
-            (Completion::Good, Verdict::Up { doubt: false }),
-            (conflict, Verdict::Up { doubt: false }),
-            (check(2, 0x04, 0x0b), Verdict::Ghost),
-            (check(2, 0x04, 0x0a), Verdict::Pending),
-            (check(6, 0x04, 0x0a), Verdict::Pending),
-            (check(5, 0x25, 0x00), Verdict::Disconnected),
-            (check(2, 0x3a, 0x00), Verdict::Down),
-            (check(3, 0x11, 0x00), Verdict::Down),
-            (host(HostByte::NO_CONNECT), Verdict::Down),
-            (host(HostByte::TRANSPORT_FAILFAST), Verdict::Down),
-            (host(HostByte::TIME_OUT), Verdict::TimedOut),
-            (Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENODEV }, Verdict::Down),
-        ];
-        for (answer, expected) in table {
-            assert_eq!(verdict(&[answer]), expected, "{answer:?}");
+        Tally { tries, doubt: false, resized: false }
+    }
+
+    fn up(&self) -> Verdict {
+        match self.resized && !self.doubt {
+            true => Verdict::Resized,
+            // A proof of identity reads the capacity, too.
+            false => Verdict::Up { doubt: self.doubt },
         }
     }
 
-    #[test]
-    fn tur_rides_over_unit_attentions_and_remembers_what_they_said() {
-        let resized = check(6, 0x2a, 0x09);
-        let reset = check(6, 0x29, 0x00);
-        assert_eq!(verdict(&[resized, Completion::Good]), Verdict::Resized);
-        assert_eq!(verdict(&[resized, reset, Completion::Good]), Verdict::Up { doubt: true });
-        assert_eq!(verdict(&[reset; 5]), Verdict::Down);
+    fn hear(&mut self, outcome: Outcome) -> Heard {
+        match outcome {
+            Outcome::Good | Outcome::Short => Heard::Good,
+            Outcome::Again(code) => {
+                self.doubt |= code.is_some_and(SenseCode::questions_identity);
+                self.resized |= code == Some(SenseCode::CAPACITY_CHANGED);
+                self.again()
+            }
+            Outcome::Busy | Outcome::Reserved => Heard::There,
+            Outcome::Sense(SenseCode::NOT_READY_TRANSITIONING) => Heard::Final(Verdict::Pending),
+            Outcome::Sense(SenseCode::LUN_NOT_SUPPORTED) => Heard::Final(Verdict::Disconnected),
+            Outcome::Sense(code) => Heard::Sense(code),
+            Outcome::Status => Heard::Final(Verdict::Down),
+            Outcome::Host(host) => match host {
+                HostByte::NO_CONNECT
+                | HostByte::BAD_TARGET
+                | HostByte::ABORT
+                | HostByte::TRANSPORT_FAILFAST => Heard::Final(Verdict::Down),
+                HostByte::TIME_OUT => Heard::Final(Verdict::TimedOut),
+                _ => self.again(),
+            },
+            // Our own trouble is never a path's verdict (law 4): the state
+            // stays, and the path is asked again in a second.
+            Outcome::Errno(libc::ENOMEM | libc::EAGAIN | libc::EINTR) => {
+                Heard::Final(Verdict::Pending)
+            }
+            Outcome::Errno(libc::ETIMEDOUT) => Heard::Final(Verdict::TimedOut),
+            Outcome::Errno(_) => Heard::Final(Verdict::Down),
+        }
     }
 
-    #[test]
-    fn tur_retries_a_disrupted_transport_before_it_says_down() {
-        let disrupted = host(HostByte::TRANSPORT_DISRUPTED);
-        assert_eq!(verdict(&[disrupted, Completion::Good]), Verdict::Up { doubt: false });
-        assert_eq!(verdict(&[disrupted; 5]), Verdict::Down);
+    fn again(&mut self) -> Heard {
+        if self.tries.another() { Heard::Again } else { Heard::Final(Verdict::Down) }
+    }
+
+    /// What a read of the first block makes of an outcome; `None`: send it
+    /// again.
+    ///
+    /// A reservation of another host and a block that cannot be read are the
+    /// LU's word, as they are for a guest's command (`classify`):
+    /// multipath-tools has all paths down for either.
+    fn judge_read(&mut self, outcome: Outcome) -> Option<Verdict> {
+        const LU: &[i32] = &[libc::EBADE, libc::ENODATA, libc::EILSEQ];
+        Some(match (outcome, self.hear(outcome)) {
+            (_, Heard::Again) => return None,
+            (Outcome::Short, _) => Verdict::Down,
+            (Outcome::Errno(code), _) if LU.contains(&code) => self.up(),
+            (_, Heard::Good | Heard::There) => self.up(),
+            (_, Heard::Sense(SenseCode { key: Key::MediumError, .. })) => self.up(),
+            (_, Heard::Sense(_)) => Verdict::Down,
+            (_, Heard::Final(verdict)) => verdict,
+        })
     }
 }

@@ -28,6 +28,15 @@ pub enum PathVerdict {
     Doubt,
     /// Unclear: have the checker look at it, meanwhile keep using it.
     Check,
+    /// It is in order, but its target port group does not carry I/O now
+    /// (standby, unavailable, offline, in transition: the sense says which).
+    /// No new issue until the engine has read the access state; no failure.
+    Passive,
+    /// It goes on, but its priority or access state may be another one now:
+    /// have the prioritizer read it.
+    Refresh,
+    /// It works but badly (`DID_TRANSPORT_MARGINAL`): to be used last.
+    Marginal,
 }
 
 /// Where the command goes next.
@@ -87,6 +96,14 @@ pub struct Disposition {
     pub executed: Executed,
 }
 
+impl PathVerdict {
+    /// Nothing new goes there until the engine has decided, so that what the
+    /// path said is nobody's answer.
+    pub fn puts_aside(self) -> bool {
+        matches!(self, PathVerdict::Fail | PathVerdict::Doubt | PathVerdict::Passive)
+    }
+}
+
 impl Disposition {
     /// The command goes round again, somewhere, at some time.
     pub fn is_retried(&self) -> bool {
@@ -130,7 +147,7 @@ const NOT_READY_DELAY: Duration = Duration::from_millis(200);
 pub const TABLE: &[Row] = {
     use Executed::{Maybe, No};
     use Next::{Again, Deliver, Done, Later, Other, OtherPassthrough, OtherThenLater, Own};
-    use PathVerdict::{Check, Doubt, Fail, Keep};
+    use PathVerdict::{Check, Doubt, Fail, Keep, Marginal, Passive, Refresh};
     use When::{AnyErrno, AnyHost, Asc, Code, Deferred, Errno, Host};
     use ErrnoFrom::{Block, File, Ioctl};
     &[
@@ -140,7 +157,7 @@ pub const TABLE: &[Row] = {
     ("host-bad-target",           Host(HostByte::BAD_TARGET),           Fail,  Other,            No),
     ("host-transport-disrupted",  Host(HostByte::TRANSPORT_DISRUPTED),  Fail,  Other,            Maybe),
     ("host-transport-failfast",   Host(HostByte::TRANSPORT_FAILFAST),   Fail,  Other,            Maybe),
-    ("host-transport-marginal",   Host(HostByte::TRANSPORT_MARGINAL),   Check, Other,            Maybe),
+    ("host-transport-marginal",   Host(HostByte::TRANSPORT_MARGINAL),   Marginal, Other,            Maybe),
     ("host-time-out",             Host(HostByte::TIME_OUT),             Fail,  Other,            Maybe),
     ("host-soft-error",           Host(HostByte::SOFT_ERROR),           Check, Again { tries: 1 }, Maybe),
     ("host-bus-busy",             Host(HostByte::BUS_BUSY),             Check, Again { tries: 1 }, Maybe),
@@ -165,20 +182,35 @@ pub const TABLE: &[Row] = {
     ("no-sense",                  When::Key(0x0),                       Keep,  Done,             Maybe),
     ("recovered",                 When::Key(0x1),                       Keep,  Done,             Maybe),
     ("becoming-ready",            Code(0x2, 0x04, 0x01),                Keep,  Later { delay: NOT_READY_DELAY }, No),
-    ("alua-transition",           Code(0x2, 0x04, 0x0a),                Keep,  Later { delay: NOT_READY_DELAY }, No),
-    ("alua-standby",              Code(0x2, 0x04, 0x0b),                Fail,  Other,            No),
-    ("alua-unavailable",          Code(0x2, 0x04, 0x0c),                Fail,  Other,            No),
-    ("alua-offline",              Code(0x2, 0x04, 0x12),                Fail,  Other,            No),
+    ("alua-transition",           Code(0x2, 0x04, 0x0a),                Passive, Other,          No),
+    ("alua-standby",              Code(0x2, 0x04, 0x0b),                Passive, Other,          No),
+    ("alua-unavailable",          Code(0x2, 0x04, 0x0c),                Passive, Other,          No),
+    ("alua-offline",              Code(0x2, 0x04, 0x12),                Passive, Other,          No),
     ("not-ready",                 When::Key(0x2),                       Check, OtherThenLater { delay: NOT_READY_DELAY }, No),
     ("medium",                    When::Key(0x3),                       Keep,  Deliver,          Maybe),
     ("hardware-target",           Asc(0x4, 0x3e),                       Check, Other,            Maybe),
     ("hardware-internal",         Asc(0x4, 0x44),                       Check, Other,            Maybe),
     ("hardware",                  When::Key(0x4),                       Keep,  Deliver,          Maybe),
     ("lun-not-supported",         Code(0x5, 0x25, 0x00),                Fail,  Other,            No),
-    ("illegal-request",           When::Key(0x5),                       Keep,  Deliver,          No),
+    // What a LU says of a command or its fields.
+    ("illegal-list-length",       Asc(0x5, 0x1a),                       Keep,  Deliver,          No),
+    ("illegal-opcode",            Asc(0x5, 0x20),                       Keep,  Deliver,          No),
+    ("illegal-lba",               Asc(0x5, 0x21),                       Keep,  Deliver,          No),
+    ("illegal-function",          Asc(0x5, 0x22),                       Keep,  Deliver,          No),
+    ("illegal-field",             Asc(0x5, 0x24),                       Keep,  Deliver,          No),
+    ("illegal-parameter",         Asc(0x5, 0x26),                       Keep,  Deliver,          No),
+    ("illegal-write-protected",   Asc(0x5, 0x27),                       Keep,  Deliver,          No),
+    ("illegal-sequence",          Asc(0x5, 0x2c),                       Keep,  Deliver,          No),
+    // What an RDAC controller says that does not own the LU.
+    ("rdac-not-owner",            Code(0x5, 0x94, 0x01),                Passive, Other,          No),
+    // Anything else of that key may be one controller's trouble: does another path say so, too?
+    ("illegal-request",           When::Key(0x5),                       Check, Other,            No),
     ("ua-inquiry-changed",        Code(0x6, 0x3f, 0x03),                Doubt, Other,            No),
     ("ua-luns-changed",           Code(0x6, 0x3f, 0x0e),                Doubt, Other,            No),
-    ("ua-alua-transition",        Code(0x6, 0x04, 0x0a),                Keep,  Later { delay: NOT_READY_DELAY }, No),
+    ("ua-alua-transition",        Code(0x6, 0x04, 0x0a),                Refresh, Later { delay: NOT_READY_DELAY }, No),
+    ("ua-alua-changed",           Code(0x6, 0x2a, 0x06),                Refresh, Again { tries: 5 }, No),
+    ("ua-alua-failed",            Code(0x6, 0x2a, 0x07),                Refresh, Again { tries: 5 }, No),
+    ("ua-rdac-quiescing",         Code(0x6, 0x8b, 0x02),                Refresh, Later { delay: NOT_READY_DELAY }, No),
     ("ua-reset",                  Asc(0x6, 0x29),                       Doubt, Other,            No),
     ("ua-capacity-changed",       Code(0x6, 0x2a, 0x09),                Check, Again { tries: 5 }, No),
     ("ua-other",                  When::Key(0x6),                       Keep,  Again { tries: 5 }, No),
@@ -188,6 +220,7 @@ pub const TABLE: &[Row] = {
     ("volume-overflow",           When::Key(0xd),                       Keep,  Deliver,          Maybe),
     ("miscompare",                When::Key(0xe),                       Keep,  Deliver,          Maybe),
     ("aborted-protection",        Asc(0xb, 0x10),                       Keep,  Deliver,          Maybe),
+    ("aborted-duration-limit",    Asc(0xb, 0x2e),                       Keep,  Deliver,          Maybe),
     ("aborted",                   When::Key(0xb),                       Check, Other,            Maybe),
     ("sense-none",                When::NoSense,                        Check, Other,            Maybe),
     // The block layer's word: errno decides first, sense is fetched only where it is ambiguous.
@@ -335,6 +368,16 @@ pub fn unit_attention(completion: &Completion) -> Option<&Sense> {
     }
 }
 
+/// The sense of a deferred error, if the LU answered with one.
+pub fn deferred_error(completion: &Completion) -> Option<&Sense> {
+    match completion {
+        Completion::Scsi { status: Status::CHECK_CONDITION, sense, .. } => {
+            (sense.code().is_some() && sense.is_deferred()).then_some(sense)
+        }
+        _ => None,
+    }
+}
+
 /// Whether the LU itself has spoken, and what it said is known.
 pub fn is_word_of_lu(completion: &Completion) -> bool {
     match completion {
@@ -391,12 +434,14 @@ fn is_lu_word(host: HostByte) -> bool {
 }
 
 fn matches_scsi(when: When, status: Status, sense: &Sense) -> bool {
+    if let When::Status(s) = when {
+        return s == status;
+    }
     if status != Status::CHECK_CONDITION {
-        return matches!(when, When::Status(s) if s == status);
+        return false;
     }
     let code = sense.code();
     match (when, code) {
-        (When::Status(s), _) => s == status,
         (When::NoSense, code) => code.is_none(),
         (When::Deferred, Some(_)) => sense.is_deferred(),
         (When::Code(k, a, q), Some(c)) => c == SenseCode::new(Key::from_bits(k), a, q),

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use super::checker::CheckerKind;
 use super::event::IoReason;
+use super::hwhandler::{Activation, HandlerKind};
+use super::path::Access;
+use super::prio::PrioKind;
 use super::snapshot::{PathId, PathTable};
 use crate::io::{Blocks, Identity};
 
@@ -17,6 +21,37 @@ pub enum Effect {
         path: PathId,
         /// Number to answer with.
         check: u32,
+        /// Which checker.
+        checker: CheckerKind,
+    },
+    /// Run the path's prioritizer; answer with `Event::Prioritized`.
+    Prioritize {
+        /// Which path.
+        path: PathId,
+        /// Number to answer with.
+        reading: u32,
+        /// Which prioritizer.
+        prio: PrioKind,
+    },
+    /// Activate the path by its hardware handler; answer with
+    /// `Event::Activated`.
+    Activate {
+        /// Which path.
+        path: PathId,
+        /// Number to answer with.
+        activation: u32,
+        /// Which handler; never `Detect` or `None`.
+        handler: HandlerKind,
+        /// Its target port group, if one is known.
+        group: Option<u16>,
+    },
+    /// Read the first block of the path once, to learn how reliable it is
+    /// (`marginal_path_*`); answer with `Event::Sampled`.
+    Sample {
+        /// Which path.
+        path: PathId,
+        /// Number to answer with.
+        sample: u32,
     },
     /// Read the path's identity through its open file; answer with
     /// `Event::Proven`.
@@ -75,6 +110,39 @@ pub enum Change {
         /// Usable paths now.
         usable: usize,
     },
+    /// The access state of a path's target port group is another one.
+    AccessChanged {
+        /// The path's name.
+        path: String,
+        /// Now.
+        access: Access,
+    },
+    /// A path group is being activated by its hardware handler; requests that
+    /// have no other group are held.
+    Activating {
+        /// The group, 1-based.
+        group: u16,
+    },
+    /// A path group was activated, or could not be.
+    Activated {
+        /// The group, 1-based.
+        group: u16,
+        /// How it ended.
+        result: Activation,
+    },
+    /// A path was found unreliable, or reliable again.
+    Marginal {
+        /// Its name.
+        path: String,
+        /// Whether it is unreliable.
+        marginal: bool,
+    },
+    /// Queueing was switched off or back on by an administrator
+    /// (`disablequeueing`, `restorequeueing`).
+    QueueingSwitched {
+        /// Whether requests are held while no path is left.
+        on: bool,
+    },
     /// I/O moved to another path group.
     GroupSwitched {
         /// Group left, 1-based; `None` if there was none.
@@ -120,6 +188,8 @@ pub enum Cause {
     },
     /// Its identity could not be read.
     IdentityUnknown(String),
+    /// It could not be activated.
+    Activation(&'static str),
     /// `fail path`.
     Administrator,
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::checker::Verdict;
 use super::classify::PathVerdict;
+use super::hwhandler::Activation;
+use super::prio::Reading;
 use super::snapshot::PathId;
 use crate::io::{Completion, Identity, Op};
 
@@ -30,6 +32,44 @@ pub enum Event {
         proof: u32,
         /// What the path leads to, or why that could not be learned.
         identity: Result<Identity, String>,
+    },
+    /// A proof of identity ended halfway: the path leads to the LU of that
+    /// WWID, but its target port group is passive, and of a passive path the
+    /// capacity cannot be read. It carries nothing until that is proven, too.
+    Recognized {
+        /// Which path.
+        path: PathId,
+        /// Number of the proof.
+        proof: u32,
+        /// The WWID.
+        wwid: String,
+    },
+    /// A prioritizer ended.
+    Prioritized {
+        /// Which path.
+        path: PathId,
+        /// Number of the reading.
+        reading: u32,
+        /// What it came to.
+        found: Reading,
+    },
+    /// An activation ended.
+    Activated {
+        /// Which path.
+        path: PathId,
+        /// Number of the activation.
+        activation: u32,
+        /// How.
+        result: Activation,
+    },
+    /// A sample was read, or not.
+    Sampled {
+        /// Which path.
+        path: PathId,
+        /// Number of the sample.
+        sample: u32,
+        /// Whether it could be read.
+        good: bool,
     },
     /// [`Multipath::next_deadline`](super::Multipath::next_deadline) passed.
     Timer,

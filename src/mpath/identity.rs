@@ -110,6 +110,7 @@ impl Multipath {
             return self.fail(now, id, Cause::IdentityMismatch { expected, found }, fx);
         }
         path.capacity = found.capacity;
+        path.standing.unsized_lu = false;
         if found.capacity < expected.capacity {
             return self.shrunk(now, id, found, fx);
         }
@@ -119,15 +120,44 @@ impl Multipath {
         self.reinstate(now, id, fx);
     }
 
-    fn reinstate(&mut self, now: Time, id: PathId, fx: &mut Effects) {
-        let interval = self.policy.polling_interval;
+    /// A proof has read the WWID of a passive path, which does not tell its
+    /// capacity.
+    pub(super) fn recognized(
+        &mut self,
+        now: Time,
+        id: PathId,
+        proof: u32,
+        wwid: String,
+        fx: &mut Effects,
+    ) {
+        let expected = self.identity.clone();
         let Some(path) = self.path_mut(id) else { return };
+        if path.proof.is_none_or(|o| o.number != proof) {
+            return;
+        }
+        path.proof = None;
+        path.next_check = now + path.interval;
+        if wwid != expected.wwid {
+            let found = Identity { wwid, ..expected.clone() };
+            return self.fail(now, id, Cause::IdentityMismatch { expected, found }, fx);
+        }
+        (path.standing.unsized_lu, path.standing.ghost) = (true, true);
+        self.reinstate(now, id, fx);
+    }
+
+    fn reinstate(&mut self, now: Time, id: PathId, fx: &mut Effects) {
+        let Some(path) = self.path(id) else { return };
         if path.failed_by_administrator || path.is_usable() {
             return;
         }
+        let interval = self.retry_interval(now, path);
+        let Some(path) = self.path_mut(id) else { return };
         path.state = PathState::Active;
-        path.checker_state = CheckerState::Ready;
+        path.checker_state =
+            if path.standing.ghost { CheckerState::Ghost } else { CheckerState::Ready };
         path.epoch += 1;
+        path.proven = path.epoch;
+        path.init.renew();
         path.interval = interval;
         path.next_check = now + interval;
         let name = path.name.clone();
@@ -182,13 +212,13 @@ impl Multipath {
     /// that wait have proven the LU with `to` blocks.
     fn agreed(&self, to: Blocks, besides: Option<PathId>) -> bool {
         self.all().filter(|p| Some(p.id) != besides).all(|p| match p.state {
-            PathState::Active => false,
+            PathState::Active => p.standing.unsized_lu,
             PathState::Doubt => p.shrunk_to == Some(to),
             PathState::Suspect | PathState::Failed => true,
         })
     }
 
-    fn adopt(&mut self, now: Time, to: Blocks, fx: &mut Effects) {
+    pub(super) fn adopt(&mut self, now: Time, to: Blocks, fx: &mut Effects) {
         let from = std::mem::replace(&mut self.identity.capacity, to);
         fx.push(Effect::Notify(Change::Resized { from, to }));
         let ids: Vec<PathId> = self.all().map(|p| p.id).collect();

@@ -1,16 +1,21 @@
 //! One path of a map, as the engine keeps it.
 
+use super::access::Standing;
 use super::checker::CheckerKind;
 use super::effect::Cause;
+use super::pg_init::Init;
+use super::prio::Attributes;
+use super::shaky::Shaky;
 use super::snapshot::PathId;
 use crate::io::{Blocks, Time};
+use crate::scsi::alua::AccessState;
 
 use std::time::Duration;
 
-/// Whether the path carries I/O.
+/// Whether the path is in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathState {
-    /// In use.
+    /// It may be used.
     Active,
     /// A guest command has been out for too long; nothing new is issued until
     /// a check says whether the path lives.
@@ -35,10 +40,12 @@ pub enum CheckerState {
     Pending,
     /// The check did not answer in time.
     TimedOut,
+    /// Answers, but is not in normal operation.
+    Shaky,
+    /// Good again, but held back for having been unreliable.
+    Delayed,
     /// The target has no such LU.
     Disconnected,
-    /// Never checked.
-    Undef,
 }
 
 impl CheckerState {
@@ -50,13 +57,26 @@ impl CheckerState {
             CheckerState::Ghost => "ghost",
             CheckerState::Pending => "i/o pending",
             CheckerState::TimedOut => "i/o timeout",
+            CheckerState::Shaky => "shaky",
+            CheckerState::Delayed => "delayed",
             CheckerState::Disconnected => "disconnected",
-            CheckerState::Undef => "undef",
         }
     }
 }
 
-/// A check or proof under way.
+/// The access state of a path, as the array last told it (SPC-5 5.16).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// Target port group; `None` until a prioritizer has asked, and where the
+    /// array has none.
+    pub group: Option<u16>,
+    /// Its state; `None` likewise.
+    pub state: Option<AccessState>,
+    /// The array prefers the group (PREF).
+    pub preferred: bool,
+}
+
+/// Something asked of a path that has not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outstanding {
     /// The number it answers with.
@@ -68,6 +88,24 @@ pub(super) struct Outstanding {
     pub(super) late: bool,
 }
 
+/// What the tables published last, and the last step, made of a path.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Listed {
+    /// The epoch in the last table that named it.
+    pub(super) epoch: u32,
+    /// The last table names it.
+    pub(super) in_table: bool,
+    /// It was usable after the last step.
+    pub(super) usable: bool,
+    /// It has come back before the other paths of its group (`followover`).
+    pub(super) first_back: bool,
+    /// It is new, or its prioritizer is, it has been in order ever since, and
+    /// its priority is not known yet.
+    pub(super) joins: bool,
+    /// That has come in since the last decision about failback.
+    pub(super) joined: bool,
+}
+
 /// What the engine knows of a path.
 #[derive(Clone, Debug)]
 pub struct Path {
@@ -77,16 +115,26 @@ pub struct Path {
     pub name: String,
     /// How it is checked.
     pub checker: CheckerKind,
-    /// Whether it carries I/O.
+    /// How it is checked where the policy does not say.
+    pub(super) own_checker: CheckerKind,
+    /// What grouping and prioritizers go by.
+    pub attributes: Attributes,
+    /// What its target port group was last said to be.
+    pub access: Access,
+    /// It is unreliable: used last, or not at all (`marginal_pathgroups`).
+    pub marginal: bool,
+    /// Whether it is in order.
     pub state: PathState,
     /// The last check's finding.
     pub checker_state: CheckerState,
     /// `fail path` holds until `reinstate path`.
     pub failed_by_administrator: bool,
-    /// Priority (1 until prioritizers exist).
+    /// Priority; 1 until it has been read.
     pub priority: i32,
-    /// Counts the times it was (re)instated.
+    /// Counts the times it began to carry I/O.
     pub epoch: u32,
+    /// Its epoch when it was last (re)instated by a proof.
+    pub(super) proven: u32,
     /// Times it went from usable to failed.
     pub failures: u64,
     /// Why it is, or last was, not in use.
@@ -99,15 +147,29 @@ pub struct Path {
     /// The target said last that it has no such LU (05/25/00).
     pub(super) no_lun: bool,
     pub(super) next_check: Time,
+    /// One follows the proof under way.
+    pub(super) check_follows: bool,
     pub(super) interval: Duration,
     pub(super) check: Option<Outstanding>,
     pub(super) proof: Option<Outstanding>,
+    pub(super) sample: Option<Outstanding>,
+    pub(super) shaky: Shaky,
+    pub(super) standing: Standing,
+    pub(super) init: Init,
+    pub(super) listed: Listed,
 }
 
 impl Path {
-    /// Whether it may carry I/O.
+    /// Whether it is in order: nothing speaks against it, though its array may
+    /// have to be asked before it carries I/O.
     pub fn is_usable(&self) -> bool {
         self.state == PathState::Active
+    }
+
+    /// Whether it carries I/O: it is usable, and its array takes I/O by it now.
+    pub fn carries(&self) -> bool {
+        let Standing { unsized_lu, held_back, .. } = self.standing;
+        self.is_usable() && !unsized_lu && !held_back && self.standing.carries(self.access)
     }
 
     /// Whether a decision about it is under way, so that requests should wait

@@ -1,9 +1,14 @@
 //! The settings of one map, in multipath.conf's words.
 
+pub mod keywords;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::checker::CheckerKind;
+use super::hwhandler::HandlerKind;
+use super::prio::PrioKind;
 use super::snapshot::SelectorKind;
 
 /// `path_grouping_policy`: which paths share a group.
@@ -13,14 +18,36 @@ pub enum GroupingPolicy {
     Failover,
     /// All paths in one group: all work.
     Multibus,
+    /// By unit serial number (VPD 80h).
+    GroupBySerial,
+    /// By priority.
+    GroupByPrio,
+    /// By target node name.
+    GroupByNodeName,
+    /// By target port group.
+    GroupByTpg,
 }
 
 impl GroupingPolicy {
+    /// Every policy.
+    pub const ALL: &[GroupingPolicy] = &[
+        GroupingPolicy::Failover,
+        GroupingPolicy::Multibus,
+        GroupingPolicy::GroupBySerial,
+        GroupingPolicy::GroupByPrio,
+        GroupingPolicy::GroupByNodeName,
+        GroupingPolicy::GroupByTpg,
+    ];
+
     /// multipath.conf's spelling.
     pub fn name(self) -> &'static str {
         match self {
             GroupingPolicy::Failover => "failover",
             GroupingPolicy::Multibus => "multibus",
+            GroupingPolicy::GroupBySerial => "group_by_serial",
+            GroupingPolicy::GroupByPrio => "group_by_prio",
+            GroupingPolicy::GroupByNodeName => "group_by_node_name",
+            GroupingPolicy::GroupByTpg => "group_by_tpg",
         }
     }
 }
@@ -28,20 +55,32 @@ impl GroupingPolicy {
 impl FromStr for GroupingPolicy {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        match s {
-            "failover" => Ok(GroupingPolicy::Failover),
-            "multibus" => Ok(GroupingPolicy::Multibus),
-            _ => Err(format!("'{s}' is not a path grouping policy; use failover or multibus")),
-        }
+        let found = Self::ALL.iter().find(|p| p.name() == s).copied();
+        found.ok_or_else(|| {
+            let names: Vec<&str> = Self::ALL.iter().map(|p| p.name()).collect();
+            format!("'{s}' is not a path grouping policy; use one of {}", names.join(", "))
+        })
     }
 }
 
 impl SelectorKind {
-    /// The kernel's spelling without arguments.
+    /// Every selector.
+    pub const ALL: &[SelectorKind] = &[
+        SelectorKind::RoundRobin,
+        SelectorKind::QueueLength,
+        SelectorKind::ServiceTime,
+        SelectorKind::HistoricalServiceTime,
+        SelectorKind::Latency,
+    ];
+
+    /// The kernel's spelling without arguments; `latency` is ours.
     pub fn name(self) -> &'static str {
         match self {
             SelectorKind::RoundRobin => "round-robin",
+            SelectorKind::QueueLength => "queue-length",
             SelectorKind::ServiceTime => "service-time",
+            SelectorKind::HistoricalServiceTime => "historical-service-time",
+            SelectorKind::Latency => "latency",
         }
     }
 }
@@ -50,13 +89,13 @@ impl FromStr for SelectorKind {
     type Err = String;
     /// Accepts `service-time` and multipath.conf's `service-time 0`.
     fn from_str(s: &str) -> Result<Self, String> {
-        match s.strip_suffix(" 0").unwrap_or(s) {
-            "round-robin" => Ok(SelectorKind::RoundRobin),
-            "service-time" => Ok(SelectorKind::ServiceTime),
-            _ => Err(format!(
-                "'{s}' is not a path selector; use 'service-time 0' or 'round-robin 0'"
-            )),
-        }
+        let name = s.strip_suffix(" 0").unwrap_or(s);
+        let found = Self::ALL.iter().find(|k| k.name() == name).copied();
+        found.ok_or_else(|| {
+            let names: Vec<String> =
+                Self::ALL.iter().map(|k| format!("'{} 0'", k.name())).collect();
+            format!("'{s}' is not a path selector; use one of {}", names.join(", "))
+        })
     }
 }
 
@@ -98,26 +137,132 @@ impl fmt::Display for NoPathRetry {
     }
 }
 
-/// Everything that steers the engine of one map.
+/// `failback`: when I/O goes back to a better path group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failback {
+    /// When an administrator says so, or the group in use has no path left.
+    #[default]
+    Manual,
+    /// At once.
+    Immediate,
+    /// After this long, counted again from each path that comes up; a path
+    /// that fails meanwhile ends it.
+    After(Duration),
+    /// When the first path of the better group has come back: not because the
+    /// group in use was chosen by somebody else.
+    Followover,
+}
+
+/// `flush_on_last_del`: whether held requests go on waiting when the map's last
+/// path is taken away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlushOnLastDel {
+    /// They fail (`always`, `yes`).
+    Always,
+    /// They fail if nobody uses the map; a map with a guest is used.
+    #[default]
+    Unused,
+    /// They wait (`never`, `no`).
+    Never,
+}
+
+/// `san_path_err_*`: a path that fails too often is held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SanPathErr {
+    /// Failures before it is (`san_path_err_threshold`).
+    pub threshold: u32,
+    /// Good checks that make up for one failure (`san_path_err_forget_rate`).
+    pub forget_rate: u32,
+    /// How long it is (`san_path_err_recovery_time`).
+    pub recovery_time: Duration,
+}
+
+impl SanPathErr {
+    /// What it begins with when one of its three keywords is set.
+    pub const USUAL: SanPathErr =
+        SanPathErr { threshold: 5, forget_rate: 10, recovery_time: Duration::from_secs(60) };
+}
+
+/// `marginal_path_*`: a path that fails twice in a short time is sampled before
+/// it is used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarginalPath {
+    /// Two failures within this time begin it (`double_failed_time`).
+    pub double_failed_time: Duration,
+    /// It is read ten times a second for so long (`err_sample_time`).
+    pub sample_time: Duration,
+    /// More failures than this, in thousandths of the reads, and it is held
+    /// back (`err_rate_threshold`).
+    pub rate_threshold: u32,
+    /// For so long, before it is sampled again (`err_recheck_gap_time`).
+    pub recheck_gap: Duration,
+}
+
+impl MarginalPath {
+    /// What it begins with when one of its four keywords is set, and how a path
+    /// is sampled that the fabric calls marginal where none is.
+    pub const USUAL: MarginalPath = MarginalPath {
+        double_failed_time: Duration::from_secs(60),
+        sample_time: Duration::from_secs(120),
+        rate_threshold: 10,
+        recheck_gap: Duration::from_secs(300),
+    };
+}
+
+/// Everything that steers the engine of one map.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// `path_grouping_policy`.
     pub grouping: GroupingPolicy,
     /// `path_selector`.
     pub selector: SelectorKind,
+    /// `rr_min_io_rq`: commands in a row on a path, for `round-robin`.
+    pub rr_min_io: u32,
+    /// `rr_weight priorities`: times the path's priority.
+    pub rr_weight_priorities: bool,
+    /// `path_checker`; `None`: `tur` for SCSI, `directio` for the rest.
+    pub checker: Option<CheckerKind>,
+    /// `prio` and `prio_args`.
+    pub prio: PrioKind,
+    /// `hardware_handler`.
+    pub hardware_handler: HandlerKind,
+    /// `pg_init_retries`: of the activation of one path.
+    pub pg_init_retries: u32,
+    /// `pg_init_delay_msecs`: between two of them, where the array asks for
+    /// patience.
+    pub pg_init_delay: Duration,
+    /// A target port group in transition for longer is taken for standby, where
+    /// the array states no time itself.
+    pub transition_timeout: Duration,
+    /// `failback`.
+    pub failback: Failback,
     /// `no_path_retry`. The default here is *queue*, not multipath-tools'
     /// *fail*: a guest that is held for the length of an outage goes on
     /// afterwards, a guest that got an I/O error has a read-only file system;
     /// vhost-user has no `werror=stop` to save it; and what is held is bounded
     /// by the rings and never delays a reboot, `stop` or SIGTERM.
     pub no_path_retry: NoPathRetry,
+    /// No request is held longer than this, whatever `no_path_retry` says;
+    /// `None`: no limit. Ours: the kernel has one for all maps together.
+    pub queue_timeout: Option<Duration>,
+    /// `flush_on_last_del`.
+    pub flush_on_last_del: FlushOnLastDel,
     /// `polling_interval`: time between two checks of a path that is not good;
-    /// a good path's interval doubles up to four times this.
+    /// a good path's interval doubles up to `max_polling_interval`.
     pub polling_interval: Duration,
+    /// `max_polling_interval`; `None`: four times `polling_interval`.
+    pub max_polling: Option<Duration>,
     /// `checker_timeout`: a check that has not answered by then says *down*.
     pub checker_timeout: Duration,
     /// Checks of each path while the map has no usable path, at most.
     pub no_path_interval: Duration,
+    /// `san_path_err_*`.
+    pub san_path_err: Option<SanPathErr>,
+    /// `marginal_path_*`.
+    pub marginal_path: Option<MarginalPath>,
+    /// `marginal_pathgroups`: unreliable paths are used last instead of not at
+    /// all.
+    pub marginal_pathgroups: bool,
 }
 
 impl Default for Policy {
@@ -125,18 +270,32 @@ impl Default for Policy {
         Policy {
             grouping: GroupingPolicy::Failover,
             selector: SelectorKind::ServiceTime,
+            rr_min_io: 1,
+            rr_weight_priorities: false,
+            checker: None,
+            prio: PrioKind::Detect,
+            hardware_handler: HandlerKind::Detect,
+            pg_init_retries: 0,
+            pg_init_delay: Duration::from_secs(2),
+            transition_timeout: Duration::from_secs(60),
+            failback: Failback::Manual,
             no_path_retry: NoPathRetry::Queue,
+            queue_timeout: None,
+            flush_on_last_del: FlushOnLastDel::Unused,
             polling_interval: Duration::from_secs(5),
+            max_polling: None,
             checker_timeout: Duration::from_secs(30),
             no_path_interval: Duration::from_secs(1),
+            san_path_err: None,
+            marginal_path: None,
+            marginal_pathgroups: false,
         }
     }
 }
 
 impl Policy {
-    /// Ceiling of the back-off of a good path's interval
-    /// (`max_polling_interval`, 4 × `polling_interval`).
+    /// Ceiling of the back-off of a good path's interval.
     pub fn max_polling_interval(&self) -> Duration {
-        self.polling_interval * 4
+        self.max_polling.unwrap_or(self.polling_interval * 4).max(self.polling_interval)
     }
 }

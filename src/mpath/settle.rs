@@ -2,108 +2,81 @@
 //! policy, the table the queue threads work by. Brought up to date at the end
 //! of every step of the engine.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::effect::{Change, Effect, Effects};
 use super::path::Path;
-use super::path_group;
-use super::policy::NoPathRetry;
-use super::snapshot::{GroupView, PathTable, PathView, Queueing};
+use super::snapshot::{GroupView, PathTable, PathView};
 use super::{Multipath, group_number};
 use crate::io::Time;
 
 impl Multipath {
-    pub(super) fn regroup(&mut self) {
-        let paths = self.order.iter().filter_map(|&s| self.paths[usize::from(s)].as_ref());
-        self.groups = path_group::group(self.policy.grouping, paths);
-    }
-
     /// Brings everything derived up to date after a step: the group in use,
     /// the queueing policy, check times while no path is left, the table.
     pub(super) fn settle(&mut self, now: Time, fx: &mut Effects) {
         self.agree_on_capacity(now, fx);
-        self.choose_group(fx);
+        self.note_arrivals(now, fx);
+        self.hold_back_marginal();
+        self.prove_unsized(now, fx);
+        self.choose_group(now, fx);
+        self.track_patience(now);
         self.track_no_path(now, fx);
         self.track_lun(fx);
         self.publish(fx);
     }
 
-    /// Keeps the group in use as long as it has a usable path (failback
-    /// manual), else takes the best.
-    pub(super) fn choose_group(&mut self, fx: &mut Effects) {
-        let usable =
-            |i: usize| self.groups.get(i).is_some_and(|g| self.members(g).any(Path::is_usable));
-        if self.current.is_some_and(usable) {
-            return;
+    /// Keeps the group in use as long as a path of it carries I/O and failback
+    /// does not say otherwise; else takes the best that carries it, or has one
+    /// activated.
+    fn choose_group(&mut self, now: Time, fx: &mut Effects) {
+        if let Some(wanted) = self.end_activation(fx) {
+            self.switch_to(wanted, fx);
         }
-        let best = (0..self.groups.len())
-            .rev() // max_by_key takes the last of equals; the first shall win
-            .map(|i| (i, path_group::rank(self.members(&self.groups[i]))))
-            .filter(|(_, rank)| rank.usable)
-            .max_by_key(|&(_, rank)| rank);
-        let Some((to, _)) = best else { return };
+        if self.current.is_some_and(|c| self.group_carries(c)) {
+            return self.fail_back(now, fx);
+        }
+        self.forget_failback();
+        match self.best_group(|i| self.group_carries(i)) {
+            Some(best) => self.switch_to(best, fx),
+            None => self.activate_best(now, fx),
+        }
+    }
+
+    /// The group is in use from now on.
+    pub(super) fn switch_to(&mut self, to: usize, fx: &mut Effects) {
         let from = self.current.replace(to);
-        if from.is_some() && from != Some(to) {
-            self.switches += 1;
-        }
-        if from != Some(to) {
-            let from = from.map(group_number);
-            fx.push(Effect::Notify(Change::GroupSwitched { from, to: group_number(to) }));
-        }
-    }
-
-    pub(super) fn track_no_path(&mut self, now: Time, fx: &mut Effects) {
-        if self.usable() > 0 || self.order.is_empty() {
-            if self.no_path_since.take().is_some() {
-                self.queueing_ended = false;
-                fx.push(Effect::Notify(Change::Recovered));
-            }
+        if from == Some(to) {
             return;
         }
-        if self.no_path_since.is_none() {
-            self.no_path_since = Some(now);
-            let held = self.queueing() == Queueing::Hold;
-            fx.push(Effect::Notify(Change::NoPath { held }));
-        }
-        let soon = now + self.policy.no_path_interval;
+        self.switches += u64::from(from.is_some());
+        let from = from.map(group_number);
+        fx.push(Effect::Notify(Change::GroupSwitched { from, to: group_number(to) }));
+    }
+
+    /// A path that begins to carry I/O, for the first time or again, has an
+    /// epoch that no table has named before.
+    fn renew_epochs(&mut self) {
         for path in self.paths.iter_mut().flatten() {
-            path.next_check = path.next_check.min(soon);
-        }
-        if self.queueing_deadline().is_some_and(|d| d <= now) {
-            self.queueing_ended = true;
-            self.queue_timeouts += 1;
-            fx.push(Effect::Notify(Change::QueueingEnded));
-        }
-    }
-
-    pub(super) fn queueing_deadline(&self) -> Option<Time> {
-        match (self.policy.no_path_retry, self.no_path_since) {
-            (NoPathRetry::Times(n), Some(since)) if !self.queueing_ended => {
-                Some(since + self.policy.polling_interval * n)
+            let carries = path.carries();
+            if carries && !path.listed.in_table {
+                path.epoch = path.epoch.max(path.listed.epoch + 1);
             }
-            _ => None,
+            if carries {
+                path.listed.epoch = path.epoch;
+            }
+            path.listed.in_table = carries;
         }
     }
 
-    /// What becomes of requests while no path is usable. While a decision
-    /// about a path is under way they wait for it, whatever the policy.
-    pub(super) fn queueing(&self) -> Queueing {
-        let undecided = self.usable() == 0 && self.all().any(Path::is_undecided);
-        match self.policy.no_path_retry {
-            _ if undecided => Queueing::Hold,
-            NoPathRetry::Queue => Queueing::Hold,
-            NoPathRetry::Times(_) if !self.queueing_ended => Queueing::Hold,
-            NoPathRetry::Fail | NoPathRetry::Times(_) if self.lun_gone => Queueing::Gone,
-            NoPathRetry::Fail | NoPathRetry::Times(_) => Queueing::Fail,
-        }
-    }
-
-    pub(super) fn publish(&mut self, fx: &mut Effects) {
+    fn publish(&mut self, fx: &mut Effects) {
+        self.renew_epochs();
         let mut table = PathTable {
             generation: self.generation,
             groups: self.group_views(),
             queueing: self.queueing(),
             selector: self.policy.selector,
+            hold_for: self.policy.queue_timeout,
         };
         if self.published.as_deref() == Some(&table) {
             return;
@@ -115,21 +88,32 @@ impl Multipath {
         fx.push(Effect::Publish(table));
     }
 
-    /// Groups with a usable path: the one in use first, then by rank.
-    pub(super) fn group_views(&self) -> Vec<GroupView> {
+    /// Groups with a path that carries I/O: the one in use first, then by
+    /// rank.
+    fn group_views(&self) -> Vec<GroupView> {
         let mut order: Vec<usize> = (0..self.groups.len()).collect();
-        order.sort_by_key(|&i| {
-            let rank = path_group::rank(self.members(&self.groups[i]));
-            (self.current != Some(i), std::cmp::Reverse(rank), i)
-        });
-        let view = |i: usize| GroupView {
-            number: group_number(i),
-            paths: self
-                .members(&self.groups[i])
-                .filter(|p| p.is_usable())
-                .map(|p| PathView { id: p.id, epoch: p.epoch, priority: p.priority })
-                .collect(),
+        order.sort_by_key(|&i| (self.current != Some(i), Reverse(self.rank(i)), i));
+        let view = |i: usize| {
+            let carrying = self.members(&self.groups[i]).filter(|p| p.carries());
+            let paths = carrying.map(|p| self.path_view(p)).collect();
+            GroupView { number: group_number(i), paths }
         };
         order.into_iter().map(view).filter(|g| !g.paths.is_empty()).collect()
+    }
+
+    fn path_view(&self, path: &Path) -> PathView {
+        // `rr_weight priorities`; a priority of 0 still has its turn.
+        let weight = match self.policy.rr_weight_priorities {
+            true => u32::try_from(path.priority).unwrap_or(0).max(1),
+            false => 1,
+        };
+        let repeat = self.policy.rr_min_io.saturating_mul(weight);
+        PathView {
+            id: path.id,
+            epoch: path.epoch,
+            proven: path.proven,
+            priority: path.priority,
+            repeat,
+        }
     }
 }

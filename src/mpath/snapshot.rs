@@ -8,6 +8,7 @@
 //! of that path makes it usable again.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Most paths of one map.
 pub const MAX_PATHS: usize = 64;
@@ -44,8 +45,15 @@ pub struct PathView {
     /// Counts how often the path was (re)instated. A failure seen at epoch
     /// *e* says nothing about epoch *e* + 1.
     pub epoch: u32,
+    /// Its epoch when its identity was last proven for it to be (re)instated.
+    /// A path may be passive for a while and carry I/O again, at a later epoch,
+    /// without a proof: that clears it of no doubt.
+    pub proven: u32,
     /// Priority of the path; larger is better.
     pub priority: i32,
+    /// Commands in a row before `round-robin` moves on: `rr_min_io_rq`, times
+    /// the priority under `rr_weight priorities`.
+    pub repeat: u32,
 }
 
 /// A path group: paths that may be used at the same time.
@@ -74,8 +82,15 @@ pub enum Queueing {
 pub enum SelectorKind {
     /// Each path in turn.
     RoundRobin,
+    /// The path with the fewest commands in flight.
+    QueueLength,
     /// The path with the fewest bytes in flight.
     ServiceTime,
+    /// The path that would be done first, by an average of its service times.
+    HistoricalServiceTime,
+    /// The better of two paths by what commands of this direction and size
+    /// took there lately, and by what waits there.
+    Latency,
 }
 
 /// The usable paths of a map at one moment.
@@ -90,4 +105,7 @@ pub struct PathTable {
     pub queueing: Queueing,
     /// How to choose within a group.
     pub selector: SelectorKind,
+    /// A request is not held longer than this (`queue_timeout`); `None`: as
+    /// long as `queueing` says.
+    pub hold_for: Option<Duration>,
 }

@@ -1,21 +1,33 @@
 //! The engine, step by step: what it asks for, and what it publishes.
 
+use std::time::Duration;
+
 use super::*;
 use crate::io::{Blocks, Completion, ErrnoFrom, Op};
+use crate::mpath::checker::Verdict;
+use crate::mpath::hwhandler::{Activation, HandlerKind};
 use crate::mpath::policy::GroupingPolicy;
 use crate::mpath::policy::NoPathRetry;
+use crate::mpath::prio::{AluaReading, PrioKind};
 use crate::mpath::snapshot::PathView;
 use crate::mpath::snapshot::SelectorKind;
-use crate::scsi::sense::{Sense, SenseCode};
+use crate::scsi::alua::AccessState;
+use crate::scsi::sense::{Key, Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 
+mod access;
+mod activation;
 mod capacity;
+mod checks;
+mod failback;
 mod grouping;
 mod identity;
 mod queueing;
 mod random;
+mod reconfigure;
 mod reinstatement;
 mod removal;
+mod shaky;
 
 /// A map, its time, and what it asked for and has not been answered.
 struct Rig {
@@ -23,9 +35,23 @@ struct Rig {
     now: Time,
     checks: Vec<(PathId, u32)>,
     proofs: Vec<(PathId, u32)>,
+    samples: Vec<(PathId, u32)>,
+    /// Of every check asked for.
+    checkers: Vec<CheckerKind>,
+    readings: Vec<(PathId, u32)>,
+    activations: Vec<Asked>,
     retire: Vec<PathId>,
     changes: Vec<Change>,
     tables: Vec<Arc<PathTable>>,
+}
+
+/// An activation under way.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    path: PathId,
+    number: u32,
+    handler: HandlerKind,
+    group: Option<u16>,
 }
 
 fn lu() -> Identity {
@@ -58,6 +84,10 @@ impl Rig {
             now: Time(1_000_000_000),
             checks: Vec::new(),
             proofs: Vec::new(),
+            samples: Vec::new(),
+            checkers: Vec::new(),
+            readings: Vec::new(),
+            activations: Vec::new(),
             retire: Vec::new(),
             changes: Vec::new(),
             tables: Vec::new(),
@@ -73,8 +103,17 @@ impl Rig {
         for effect in fx {
             match effect {
                 Effect::Publish(table) => self.tables.push(table),
-                Effect::Check { path, check } => self.checks.push((path, check)),
+                Effect::Check { path, check, checker } => {
+                    self.checkers.push(checker);
+                    self.checks.push((path, check));
+                }
                 Effect::Prove { path, proof } => self.proofs.push((path, proof)),
+                Effect::Prioritize { path, reading, .. } => self.readings.push((path, reading)),
+                Effect::Activate { path, activation, handler, group } => {
+                    self.activations.push(Asked { path, number: activation, handler, group });
+                }
+                // Being built.
+                Effect::Sample { path, sample } => self.samples.push((path, sample)),
                 Effect::Retire(id) => self.retire.push(id),
                 Effect::Notify(change) => self.changes.push(change),
             }
@@ -93,8 +132,50 @@ impl Rig {
     }
 
     fn add_with(&mut self, name: &str, identity: Identity) -> Result<PathId, MapError> {
-        let new = NewPath { name: name.to_owned(), identity, checker: CheckerKind::Tur };
+        self.join(NewPath { identity, ..new_path(name) })
+    }
+
+    fn join(&mut self, new: NewPath) -> Result<PathId, MapError> {
         self.with(|m, now, fx| m.add_path(now, new, fx))
+    }
+
+    /// A map with these paths, which have been read before they joined.
+    fn read(policy: Policy, paths: &[(&str, Reading)]) -> Rig {
+        let mut rig = Rig::new(policy, &[]);
+        for (name, reading) in paths {
+            let reading = Some(reading.clone());
+            rig.join(NewPath { reading, ..new_path(name) }).expect("joins");
+        }
+        rig.changes.clear();
+        rig
+    }
+
+    fn set_marginal(&mut self, name: &str, marginal: bool) {
+        self.with(|m, now, fx| m.set_marginal(now, name, marginal, fx)).expect("in the map");
+    }
+
+    fn is_reading(&self, name: &str) -> bool {
+        self.readings.iter().any(|r| r.0 == self.id(name))
+    }
+
+    /// Answers the reading under way.
+    fn prioritized(&mut self, name: &str, found: Reading) {
+        let id = self.id(name);
+        let at = self.readings.iter().position(|r| r.0 == id).expect("a reading is under way");
+        let (path, reading) = self.readings.remove(at);
+        self.event(Event::Prioritized { path, reading, found });
+    }
+
+    fn is_activating(&self, name: &str) -> bool {
+        self.activations.iter().any(|a| a.path == self.id(name))
+    }
+
+    /// Answers the activation under way.
+    fn activated(&mut self, name: &str, result: Activation) {
+        let id = self.id(name);
+        let at = self.activations.iter().position(|a| a.path == id).expect("it is under way");
+        let Asked { path, number, .. } = self.activations.remove(at);
+        self.event(Event::Activated { path, activation: number, result });
     }
 
     fn id(&self, name: &str) -> PathId {
@@ -157,6 +238,13 @@ impl Rig {
         self.checks.iter().any(|c| c.0 == self.id(name))
     }
 
+    /// Answers every check under way alike.
+    fn all_checked(&mut self, verdict: Verdict) {
+        for (path, check) in std::mem::take(&mut self.checks) {
+            self.event(Event::Checked { path, check, verdict });
+        }
+    }
+
     fn is_proving(&self, name: &str) -> bool {
         self.proofs.iter().any(|p| p.0 == self.id(name))
     }
@@ -186,6 +274,54 @@ impl Rig {
     fn failures_told(&self) -> usize {
         self.changes.iter().filter(|c| matches!(c, Change::PathFailed { .. })).count()
     }
+}
+
+fn new_path(name: &str) -> NewPath {
+    NewPath {
+        name: name.to_owned(),
+        identity: lu(),
+        checker: CheckerKind::Tur,
+        attributes: Attributes::default(),
+        reading: None,
+    }
+}
+
+/// A reading without target port groups.
+fn priority(priority: i32) -> Reading {
+    Reading { priority: Some(priority), alua: None }
+}
+
+/// What the `alua` prioritizer reads by a path of group `own`: the states of
+/// the groups 1, 2, ….
+fn alua(own: u16, states: &[AccessState]) -> Reading {
+    let groups = (1..).zip(states).map(|(id, state)| (id, *state, false)).collect();
+    let priority = match states[usize::from(own) - 1] {
+        AccessState::ActiveOptimized => 50,
+        AccessState::ActiveNonOptimized => 10,
+        AccessState::LbaDependent => 5,
+        AccessState::Standby => 1,
+        _ => 0,
+    };
+    let reading = AluaReading { own, implicit: true, explicit: false, transition: None, groups };
+    Reading { priority: Some(priority), alua: Some(reading) }
+}
+
+/// The same of an array that changes states on request.
+fn explicit(own: u16, states: &[AccessState]) -> Reading {
+    let Reading { priority, alua } = alua(own, states);
+    let alua = alua.map(|a| AluaReading { implicit: false, explicit: true, ..a });
+    Reading { priority, alua }
+}
+
+/// A guest's command was told 02/04/xx.
+fn not_ready(ascq: u8) -> IoReason {
+    let completion = Completion::Scsi {
+        status: Status::CHECK_CONDITION,
+        host: HostByte::OK,
+        sense: Sense::fixed(SenseCode::new(Key::NotReady, 0x04, ascq)),
+        residual: 0,
+    };
+    IoReason::Judged { rule: "test", verdict: PathVerdict::Passive, op: Op::Flush, completion }
 }
 
 fn judged(verdict: PathVerdict) -> IoReason {

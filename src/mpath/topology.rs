@@ -3,7 +3,7 @@
 
 use super::path::Path;
 use super::policy::Policy;
-use crate::io::Identity;
+use crate::io::{Identity, Time};
 
 /// Status of a path group, in dm's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,8 @@ pub enum GroupStatus {
     Active,
     /// Usable, not in use.
     Enabled,
-    /// No usable path.
+    /// No usable path, or bypassed: its array was busy when it was to be
+    /// activated.
     Disabled,
 }
 
@@ -34,6 +35,8 @@ pub struct TopologyGroup {
     pub number: u16,
     /// Average priority of the usable paths, 0 if none.
     pub priority: i32,
+    /// Its paths are unreliable ones (`marginal_pathgroups`).
+    pub marginal: bool,
     /// Its status.
     pub status: GroupStatus,
     /// Its paths in configuration order.
@@ -51,8 +54,14 @@ pub struct Topology {
     pub groups: Vec<TopologyGroup>,
     /// Requests are held while no path is usable.
     pub queueing: bool,
+    /// `disablequeueing` holds.
+    pub queueing_disabled: bool,
+    /// I/O goes back to a better group then (`failback` in seconds).
+    pub failback_at: Option<Time>,
     /// Paths usable now.
     pub usable: usize,
+    /// Paths that carry I/O now: not those in standby.
+    pub carrying: usize,
     /// Path failures since start.
     pub path_faults: u64,
     /// Group switches since start.

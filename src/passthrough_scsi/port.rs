@@ -51,8 +51,6 @@ pub struct PathPort {
     in_flight: InFlight,
     helpers: usize,
     slots: Option<Slots>,
-    /// The last doubt that this thread was told of.
-    doubt: u64,
 }
 
 impl PathPort {
@@ -62,7 +60,8 @@ impl PathPort {
         helpers: usize,
         slots: Option<Slots>,
     ) -> PathPort {
-        PathPort { handle, inbox, in_flight: InFlight::default(), helpers, slots, doubt: 0 }
+        let in_flight = InFlight::new(&handle.doubts);
+        PathPort { handle, inbox, in_flight, helpers, slots }
     }
 
     /// The path.
@@ -85,9 +84,11 @@ impl PathPort {
     /// command of this thread. Whoever made its segments keeps them mapped
     /// until the completion is delivered (contract of [`Segment`](crate::io::Segment)).
     ///
-    /// Where a checker has met a unit attention that questions the path's
-    /// identity, the first command after it is not sent: it ends with ESTALE
-    /// ([`ErrnoFrom::Ioctl`]), the transport's word for "doubt this path".
+    /// Where anybody has met a unit attention that questions the path's
+    /// identity, a checker or a guest's command of any thread, no command is
+    /// sent until a proof has settled that: each ends with ESTALE ([`ErrnoFrom::Ioctl`]), the transport's word for "doubt this
+    /// path". (Once would not do: the news may not have reached the engine when
+    /// a table with a later epoch comes for another reason.)
     ///
     /// # Errors
     /// [`Rejected`] when there is no room.
@@ -97,9 +98,7 @@ impl PathPort {
         cookie: u64,
         command: &Command<'_>,
     ) -> Result<Issued, Rejected> {
-        let doubt = self.handle.doubts.open();
-        if doubt > self.doubt {
-            self.doubt = doubt;
+        if self.handle.doubts.is_open() {
             return Ok(Issued::Done(IDENTITY_IN_DOUBT));
         }
         let block_size = self.handle.identity.block_size;

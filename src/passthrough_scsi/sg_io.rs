@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::QueueLimits;
+use super::data::Buffer;
 use super::pool::{Scratch, Work};
 use super::wire::{self, Wire};
 use crate::io::{Completion, Direction, ErrnoFrom, Segment, total_len};
@@ -54,17 +55,18 @@ pub struct ScsiNode {
 
 impl ScsiNode {
     /// One blocking command with a buffer of ours; any thread.
-    pub(super) fn execute(&self, cdb: &Cdb, data_in: &mut [u8], timeout: Duration) -> Completion {
-        let data = [segment::of(data_in)];
-        let (direction, data) = if data[0].len == 0 {
-            (Direction::None, &data[..0])
-        } else {
-            (Direction::In, &data[..])
-        };
+    pub(super) fn execute(&self, cdb: &Cdb, data: Buffer<'_>, timeout: Duration) -> Completion {
+        let direction = data.direction();
+        let segment = [match data {
+            Buffer::In(bytes) => segment::of(bytes),
+            Buffer::Out(bytes) => Segment { addr: bytes.as_ptr() as usize, len: bytes.len() },
+        }];
+        let list = if direction == Direction::None { &segment[..0] } else { &segment[..] };
         let (fd, interface) = (self.file.as_fd(), self.interface);
         scsi_generic::without_signals(|| {
-            // SAFETY: `data_in` is borrowed exclusively until this returns.
-            unsafe { scsi_generic::sg_io(fd, interface, cdb.as_slice(), direction, data, timeout) }
+            // SAFETY: the bytes are borrowed until this returns, exclusively
+            // where the LU writes to them.
+            unsafe { scsi_generic::sg_io(fd, interface, cdb.as_slice(), direction, list, timeout) }
         })
     }
 

@@ -16,12 +16,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::data::Buffer;
 use super::inbox::Ticket;
 use super::wire::Wire;
 use crate::io::{Completion, Direction, ErrnoFrom, Segment, Time, total_len};
+use crate::scsi::alua::AccessState;
 use crate::scsi::cdb::Cdb;
-use crate::sim::{Array, Done, Fault, LuConfig, Medium, NexusId, NotInjected, Plugged};
-use crate::sim::{PortConflict, Stats, Task};
+use crate::sim::{
+    Array, DeviceState, Done, Fault, LuConfig, Medium, NexusId, NotInjected, Plugged,
+};
+use crate::sim::{Personality, PortConflict, Stats, Task, Tpgs};
 use crate::sys::file::{self, Range};
 use crate::sys::scsi_generic;
 use crate::sys::segment;
@@ -31,6 +35,15 @@ mod tests;
 
 /// Messages taken between two polls of the array.
 const BATCH: usize = 64;
+
+/// What a host would say of a simulated path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SimFacts {
+    /// As sysfs `device/state`.
+    pub state: DeviceState,
+    /// As `device/access_state` and `device/preferred_path`.
+    pub access: Option<(AccessState, bool)>,
+}
 
 /// Who waits for a task.
 enum Waiter {
@@ -45,6 +58,7 @@ enum Message {
     Inject(NexusId, Fault, SyncSender<Result<(), NotInjected>>),
     Reset(NexusId),
     Describe(NexusId, SyncSender<(String, Option<Stats>)>),
+    Facts(NexusId, SyncSender<Option<SimFacts>>),
     Latency(Duration),
     Quit,
 }
@@ -53,6 +67,7 @@ enum Message {
 /// paths; the thread ends, and the image is closed, with the last of them.
 pub struct SimImage {
     to_array: Mutex<Sender<Message>>,
+    behaviour: (Personality, Tpgs),
     thread: Option<JoinHandle<()>>,
 }
 
@@ -63,16 +78,22 @@ impl SimImage {
     /// When no thread can be started.
     pub fn start(config: LuConfig, medium: Box<dyn Medium>) -> io::Result<SimImage> {
         let (to_array, messages) = mpsc::channel();
+        let behaviour = (config.personality, config.tpgs);
         let thread = thread::Builder::new().name("sim-array".to_owned()).spawn(move || {
             scsi_generic::block_signals();
             Server::new(Array::new(config, medium)).run(&messages);
         })?;
-        Ok(SimImage { to_array: Mutex::new(to_array), thread: Some(thread) })
+        Ok(SimImage { to_array: Mutex::new(to_array), behaviour, thread: Some(thread) })
     }
 
     fn send(&self, message: Message) {
         // The thread lives as long as the image: it ends by `Quit` only.
         let _ = self.to_array.lock().unwrap_or_else(PoisonError::into_inner).send(message);
+    }
+
+    /// Whose array it behaves like, and how its access states change.
+    pub fn behaviour(&self) -> (Personality, Tpgs) {
+        self.behaviour
     }
 
     /// Plugs in a path, at a port of its own.
@@ -151,13 +172,17 @@ impl SimNexus {
         self.image.send(Message::Submit { task, waiter: Waiter::Port { ticket, segments } });
     }
 
-    pub(super) fn execute(&self, cdb: &Cdb, data_in: &mut [u8], timeout: Duration) -> Completion {
+    pub(super) fn execute(&self, cdb: &Cdb, data: Buffer<'_>, timeout: Duration) -> Completion {
         let (answer, done) = mpsc::sync_channel(1);
+        let (data_out, data_in) = match data {
+            Buffer::In(bytes) => (Vec::new(), bytes),
+            Buffer::Out(bytes) => (bytes.to_vec(), &mut [][..]),
+        };
         let task = Task {
             nexus: self.id,
             tag: 0,
             cdb: *cdb,
-            data_out: Vec::new(),
+            data_out,
             data_in_max: data_in.len(),
             timeout,
         };
@@ -184,6 +209,13 @@ impl SimNexus {
     /// after this.
     pub fn reset_lu(&self) {
         self.image.send(Message::Reset(self.id));
+    }
+
+    /// `None` when the array's thread is gone.
+    pub(super) fn facts(&self) -> Option<SimFacts> {
+        let (answer, facts) = mpsc::sync_channel(1);
+        self.image.send(Message::Facts(self.id, answer));
+        facts.recv().ok().flatten()
     }
 
     pub(super) fn describe(&self) -> (String, Option<Stats>) {
@@ -259,6 +291,11 @@ impl Server {
                 let faults = self.array.condition(id).unwrap_or_default();
                 let _ = answer.send((faults, self.array.stats(id)));
             }
+            Message::Facts(id, answer) => {
+                let access = self.array.access_fact(id);
+                let facts = self.array.device_state(id).map(|state| SimFacts { state, access });
+                let _ = answer.send(facts);
+            }
             Message::Latency(latency) => self.array.set_latency(latency),
             Message::Quit => return false,
         }
@@ -274,6 +311,7 @@ impl Server {
                     // SAFETY: the requester keeps its segments until the
                     // completion (contract of `Segment`).
                     unsafe { segment::copy_out(&segments, 0, &done.data_in) };
+                    self.array.recycle(done.data_in);
                     ticket.finish(done.completion);
                 }
                 // Whoever gave up waiting does not want it any more.

@@ -2,7 +2,7 @@ use super::blk_uring::Direct;
 use super::sg_io::{ScsiWork, is_torn};
 use super::*;
 use crate::io::{Command, Direction, Op, Segment};
-use crate::scsi::sense::Key;
+use crate::scsi::sense::{Key, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 use crate::sim::{CutMode, LuConfig, MemoryMedium};
 use crate::sys::file::DirectAlignment;
@@ -19,10 +19,12 @@ fn about(kind: PathKind, transport: Transport) -> About {
         name: "test".to_owned(),
         spec: "test".to_owned(),
         kind,
+        devname: None,
         hctl: None,
         dev_t: None,
         transport,
         reason: String::new(),
+        fabric: Fabric::default(),
     }
 }
 
@@ -193,7 +195,7 @@ fn the_null_path_reads_zeroes_at_once() {
     assert_eq!(thread.read(0, 2), vec![0; 1024]);
     assert_eq!(path.identity().wwid, "null-1048576");
     assert!(!path.is_scsi());
-    let completion = path.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT);
+    let completion = path.execute(&Cdb::test_unit_ready(), Data::None, TIMEOUT);
     assert_eq!(completion, Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENOTTY });
 }
 
@@ -251,7 +253,7 @@ fn two_paths_of_one_array_are_one_disk() {
 fn a_cut_is_the_transports_word_and_a_plug_a_unit_attention() {
     let image = sim_image(LuConfig::default());
     let (a, b) = (sim_path(&image, "a"), sim_path(&image, "b"));
-    let tur = |path: &PathHandle| path.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT);
+    let tur = |path: &PathHandle| path.execute(&Cdb::test_unit_ready(), Data::None, TIMEOUT);
     assert!(a.inject(Fault::Cut(CutMode::Before)));
     assert!(matches!(tur(&a), Completion::Scsi { host: HostByte::NO_CONNECT, .. }));
     let refused = Thread::new(&a).write(0, &mut pattern(1, 512));
@@ -275,7 +277,7 @@ fn a_hung_path_returns_at_the_commands_timeout() {
     let path = sim_path(&image, "a");
     path.inject(Fault::Hang);
     let short = Duration::from_millis(20);
-    let completion = path.execute(&Cdb::test_unit_ready(), &mut [], short);
+    let completion = path.execute(&Cdb::test_unit_ready(), Data::None, short);
     assert!(matches!(completion, Completion::Scsi { host: HostByte::TIME_OUT, .. }));
 }
 
@@ -506,14 +508,14 @@ fn a_reset_of_the_lu_is_told_to_every_path() {
     let (a, b) = (sim_path(&image, "a"), sim_path(&image, "b"));
     a.reset_lu(TIMEOUT).unwrap();
     for path in [&a, &b] {
-        let met = path.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT);
+        let met = path.execute(&Cdb::test_unit_ready(), Data::None, TIMEOUT);
         let code = unit_attention(&met).and_then(Sense::code);
         assert_eq!(code, Some(SenseCode::LU_RESET));
     }
 }
 
 #[test]
-fn what_a_check_meets_stops_the_next_command_of_every_thread_once() {
+fn what_a_check_meets_stops_the_commands_of_every_thread_until_a_proof() {
     let image = sim_image(LuConfig::default());
     let path = sim_path(&image, "a");
     let (mut one, mut two) = (Thread::new(&path), Thread::new(&path));
@@ -521,16 +523,28 @@ fn what_a_check_meets_stops_the_next_command_of_every_thread_once() {
     let tur = cdb(&[0; 6], Direction::None);
     // A plug leaves a unit attention behind; the checker meets it.
     path.inject(Fault::Plug);
-    let met = path.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT);
+    let met = path.execute(&Cdb::test_unit_ready(), Data::None, TIMEOUT);
     assert!(unit_attention(&met).is_some_and(|s| s.code().unwrap().questions_identity()));
     assert_eq!(one.run(tur, &[]), doubt);
-    assert_eq!(one.run(tur, &[]), Completion::Good, "told once: the rest is the core's");
+    assert_eq!(one.run(tur, &[]), doubt, "the engine may not have heard of the first");
     assert_eq!(two.run(Op::Read(Extent::new(0, 1)), &[]), doubt);
-    // A thread that asks after the proof is told nothing.
-    path.inject(Fault::Plug);
-    assert!(unit_attention(&path.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT)).is_some());
     assert!(path.identify(TIMEOUT, &|_| ()).is_ok());
     assert_eq!(one.run(tur, &[]), Completion::Good);
+    assert_eq!(two.run(tur, &[]), Completion::Good);
+}
+
+#[test]
+fn what_a_guests_command_meets_stops_those_of_every_thread_until_a_proof() {
+    let image = sim_image(LuConfig::default());
+    let path = sim_path(&image, "a");
+    let (mut one, mut two) = (Thread::new(&path), Thread::new(&path));
+    let doubt = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE };
+    let tur = cdb(&[0; 6], Direction::None);
+    path.inject(Fault::Plug);
+    assert!(unit_attention(&one.run(tur, &[])).is_some());
+    assert_eq!(two.run(tur, &[]), doubt, "it would have gone wherever the path leads now");
+    assert_eq!(one.run(tur, &[]), doubt);
+    assert!(path.identify(TIMEOUT, &|_| ()).is_ok());
     assert_eq!(two.run(tur, &[]), Completion::Good);
 }
 
@@ -583,4 +597,32 @@ fn block_operations_hear_how_far_they_came_and_a_guest_hears_it_all() {
     };
     assert_eq!(wire::told(false, 1024, recovered), Completion::Good);
     assert_eq!(wire::told(true, 1024, recovered), recovered);
+}
+
+#[test]
+fn an_answer_shorter_than_asked_for_is_seen_to_be_short() {
+    let path = sim_path(&sim_image(LuConfig::default()), "a");
+    let mut data = vec![0xee; 4096];
+    let completion = path.execute(&Cdb::inquiry(None, 4096), Data::In(&mut data), TIMEOUT);
+    assert_ne!(completion, Completion::Good, "fewer bytes than asked for");
+    assert_eq!(data.len(), usize::from(data[4]) + 5);
+    let mut data = vec![0; 8];
+    let whole = path.execute(&Cdb::inquiry(None, 8), Data::In(&mut data), TIMEOUT);
+    assert_eq!((whole, data.len()), (Completion::Good, 8));
+    path.inject(Fault::Cut(CutMode::Before));
+    path.execute(&Cdb::inquiry(None, 8), Data::In(&mut data), TIMEOUT);
+    assert!(data.is_empty(), "nothing arrives on a path that is cut");
+}
+
+#[test]
+fn data_goes_to_the_lu_with_a_command_of_our_own() {
+    let path = sim_path(&sim_image(LuConfig::default()), "a");
+    let extent = Extent::new(3, 1);
+    let block = pattern(9, 512);
+    let write = Cdb::write(extent, false).unwrap();
+    assert_eq!(path.execute(&write, Data::Out(&block), TIMEOUT), Completion::Good);
+    let mut read = vec![0; 512];
+    let cdb = Cdb::read(extent).unwrap();
+    assert_eq!(path.execute(&cdb, Data::In(&mut read), TIMEOUT), Completion::Good);
+    assert_eq!(read, block);
 }

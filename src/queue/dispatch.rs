@@ -18,6 +18,7 @@
 
 mod choose;
 mod cut;
+mod hold;
 mod judge;
 mod manage;
 mod parts;
@@ -31,8 +32,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::io::{Command, Completion, Limits, Op, Outcome, Request, Time};
-use crate::mpath::selector::Selector;
+use crate::io::{Command, Completion, Extent, Limits, Op, Outcome, Request, Time};
+use crate::mpath::selector::{Came, Selector};
 use crate::mpath::snapshot::{PathId, PathTable};
 use crate::passthrough_scsi::{Issued, Rejected};
 use crate::scsi::attention::Attentions;
@@ -74,6 +75,13 @@ pub struct Settings {
     pub max_requests: usize,
     /// Number of rings of the device.
     pub rings: usize,
+}
+
+impl Settings {
+    /// Length of an extent in bytes.
+    fn bytes(&self, extent: Extent) -> u64 {
+        extent.blocks.0.saturating_mul(u64::from(self.block_size))
+    }
 }
 
 /// How a request left the core.
@@ -128,6 +136,8 @@ pub struct Dispatcher {
     blocked: Vec<PartIndex>,
     /// Parts for which no path is left.
     held: VecDeque<PartIndex>,
+    /// None of them has been held since before this.
+    held_since: Option<Time>,
     /// Parts that wait for a moment, unordered: rare and few.
     delayed: Vec<PartIndex>,
     /// Requests with blocks that no part covers yet, for want of parts.
@@ -160,7 +170,7 @@ impl Dispatcher {
         let parts = (settings.max_requests * 2).min(Parts::MOST);
         let mut dispatcher = Dispatcher {
             settings,
-            selector: Selector::default(),
+            selector: Selector::new(table.selector),
             paths: Paths::default(),
             parts: Parts::at_most(parts),
             running: Vec::new(),
@@ -168,6 +178,7 @@ impl Dispatcher {
             ready: VecDeque::new(),
             blocked: Vec::new(),
             held: VecDeque::new(),
+            held_since: None,
             delayed: Vec::new(),
             backlog: VecDeque::new(),
             finished: Vec::new(),
@@ -201,7 +212,7 @@ impl Dispatcher {
 
     /// Commands of this thread on a path.
     pub fn in_flight(&self, path: PathId) -> u32 {
-        self.paths.load(path).commands
+        self.selector.load(path).commands
     }
 
     /// Requests that wait because no path is left.
@@ -225,7 +236,9 @@ impl Dispatcher {
     /// Takes a new table. Parts that were held get another chance.
     pub fn set_table(&mut self, table: Arc<PathTable>) {
         self.paths.update(&table);
+        self.selector.update(&table);
         self.table = table;
+        self.held_since = None;
         while let Some(index) = self.held.pop_front() {
             let part = &mut self.parts[index];
             part.place = Place::Ready;
@@ -287,6 +300,7 @@ impl Dispatcher {
     /// table, and when [`Dispatcher::next_deadline`] passed.
     pub fn pump(&mut self, now: Time, paths: &mut impl Issue) {
         self.wake_delayed(now);
+        self.end_held(now);
         self.find_hung(now);
         self.repeat_reports(now);
         // Room may have come in ways that are not seen here.
@@ -323,6 +337,10 @@ impl Dispatcher {
     pub fn complete(&mut self, now: Time, cookie: Cookie, completion: &Completion) {
         let Some(index) = self.parts.find(cookie) else { return };
         let Some((path, epoch)) = self.paths.take_off(&mut self.parts, index) else { return };
+        let good = matches!(completion, Completion::Good | Completion::Short(_));
+        let part = &self.parts[index];
+        let came = Came { want: part.want, issued: part.issued, good };
+        self.selector.completed(now, path.slot, &came);
         self.judge(now, index, path, epoch, completion);
     }
 
@@ -338,7 +356,7 @@ impl Dispatcher {
 
     /// When [`Dispatcher::pump`] has something to do without further events.
     pub fn next_deadline(&self) -> Option<Time> {
-        if !self.ready.is_empty() && self.paths.all_idle() {
+        if !self.ready.is_empty() && self.selector.all_idle() {
             // Turned away though nothing is on a path: no completion will
             // come to say that there is room.
             return Some(Time::default());
@@ -346,7 +364,8 @@ impl Dispatcher {
         let delayed = self.delayed.iter().map(|&i| self.parts[i].wake).min();
         let hung =
             self.paths.oldest(&self.parts).map(|issued| issued + self.settings.suspect_after).min();
-        delayed.into_iter().chain(hung).chain(self.paths.next_repetition()).min()
+        let others = self.paths.next_repetition().into_iter().chain(self.next_end_of_held());
+        delayed.into_iter().chain(hung).chain(others).min()
     }
 
     // --- ends of parts and requests -----------------------------------------

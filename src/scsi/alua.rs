@@ -1,5 +1,5 @@
-//! Asymmetric logical unit access: REPORT TARGET PORT GROUPS (SPC-5 5.18,
-//! 6.36), encode and decode.
+//! Asymmetric logical unit access: REPORT TARGET PORT GROUPS and SET TARGET
+//! PORT GROUPS (SPC-5 5.18, 6.36, 6.45), encode and decode.
 //!
 //! States as the wire has them. What a state is worth to the engine is a
 //! prioritizer's business (`mpath`).
@@ -69,6 +69,22 @@ impl AccessState {
             AccessState::Offline => "offline",
             AccessState::Transitioning => "transitioning",
             AccessState::Reserved(_) => "reserved",
+        }
+    }
+
+    /// Whether a target port group in this state serves reads and writes
+    /// (SPC-5 5.16). Of a state that the standard does not define it is for the
+    /// LU to say, command by command.
+    pub fn carries_io(self) -> bool {
+        match self {
+            AccessState::ActiveOptimized
+            | AccessState::ActiveNonOptimized
+            | AccessState::LbaDependent
+            | AccessState::Reserved(_) => true,
+            AccessState::Standby
+            | AccessState::Unavailable
+            | AccessState::Offline
+            | AccessState::Transitioning => false,
         }
     }
 }
@@ -190,8 +206,10 @@ fn body(data: &[u8]) -> (Option<u8>, &[u8]) {
     }
 }
 
-/// The target port groups of the data, with either header. A descriptor that
-/// runs over the end of the data ends the list.
+/// The target port groups of the data, with either header. A group counts if
+/// its state is there, with the ports that are: LIO leaves the four bytes that
+/// the extended header is longer out of RETURN DATA LENGTH, so its last group
+/// has lost a port. Linux' `scsi_dh_alua` takes it, too.
 pub fn parse(data: &[u8]) -> Vec<TargetPortGroup> {
     let (_, mut rest) = body(data);
     let mut groups = Vec::new();
@@ -211,7 +229,8 @@ pub fn transition_seconds(data: &[u8]) -> Option<u8> {
 fn parse_group(raw: &[u8]) -> Option<(TargetPortGroup, &[u8])> {
     let head = raw.get(..8)?;
     let end = 8 + 4 * usize::from(head[7]);
-    let ports = raw.get(8..end)?;
+    let (ports, after) = raw.split_at(end.min(raw.len()));
+    let ports = &ports[8..];
     let group = TargetPortGroup {
         id: be::u16_at(head, 2)?,
         state: AccessState::from_bits(head[0]),
@@ -220,7 +239,52 @@ fn parse_group(raw: &[u8]) -> Option<(TargetPortGroup, &[u8])> {
         status_code: head[5],
         ports: ports.chunks_exact(4).filter_map(|port| be::u16_at(port, 2)).collect(),
     };
-    Some((group, &raw[end..]))
+    Some((group, after))
+}
+
+/// One descriptor of SET TARGET PORT GROUPS: this group shall be in this state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetState {
+    /// The state asked for.
+    pub state: AccessState,
+    /// TARGET PORT GROUP.
+    pub group: u16,
+}
+
+/// Parameter list of SET TARGET PORT GROUPS: four reserved bytes, four bytes a
+/// descriptor.
+pub fn encode_set(list: &[SetState]) -> Vec<u8> {
+    let mut data = vec![0; 4];
+    for SetState { state, group } in list {
+        let [high, low] = group.to_be_bytes();
+        data.extend_from_slice(&[state.to_bits(), 0, high, low]);
+    }
+    data
+}
+
+/// The descriptors of a SET TARGET PORT GROUPS parameter list. An empty list
+/// (no bytes at all) is none, which is no error (SPC-5 6.45).
+///
+/// # Errors
+/// `05/1a/00` where the list ends within its header or a descriptor;
+/// `05/26/00` for a state that cannot be asked for.
+pub fn parse_set(list: &[u8]) -> Result<Vec<SetState>, SenseCode> {
+    if list.is_empty() {
+        return Ok(Vec::new());
+    }
+    let body = list.get(4..).ok_or(SenseCode::PARAMETER_LIST_LENGTH_ERROR)?;
+    let descriptors = body.chunks_exact(4);
+    if !descriptors.remainder().is_empty() {
+        return Err(SenseCode::PARAMETER_LIST_LENGTH_ERROR);
+    }
+    descriptors
+        .map(|raw| match AccessState::from_bits(raw[0]) {
+            AccessState::Transitioning | AccessState::LbaDependent | AccessState::Reserved(_) => {
+                Err(SenseCode::INVALID_FIELD_IN_PARAMETER_LIST)
+            }
+            state => Ok(SetState { state, group: u16::from_be_bytes([raw[2], raw[3]]) }),
+        })
+        .collect()
 }
 
 #[cfg(test)]

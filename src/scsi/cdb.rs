@@ -118,6 +118,28 @@ impl Cdb {
         Cdb::of(opcode::MODE_SENSE_10, 10).with(2, [page & 0x3f]).with(7, allocation.to_be_bytes())
     }
 
+    /// MODE SENSE(10) without block descriptors; `control` is PC: 0 current, 1
+    /// changeable, 2 default, 3 saved values.
+    pub fn mode_sense_10_values(control: u8, page: u8, allocation: u16) -> Cdb {
+        Cdb::of(opcode::MODE_SENSE_10, 10)
+            .with(1, [0x08, (control & 0x03) << 6 | page & 0x3f])
+            .with(7, allocation.to_be_bytes())
+    }
+
+    /// MODE SELECT(6), not saved. `page_format`: PF, the list is pages as the
+    /// standard has them.
+    pub fn mode_select_6(page_format: bool, list_len: u8) -> Cdb {
+        Cdb::six(opcode::MODE_SELECT_6).with(1, [u8::from(page_format) << 4]).with(4, [list_len])
+    }
+
+    /// MODE SELECT(10). `page_format`: PF; `save`: SP, the values outlive a
+    /// reset.
+    pub fn mode_select_10(page_format: bool, save: bool, list_len: u16) -> Cdb {
+        Cdb::of(opcode::MODE_SELECT_10, 10)
+            .with(1, [u8::from(page_format) << 4 | u8::from(save)])
+            .with(7, list_len.to_be_bytes())
+    }
+
     /// READ CAPACITY(10).
     pub fn read_capacity_10() -> Cdb {
         Cdb::of(opcode::READ_CAPACITY_10, 10)
@@ -142,6 +164,13 @@ impl Cdb {
         Cdb::of(opcode::MAINTENANCE_IN, 12)
             .with(1, [format | opcode::SA_REPORT_TARGET_PORT_GROUPS])
             .with(6, allocation.to_be_bytes())
+    }
+
+    /// SET TARGET PORT GROUPS with a parameter list of `list_len` bytes.
+    pub fn set_target_port_groups(list_len: u32) -> Cdb {
+        Cdb::of(opcode::MAINTENANCE_OUT, 12)
+            .with(1, [opcode::SA_SET_TARGET_PORT_GROUPS])
+            .with(6, list_len.to_be_bytes())
     }
 
     /// READ(10) where LBA and length fit it, else READ(16).

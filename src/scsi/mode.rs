@@ -1,7 +1,8 @@
 //! MODE SENSE data: header, caching page, control page (SPC-5 7.5, SBC-4 6.5).
 //!
 //! Only what decides how a disk must be written to: write protection, DPOFUA,
-//! and the write cache. MODE SELECT is not here.
+//! and the write cache; where the pages of a MODE SELECT parameter list are;
+//! TAS. The vendors' pages are in `scsi::rdac` and `scsi::clariion`.
 
 use super::be;
 use crate::scsi::block::Blocks;
@@ -139,6 +140,37 @@ fn pages_10(data: &[u8]) -> Option<&[u8]> {
     Some(data.get(8 + descriptors..end).unwrap_or(&[]))
 }
 
+/// The pages of a MODE SELECT(6) parameter list, with `ten` of a (10): what
+/// follows its header and block descriptors; `None` if it ends before. MODE
+/// DATA LENGTH is reserved there (SPC-5 6.15), so the list's end is the data's.
+pub fn selected_pages(list: &[u8], ten: bool) -> Option<&[u8]> {
+    let (header, descriptors) = match ten {
+        false => (4, usize::from(*list.get(3)?)),
+        true => (8, usize::from(be::u16_at(list, 6)?)),
+    };
+    list.get(header + descriptors..)
+}
+
+/// TAS of the control page among MODE SENSE(10) data: a command that another
+/// nexus aborts comes back as TASK ABORTED, and does not vanish silently.
+pub fn task_aborted_status(data: &[u8]) -> Option<bool> {
+    Some(find_page(pages_10(data)?, CONTROL)?.get(3)? & TAS != 0)
+}
+
+/// The MODE SELECT(10) parameter list that sets TAS and leaves the rest of the
+/// control page as MODE SENSE(10) `data` without block descriptors has it.
+/// `None` where the page is not among the data.
+pub fn with_task_aborted_status(data: &[u8]) -> Option<Vec<u8>> {
+    let body = find_page(pages_10(data)?, CONTROL)?;
+    let mut page = vec![CONTROL, u8::try_from(body.len()).ok()?];
+    page.extend_from_slice(body);
+    *page.get_mut(5)? |= TAS;
+    Some([&[0; 8][..], &page].concat())
+}
+
+/// TAS, byte 5 of the control page.
+const TAS: u8 = 0x40;
+
 /// The control page of an LU that reorders freely (QUEUE ALGORITHM MODIFIER
 /// 1), sends fixed-format sense and reports aborts by no other nexus (TAS=0).
 pub fn encode_control() -> [u8; 12] {
@@ -233,6 +265,38 @@ mod tests {
     }
 
     #[test]
+    fn tas_is_set_and_nothing_else_of_the_control_page() {
+        let data = WRITE_BACK.encode_10(None, &pages());
+        assert_eq!(task_aborted_status(&data), Some(false));
+        let list = with_task_aborted_status(&data).unwrap();
+        let page = selected_pages(&list, true).unwrap();
+        let mut wanted = encode_control();
+        wanted[5] |= 0x40;
+        assert_eq!((&list[..8], page), (&[0; 8][..], &wanted[..]));
+        let set = WRITE_BACK.encode_10(None, page);
+        assert_eq!(task_aborted_status(&set), Some(true));
+        assert_eq!(with_task_aborted_status(&set), Some(list));
+        let none = WRITE_BACK.encode_10(None, &Caching::default().encode());
+        assert_eq!((task_aborted_status(&none), with_task_aborted_status(&none)), (None, None));
+    }
+
+    #[test]
+    fn selected_pages_lie_behind_the_block_descriptors() {
+        let descriptor = Some(BlockDescriptor { blocks: Blocks(8), block_size: 512 });
+        for descriptor in [None, descriptor] {
+            let mut list = WRITE_BACK.encode_6(descriptor, &pages());
+            list[0] = 0; // reserved in MODE SELECT
+            assert_eq!(selected_pages(&list, false), Some(&pages()[..]));
+            let mut list = WRITE_BACK.encode_10(descriptor, &pages());
+            list[..2].fill(0);
+            assert_eq!(selected_pages(&list, true), Some(&pages()[..]));
+        }
+        assert_eq!(selected_pages(&[0, 0, 0, 8, 0], false), None);
+        assert_eq!(selected_pages(&[0; 7], true), None);
+        assert_eq!(selected_pages(&[0; 8], true), Some(&[][..]));
+    }
+
+    #[test]
     fn subpages_are_skipped_not_mistaken() {
         let mut pages = vec![0x40 | CACHING, 1, 0, 3, 0xff, 0xff, 0xff];
         pages.extend(Caching { write_cache: false, read_cache_disabled: true }.encode());
@@ -270,6 +334,8 @@ mod tests {
             prop_assert_eq!(Mode::parse_6(&raw).is_some(), raw.len() >= 4);
             prop_assert_eq!(Mode::parse_10(&raw).is_some(), raw.len() >= 8);
             let _ = (descriptor_sense(&raw, false), descriptor_sense(&raw, true));
+            let _ = (selected_pages(&raw, false), selected_pages(&raw, true));
+            prop_assert_eq!(task_aborted_status(&raw).is_some(), with_task_aborted_status(&raw).is_some());
         }
     }
 }

@@ -36,14 +36,14 @@ pub const PROVISIONING: u8 = 0xb2;
 
 /// The part of a VPD page behind its four-byte header, if it is the page
 /// asked for. A page cut short by the allocation length yields what is there.
-fn body(page: &[u8], code: u8) -> Option<&[u8]> {
+pub(super) fn body(page: &[u8], code: u8) -> Option<&[u8]> {
     let len = usize::from(be::u16_at(page, 2)?);
     let rest = page.get(4..).filter(|_| page[1] == code)?;
     Some(&rest[..len.min(rest.len())])
 }
 
 /// A VPD page of a disk: header and body. The body is cut at 64 KiB.
-fn page(code: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn page(code: u8, body: &[u8]) -> Vec<u8> {
     let len = u16::try_from(body.len()).unwrap_or(u16::MAX);
     let mut page = vec![super::inquiry::TYPE_DISK, code];
     page.extend_from_slice(&len.to_be_bytes());

@@ -3,6 +3,9 @@
 //!
 //! Values only; nothing here knows a command.
 
+use std::cell::Cell;
+
+use super::LuId;
 use super::target::Target;
 use crate::io::Extent;
 use crate::scsi::alua::AccessState;
@@ -30,6 +33,8 @@ pub(super) struct Call<'a> {
     /// Relative identifier of the target port it came through.
     pub(super) port: u16,
     pub(super) target: &'a Target,
+    /// For data-in; what is in it is of no meaning.
+    pub(super) buffer: Cell<Vec<u8>>,
 }
 
 impl<'a> Call<'a> {
@@ -93,6 +98,9 @@ pub(super) enum Effect {
     ModeChanged,
     /// SET TARGET PORT GROUPS wants these states.
     Groups(Vec<(u16, AccessState)>),
+    /// These LUs move to the controller that got the command; it ends when
+    /// they have.
+    Take(Vec<LuId>),
 }
 
 /// GOOD.

@@ -18,7 +18,8 @@ impl Lu {
         if call.room < len {
             return Err(Failure::Overrun);
         }
-        let mut data_in = vec![0; len];
+        let mut data_in = call.buffer.take();
+        data_in.resize(len, 0);
         self.fetch(self.offset(extent.lba.0), &mut data_in)?;
         Ok(Answer { data_in, ..Answer::default() })
     }

@@ -5,7 +5,7 @@
 //! the function it names.
 
 use super::answer::{Call, Failure, Outcome, wrong_field};
-use super::config::LuConfig;
+use super::config::{LuConfig, Tpgs};
 use super::lu::Lu;
 use super::target::Served;
 use crate::scsi::sense::SenseCode;
@@ -20,6 +20,8 @@ pub(super) struct Command {
     pub(super) has_action: bool,
     /// Bits of byte 1 that may be set and mean nothing here: obsolete hints.
     ignored: u8,
+    /// All the bits that may be set, as the CDB lies in memory.
+    known: u128,
     needs: Needs,
     pub(super) served: Served,
     /// Is refused while the LU is stopped, and met by injected answers:
@@ -38,6 +40,10 @@ enum Needs {
     ExplicitAlua,
 }
 
+pub(super) const TEST_UNIT_READY: u8 = 0x00;
+pub(super) const MODE_SELECT_6: u8 = 0x15;
+pub(super) const MODE_SELECT_10: u8 = 0x55;
+pub(super) const MAINTENANCE_OUT: u8 = 0xa4;
 pub(super) const INQUIRY: u8 = 0x12;
 pub(super) const REPORT_LUNS: u8 = 0xa0;
 pub(super) const REQUEST_SENSE: u8 = 0x03;
@@ -52,7 +58,8 @@ type Serve = fn(&mut Lu, &Call<'_>) -> Outcome;
 /// A command that describes the LU or manages it.
 const fn about(usage: &'static [u8], served: Served, serve: Serve) -> Command {
     let needs = Needs::Nothing;
-    Command { usage, has_action: false, ignored: 0, needs, served, targeted: false, serve }
+    let known = 0; // see with_known
+    Command { usage, has_action: false, ignored: 0, known, needs, served, targeted: false, serve }
 }
 
 /// A command with a service action.
@@ -69,9 +76,25 @@ const fn if_able(needs: Needs, command: Command) -> Command {
     Command { needs, ..command }
 }
 
+/// Fills in [`Command::known`].
+const fn with_known<const N: usize>(mut rows: [Command; N]) -> [Command; N] {
+    let mut row = 0;
+    while row < N {
+        let mut known = [0; 16];
+        let mut at = 0;
+        while at < rows[row].usage.len() {
+            known[at] = rows[row].known_at(at);
+            at += 1;
+        }
+        rows[row].known = u128::from_ne_bytes(known);
+        row += 1;
+    }
+    rows
+}
+
 /// Every command, ascending.
 #[rustfmt::skip]
-static COMMANDS: &[Command] = &[
+const COMMANDS: &[Command] = &with_known([
     medium(&[0x00, 0, 0, 0, 0, 0], 0, Lu::test_unit_ready),
     about(&[REQUEST_SENSE, 0x01, 0, 0, 0xff, 0], Served::Always, Lu::request_sense),
     medium(&[0x08, 0x1f, 0xff, 0xff, 0xff, 0], 0, Lu::read),
@@ -117,7 +140,28 @@ static COMMANDS: &[Command] = &[
     medium(&[0xaa, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0], HINTS, Lu::write),
     medium(&[0xae, 0x16, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0], 0, Lu::write_and_verify),
     medium(&[0xaf, 0x16, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0], 0, Lu::verify),
-];
+]);
+
+/// Where in the table an operation code begins; its length where it does not.
+const FIRST: [u8; 256] = {
+    let mut first = [TABLE_LEN; 256];
+    let mut row = COMMANDS.len();
+    while row > 0 {
+        row -= 1;
+        #[allow(clippy::cast_possible_truncation)] // see TABLE_LEN
+        let at = row as u8;
+        first[COMMANDS[row].usage[0] as usize] = at;
+    }
+    first
+};
+
+/// Rows of the table.
+const TABLE_LEN: u8 = {
+    assert!(COMMANDS.len() < 256);
+    #[allow(clippy::cast_possible_truncation)] // just looked at
+    let len = COMMANDS.len() as u8;
+    len
+};
 
 /// The commands an LU of this configuration implements.
 pub(super) fn supported(config: &LuConfig) -> impl Iterator<Item = &'static Command> {
@@ -132,12 +176,16 @@ pub(super) fn supported(config: &LuConfig) -> impl Iterator<Item = &'static Comm
 pub(super) fn find(config: &LuConfig, cdb: &[u8]) -> Result<&'static Command, Failure> {
     let opcode = cdb.first().copied().unwrap_or(0);
     let second = cdb.get(1).copied().unwrap_or(0) & 0x1f;
-    let mut of_opcode = supported(config).filter(|command| command.opcode() == opcode).peekable();
-    if of_opcode.peek().is_none() {
-        return Err(SenseCode::INVALID_OPCODE.into());
+    let rows = COMMANDS[usize::from(FIRST[usize::from(opcode)])..].iter();
+    let rows = rows.take_while(|command| command.opcode() == opcode);
+    let mut known = false;
+    for command in rows.filter(|command| command.is_supported(config)) {
+        if !command.has_action || command.action() == second {
+            return Ok(command);
+        }
+        known = true;
     }
-    let matches = |command: &&Command| !command.has_action || command.action() == second;
-    of_opcode.find(matches).ok_or_else(|| wrong_field(1, Some(4)))
+    Err(if known { wrong_field(1, Some(4)) } else { SenseCode::INVALID_OPCODE.into() })
 }
 
 impl Command {
@@ -150,13 +198,24 @@ impl Command {
         self.usage[1] & 0x1f
     }
 
+    /// Bits of a byte that may be set.
+    const fn known_at(&self, at: usize) -> u8 {
+        let known = self.usage[at];
+        match at {
+            // A service action was compared whole.
+            1 if self.has_action => known | self.ignored | 0x1f,
+            1 => known | self.ignored,
+            _ => known,
+        }
+    }
+
     fn is_supported(&self, config: &LuConfig) -> bool {
         match self.needs {
             Needs::Nothing => true,
             Needs::Unmap => config.unmaps(),
             Needs::CompareAndWrite => config.max_compare_and_write_blocks > 0,
-            Needs::Alua => config.tpgs() != 0,
-            Needs::ExplicitAlua => config.explicit_alua,
+            Needs::Alua => config.tpgs != Tpgs::None,
+            Needs::ExplicitAlua => config.tpgs.is_explicit(),
         }
     }
 
@@ -169,11 +228,13 @@ impl Command {
         if cdb.len() < self.usage.len() {
             return Err(SenseCode::INVALID_FIELD_IN_CDB.into());
         }
-        for (at, (byte, usage)) in cdb.iter().zip(self.usage).enumerate().skip(1) {
-            let known = usage | if at == 1 { self.ignored } else { 0 };
-            // A service action was compared whole.
-            let known = known | if at == 1 && self.has_action { 0x1f } else { 0 };
-            let wrong = byte & !known;
+        let mut all = [0; 16];
+        all[..self.usage.len()].copy_from_slice(&cdb[..self.usage.len()]);
+        if u128::from_ne_bytes(all) & !self.known == 0 {
+            return Ok(());
+        }
+        for (at, byte) in cdb.iter().enumerate().take(self.usage.len()) {
+            let wrong = byte & !self.known_at(at);
             if wrong != 0 {
                 let bit = u8::try_from(wrong.ilog2()).ok();
                 return Err(wrong_field(u16::try_from(at).unwrap_or(0), bit));

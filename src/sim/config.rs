@@ -1,5 +1,81 @@
 //! What a simulated LU is made with.
 
+/// Whether and how the LU's asymmetric access states change (TPGS of standard
+/// INQUIRY data, SPC-5 6.7.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tpgs {
+    /// There are none: neither REPORT nor SET TARGET PORT GROUPS is
+    /// implemented, no change is told.
+    None,
+    /// They change by themselves; SET TARGET PORT GROUPS is not implemented.
+    Implicit,
+    /// They change when they are told to.
+    Explicit,
+    /// Both.
+    #[default]
+    Both,
+}
+
+impl Tpgs {
+    /// Every mode and its word in commands.
+    pub const NAMES: [(Tpgs, &'static str); 4] = [
+        (Tpgs::None, "none"),
+        (Tpgs::Implicit, "implicit"),
+        (Tpgs::Explicit, "explicit"),
+        (Tpgs::Both, "both"),
+    ];
+
+    /// The two bits.
+    pub fn bits(self) -> u8 {
+        match self {
+            Tpgs::None => 0,
+            Tpgs::Implicit => 1,
+            Tpgs::Explicit => 2,
+            Tpgs::Both => 3,
+        }
+    }
+
+    pub(super) fn is_explicit(self) -> bool {
+        matches!(self, Tpgs::Explicit | Tpgs::Both)
+    }
+}
+
+/// Whose array it behaves like where the standard says nothing.
+///
+/// In RDAC and CLARiiON arrays every LU is *owned* by one of two controllers,
+/// which are the target port groups 1 and 2; a MODE SELECT of the vendor's
+/// page moves it to the controller that gets it. With [`Tpgs::None`] the other
+/// controller refuses I/O; else it is active/non-optimized, and an LU also
+/// moves when SET TARGET PORT GROUPS wants the other group active/optimized.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Personality {
+    /// Nobody's: access states are those of the target port groups.
+    #[default]
+    Generic,
+    /// LSI/Engenio, NetApp E-Series: VPD pages C2h, C8h, C9h, mode page 2Ch,
+    /// 05/94/01 from the other controller (whose TEST UNIT READY is GOOD), TAS.
+    Rdac,
+    /// EMC CLARiiON: VPD page C0h, mode page 22h, 02/04/03 from the other one.
+    Clariion,
+}
+
+impl Personality {
+    /// Every one and its word in commands.
+    pub const NAMES: [(Personality, &'static str); 3] = [
+        (Personality::Generic, "generic"),
+        (Personality::Rdac, "rdac"),
+        (Personality::Clariion, "clariion"),
+    ];
+
+    /// What such an array has by default.
+    pub fn tpgs(self) -> Tpgs {
+        match self {
+            Personality::Generic => Tpgs::Both,
+            Personality::Rdac | Personality::Clariion => Tpgs::None,
+        }
+    }
+}
+
 /// What the LU is. Counts are in logical blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LuConfig {
@@ -43,10 +119,10 @@ pub struct LuConfig {
     pub max_compare_and_write_blocks: u8,
     /// Writes are refused.
     pub read_only: bool,
-    /// TPGS bit 0: access states change without being asked to.
-    pub implicit_alua: bool,
-    /// TPGS bit 1: SET TARGET PORT GROUPS is implemented.
-    pub explicit_alua: bool,
+    /// Asymmetric access states.
+    pub tpgs: Tpgs,
+    /// Whose array it behaves like.
+    pub personality: Personality,
 }
 
 impl Default for LuConfig {
@@ -71,8 +147,8 @@ impl Default for LuConfig {
             max_write_same_blocks: 0x1_0000,
             max_compare_and_write_blocks: 32,
             read_only: false,
-            implicit_alua: true,
-            explicit_alua: true,
+            tpgs: Tpgs::Both,
+            personality: Personality::Generic,
         }
     }
 }
@@ -81,10 +157,5 @@ impl LuConfig {
     /// Whether UNMAP is implemented.
     pub fn unmaps(&self) -> bool {
         self.thin && self.max_unmap_blocks > 0 && self.max_unmap_descriptors > 0
-    }
-
-    /// TPGS of standard INQUIRY data.
-    pub fn tpgs(&self) -> u8 {
-        u8::from(self.explicit_alua) << 1 | u8::from(self.implicit_alua)
     }
 }

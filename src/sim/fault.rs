@@ -3,11 +3,14 @@
 //! State only; ending the tasks that are already pending, and the faults that
 //! concern the LU, are the array's part.
 
+pub(super) mod words;
+
 use std::fmt;
 use std::time::Duration;
 
 use super::attention::Attentions;
 use super::command::{self, Command};
+use super::owner::{Access, BECOMING_READY};
 use super::target::Served;
 use crate::scsi::alua::AccessState;
 use crate::scsi::sense::SenseCode;
@@ -67,9 +70,80 @@ pub enum Fault {
     },
     /// The LU's bad blocks are good again.
     Mend,
+    /// The next `count` commands that move or verify blocks end with CHECK
+    /// CONDITION, not executed, TEST UNIT READY and everything else being
+    /// served: the path says that it takes I/O and takes none. 0 means until
+    /// [`Fault::Plug`].
+    IoSense {
+        /// Which sense.
+        code: SenseCode,
+        /// How many commands.
+        count: u32,
+    },
+    /// The same with a host byte.
+    IoHostByte {
+        /// Which host byte.
+        host: HostByte,
+        /// How many commands.
+        count: u32,
+    },
+    /// The next `count` SET TARGET PORT GROUPS or MODE SELECTs end with CHECK
+    /// CONDITION, not executed: 05/91/36, 05/04/00, 02/04/03. 0 means until
+    /// [`Fault::Plug`].
+    ActivationSense {
+        /// Which sense.
+        code: SenseCode,
+        /// How many commands.
+        count: u32,
+    },
+    /// What the host says of the path changes, until [`Fault::Plug`].
+    Device(DeviceState),
+    /// As [`Fault::Cut`], but what the pending writes were to do is done after
+    /// this long, whatever the initiator does meanwhile: an array that does
+    /// not end a nexus's tasks when it is lost. No initiator can defend itself
+    /// (the known limit of law 1 of `docs/architecture.md`).
+    LateCut(Duration),
+    /// The path's controller goes down: for every path of its target port
+    /// group, [`Fault::Cut`] before execution. After `takeover` the other
+    /// groups are active/optimized, and own what it owned; until then they are
+    /// transitioning (those that have something to change). Raises what that
+    /// raises.
+    ControllerDown {
+        /// How long the others take.
+        takeover: Duration,
+    },
+    /// The path's controller is up again: active/optimized if no other group
+    /// is, else active/non-optimized, or what it was if it was not active. It
+    /// owns what nobody owns. Raises 06/29/00 on the group's paths and 06/2a/06
+    /// everywhere.
+    ControllerUp,
+    /// The array's firmware is upgraded: every path answers `how` for so long
+    /// (zero ends it now); owners do not change. At its end 06/3f/01 is raised
+    /// everywhere, after [`Upgrade::Gone`] also 06/29/00.
+    Upgrade {
+        /// What initiators see of it.
+        how: Upgrade,
+        /// Until it is done.
+        lasting: Duration,
+    },
+    /// The path's target port group wants to change its state and cannot: it
+    /// is `transitioning` for so long, then what it was; 06/2a/07 everywhere.
+    AluaFails {
+        /// How long it tries.
+        transition: Duration,
+    },
+    /// The path's controller takes the LU, as if another host had asked for
+    /// it: it becomes its owner, or where LUs have none, the path's target
+    /// port group becomes active/optimized. Takes the time that
+    /// [`super::Array::set_transition`] says.
+    TakeOwnership,
+    /// How long the array takes for what an initiator asks of it from now on,
+    /// see [`super::Array::set_transition`].
+    Transition(Duration),
     /// The path's target port group changes its access state; not zero:
-    /// through `transitioning` for so long. Raises 06/2a/06 everywhere when
-    /// the new state is reached.
+    /// through `transitioning` for so long (longer than an initiator waits, if
+    /// it is to be that). Raises 06/2a/06 everywhere when the new state is
+    /// reached.
     Alua {
         /// The new state.
         state: AccessState,
@@ -91,6 +165,52 @@ pub enum Fault {
     UnmapLun,
     /// The LU becomes larger or smaller. Raises 06/2a/09 on all paths.
     Capacity(NewCapacity),
+}
+
+/// What the host says of a path (sysfs `device/state`), and does with its
+/// commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceState {
+    /// Commands go to the array.
+    #[default]
+    Running,
+    /// New commands wait, whatever their timeout, until it is something else.
+    Blocked,
+    /// Commands end at once with `DID_NO_CONNECT`.
+    Offline,
+}
+
+impl DeviceState {
+    /// Every one and its word in commands, which is sysfs's.
+    pub const NAMES: [(DeviceState, &'static str); 3] = [
+        (DeviceState::Running, "running"),
+        (DeviceState::Blocked, "blocked"),
+        (DeviceState::Offline, "offline"),
+    ];
+}
+
+/// What an upgrade of the firmware looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Medium accesses and TEST UNIT READY end with status BUSY.
+    Busy,
+    /// They end with 02/04/01.
+    BecomingReady,
+    /// Every path is cut, as by [`CutMode::Before`].
+    Gone,
+}
+
+impl Upgrade {
+    /// Every one and its word in commands.
+    pub const NAMES: [(Upgrade, &'static str); 3] = [
+        (Upgrade::Busy, "busy"),
+        (Upgrade::BecomingReady, "becoming-ready"),
+        (Upgrade::Gone, "gone"),
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        Upgrade::NAMES.iter().find(|(how, _)| *how == self).map_or("", |(_, name)| name)
+    }
 }
 
 /// How large a LU becomes.
@@ -130,6 +250,10 @@ pub struct Faults {
     sense: Option<(SenseCode, Left)>,
     host: Option<(HostByte, Left)>,
     status: Option<(Status, Left)>,
+    io_sense: Option<(SenseCode, Left)>,
+    io_host: Option<(HostByte, Left)>,
+    activation: Option<(SenseCode, Left)>,
+    device: DeviceState,
 }
 
 /// What becomes of a submitted task at its time.
@@ -147,6 +271,13 @@ pub(super) enum Fate {
     Absent,
     /// Ended by the transport, not executed.
     Host(HostByte),
+    /// Executed already; what has to follow that has followed.
+    Good {
+        /// Bytes of data-out that were used.
+        taken: usize,
+    },
+    /// Executed, but it has ended long ago: nobody hears of it.
+    Ghost,
 }
 
 /// What the path does with a new task.
@@ -167,7 +298,8 @@ pub(super) struct Arrival<'a> {
     pub(super) command: Option<&'static Command>,
     /// Whether the LUN leads to an LU.
     pub(super) mapped: bool,
-    pub(super) access: AccessState,
+    pub(super) access: Access,
+    pub(super) upgrade: Option<Upgrade>,
     pub(super) attentions: &'a mut Attentions,
 }
 
@@ -182,6 +314,11 @@ impl Faults {
         self.hang
     }
 
+    /// What the host says of the path.
+    pub fn device_state(&self) -> DeviceState {
+        self.device
+    }
+
     /// Extra service time.
     pub fn delay(&self) -> Duration {
         self.delay
@@ -191,12 +328,16 @@ impl Faults {
     pub(super) fn apply(&mut self, fault: Fault) {
         let left = |count| if count == 0 { Left::Always } else { Left::Times(count) };
         match fault {
-            Fault::Cut(_) => self.cut = true,
+            Fault::Cut(_) | Fault::LateCut(_) => self.cut = true,
             Fault::Plug => *self = Faults::default(),
             Fault::Hang => self.hang = true,
             Fault::Delay(delay) => self.delay = delay,
             Fault::Sense { code, count } => self.sense = Some((code, left(count))),
             Fault::HostByte { host, count } => self.host = Some((host, left(count))),
+            Fault::IoSense { code, count } => self.io_sense = Some((code, left(count))),
+            Fault::IoHostByte { host, count } => self.io_host = Some((host, left(count))),
+            Fault::ActivationSense { code, count } => self.activation = Some((code, left(count))),
+            Fault::Device(state) => self.device = state,
             Fault::Busy { count } => self.status = Some((Status::BUSY, left(count))),
             Fault::TaskSetFull { count } => {
                 self.status = Some((Status::TASK_SET_FULL, left(count)));
@@ -207,7 +348,8 @@ impl Faults {
 
     /// Decides about a new task, and uses up what it is answered with.
     pub(super) fn judge(&mut self, arrival: &mut Arrival<'_>) -> Verdict {
-        if self.cut {
+        if self.cut || self.device == DeviceState::Offline || arrival.upgrade == Some(Upgrade::Gone)
+        {
             return Verdict::Refuse(HostByte::NO_CONNECT);
         }
         if self.hang {
@@ -220,6 +362,15 @@ impl Faults {
     /// attention before the access state, that before injected sense.
     fn fate(&mut self, arrival: &mut Arrival<'_>) -> Fate {
         let targeted = arrival.command.is_some_and(|command| command.targeted);
+        let io = targeted && arrival.opcode != command::TEST_UNIT_READY;
+        if targeted && arrival.upgrade == Some(Upgrade::Busy) {
+            return Fate::Status(Status::BUSY);
+        }
+        if io {
+            if let Some(host) = take(&mut self.io_host) {
+                return Fate::Host(host);
+            }
+        }
         if targeted {
             if let Some(host) = take(&mut self.host) {
                 return Fate::Host(host);
@@ -248,10 +399,25 @@ impl Faults {
             return fate;
         }
         let served = arrival.command.map_or(Served::Always, |command| command.served);
-        if let Some(code) = served.refusal(arrival.access) {
+        if let Some(code) = served.refusal(arrival.access.state) {
             return Fate::Sense(code);
         }
-        let injected = if targeted { take(&mut self.sense) } else { None };
+        if targeted && arrival.upgrade == Some(Upgrade::BecomingReady) {
+            return Fate::Sense(BECOMING_READY);
+        }
+        if let Some(code) = arrival.access.passive.filter(|_| io || arrival.access.tur_too) {
+            if targeted {
+                return Fate::Sense(code);
+            }
+        }
+        let injected = match arrival.opcode {
+            _ if io => take(&mut self.io_sense).or_else(|| take(&mut self.sense)),
+            _ if targeted => take(&mut self.sense),
+            command::MODE_SELECT_6 | command::MODE_SELECT_10 | command::MAINTENANCE_OUT => {
+                take(&mut self.activation)
+            }
+            _ => None,
+        };
         injected.map_or(Fate::Execute, Fate::Sense)
     }
 }
@@ -297,6 +463,20 @@ impl Faults {
         }
         if let Some((status, left)) = self.status {
             words.push(format!("{status} ({left})"));
+        }
+        if let Some((code, left)) = self.io_sense {
+            words.push(format!("I/O: sense {code} ({left})"));
+        }
+        if let Some((host, left)) = self.io_host {
+            words.push(format!("I/O: {host} ({left})"));
+        }
+        if let Some((code, left)) = self.activation {
+            words.push(format!("activation: sense {code} ({left})"));
+        }
+        match self.device {
+            DeviceState::Running => {}
+            DeviceState::Blocked => words.push("blocked".to_owned()),
+            DeviceState::Offline => words.push("offline".to_owned()),
         }
         words
     }

@@ -6,11 +6,12 @@
 
 use std::io;
 
-use super::Medium;
 use super::answer::{Call, Failure, Outcome, Refusal, SOFTWARE_PROTECTED, STOPPED};
-use super::command;
+use super::command::{self, Command};
 use super::config::LuConfig;
 use super::mode::ModePages;
+use super::owner::Owner;
+use super::{LuId, Medium};
 use crate::io::{Blocks, Extent};
 use crate::scsi::sense::SenseCode;
 
@@ -19,6 +20,11 @@ pub(super) struct Lu {
     pub(super) config: LuConfig,
     pub(super) medium: Box<dyn Medium>,
     pub(super) mode: ModePages,
+    /// What a reset sets back to.
+    pub(super) saved: ModePages,
+    /// The LU's number in the array.
+    pub(super) id: LuId,
+    pub(super) owner: Owner,
     /// START STOP UNIT has stopped it.
     pub(super) stopped: bool,
     /// Blocks that can be neither read nor written.
@@ -26,27 +32,36 @@ pub(super) struct Lu {
 }
 
 impl Lu {
-    pub(super) fn new(config: LuConfig, medium: Box<dyn Medium>) -> Lu {
+    pub(super) fn new(id: LuId, config: LuConfig, medium: Box<dyn Medium>) -> Lu {
         let mode = ModePages::of(&config);
-        Lu { config, medium, mode, stopped: false, bad: Vec::new() }
+        let owner = Owner::default();
+        Lu { config, medium, mode, saved: mode, id, owner, stopped: false, bad: Vec::new() }
     }
 
-    /// Executes a command.
-    pub(super) fn execute(&mut self, call: &Call<'_>) -> Outcome {
-        let command = command::find(&self.config, call.cdb)?;
+    /// Executes a command, which was found among the LU's already, if it is
+    /// one.
+    pub(super) fn execute(
+        &mut self,
+        call: &mut Call<'_>,
+        command: Option<&'static Command>,
+    ) -> Outcome {
+        let command = match command {
+            Some(command) => command,
+            None => command::find(&self.config, call.cdb)?,
+        };
         command.check(call.cdb)?;
         if self.stopped && command.targeted {
             return Err(STOPPED.into());
         }
         // Readers of fields go by the length.
-        let call = Call { cdb: &call.cdb[..command.usage.len()], ..*call };
-        (command.serve)(self, &call)
+        call.cdb = &call.cdb[..command.usage.len()];
+        (command.serve)(self, call)
     }
 
     /// What a LU reset sets back (SAM-5 6.3.3): mode parameters, and whether
     /// the unit is started.
     pub(super) fn reset(&mut self) {
-        self.mode = ModePages::of(&self.config);
+        self.mode = self.saved;
         self.stopped = false;
     }
 

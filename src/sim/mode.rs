@@ -1,11 +1,12 @@
 //! Mode parameters: MODE SENSE and MODE SELECT (SPC-5 6.13 to 6.16, 7.5; SBC-4
 //! 6.5).
 //!
-//! One set for all nexuses. Nothing is saved: a LU reset sets back what was
-//! changed. Changeable are WCE, D_SENSE and SWP.
+//! One set for all nexuses. A LU reset sets back what was changed and not
+//! saved, which only RDAC arrays do. Changeable are WCE, D_SENSE and SWP, with
+//! them also TAS.
 
 use super::answer::{Answer, Call, Effect, Failure, Outcome, wrong_field, wrong_parameter};
-use super::config::LuConfig;
+use super::config::{LuConfig, Personality};
 use super::lu::Lu;
 use crate::io::Blocks;
 use crate::scsi::mode::{self, BlockDescriptor, Caching, Mode};
@@ -27,6 +28,8 @@ pub(super) struct ModePages {
     pub(super) descriptor_sense: bool,
     /// SWP.
     pub(super) software_write_protect: bool,
+    /// TAS: a task that another nexus ends is ended with TASK ABORTED.
+    pub(super) task_aborted_status: bool,
 }
 
 /// Which values MODE SENSE wants.
@@ -34,20 +37,20 @@ pub(super) struct ModePages {
 enum Values {
     Current(ModePages),
     /// Ones where MODE SELECT may change something.
-    Changeable,
+    Changeable(Personality),
 }
 
 impl Values {
     fn bit(self, of: fn(&ModePages) -> bool) -> u8 {
         match self {
             Values::Current(pages) => u8::from(of(&pages)),
-            Values::Changeable => 1,
+            Values::Changeable(_) => 1,
         }
     }
 
     /// A byte that never changes.
     fn fixed(self, value: u8) -> u8 {
-        if self == Values::Changeable { 0 } else { value }
+        if matches!(self, Values::Changeable(_)) { 0 } else { value }
     }
 
     fn caching(self) -> Vec<u8> {
@@ -60,6 +63,10 @@ impl Values {
         page[2] = self.bit(|pages| pages.descriptor_sense) << 2;
         page[3] = self.fixed(page[3]);
         page[4] = self.bit(|pages| pages.software_write_protect) << 3;
+        page[5] = match self {
+            Values::Changeable(personality) if personality != Personality::Rdac => 0,
+            _ => self.bit(|pages| pages.task_aborted_status) << 6,
+        };
         page.to_vec()
     }
 
@@ -96,12 +103,18 @@ impl ModePages {
             write_cache: config.write_cache,
             descriptor_sense: false,
             software_write_protect: false,
+            task_aborted_status: false,
         }
     }
 
     /// The pages after MODE SELECT of `page`, which begins at byte `at` of
     /// the parameter list.
-    fn changed_by(self, page: &[u8], at: usize) -> Result<ModePages, Failure> {
+    fn changed_by(
+        self,
+        page: &[u8],
+        at: usize,
+        personality: Personality,
+    ) -> Result<ModePages, Failure> {
         let subpage = if page[0] & 0x40 == 0 { 0 } else { page[1] };
         let code = page[0] & 0x3f;
         let find = |values: Values| {
@@ -109,7 +122,7 @@ impl ModePages {
             found.map(|(_, _, page)| page)
         };
         let (Some(current), Some(changeable)) =
-            (find(Values::Current(self)), find(Values::Changeable))
+            (find(Values::Current(self)), find(Values::Changeable(personality)))
         else {
             return Err(wrong_parameter(at));
         };
@@ -129,6 +142,7 @@ impl ModePages {
             (mode::CONTROL, 0) => ModePages {
                 descriptor_sense: page[2] & 0x04 != 0,
                 software_write_protect: page[4] & 0x08 != 0,
+                task_aborted_status: page[5] & 0x40 != 0,
                 ..self
             },
             _ => self,
@@ -137,12 +151,18 @@ impl ModePages {
 }
 
 impl Lu {
+    /// Whether mode parameters can be saved.
+    fn saves(&self) -> bool {
+        self.config.personality == Personality::Rdac
+    }
+
     /// MODE SENSE(6) and (10).
     pub(super) fn mode_sense(&mut self, call: &Call<'_>) -> Outcome {
         let values = match call.byte(2) >> 6 {
             0 => Values::Current(self.mode),
-            1 => Values::Changeable,
+            1 => Values::Changeable(self.config.personality),
             2 => Values::Current(ModePages::of(&self.config)),
+            3 if self.saves() => Values::Current(self.saved),
             _ => return Err(SenseCode::SAVING_NOT_SUPPORTED.into()),
         };
         let (page, subpage) = (call.byte(2) & 0x3f, call.byte(3));
@@ -171,25 +191,33 @@ impl Lu {
     pub(super) fn mode_select(&mut self, call: &Call<'_>) -> Outcome {
         let ten = call.cdb.len() == 10;
         let len = if ten { call.length_16(7) } else { usize::from(call.byte(4)) };
-        if call.flag(1, 0x01) {
-            return Err(wrong_field(1, Some(0))); // SP: nothing is saved
+        let save = call.flag(1, 0x01);
+        if save && !self.saves() {
+            return Err(wrong_field(1, Some(0))); // SP
         }
         let list = call.announced(len)?;
+        if let Some(outcome) = self.take_ownership(call, list, ten) {
+            return outcome;
+        }
         if list.is_empty() {
             return Ok(Answer::taken(0));
         }
-        if !call.flag(1, 0x10) {
+        // An RDAC array knows no other pages, and does not look.
+        if !call.flag(1, 0x10) && self.config.personality != Personality::Rdac {
             return Err(wrong_field(1, Some(4))); // PF: only the standard's pages
         }
         let mut at = self.after_block_descriptors(list, ten)?;
         let mut pages = self.mode;
         while at < len {
             let page = page_at(list, at)?;
-            pages = pages.changed_by(page, at)?;
+            pages = pages.changed_by(page, at, self.config.personality)?;
             at += page.len();
         }
         let changed = pages != self.mode;
         self.mode = pages;
+        if save {
+            self.saved = pages;
+        }
         if !pages.write_cache {
             self.settle(true)?; // what the cache held
         }

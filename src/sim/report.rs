@@ -94,7 +94,7 @@ impl Lu {
     fn standard_inquiry(&self) -> Vec<u8> {
         let inquiry = Inquiry {
             version: 0x06, // SPC-4; see VERSIONS
-            tpgs: self.config.tpgs(),
+            tpgs: self.config.tpgs.bits(),
             multi_port: true,
             command_queueing: true,
             vendor: self.config.vendor.clone(),
@@ -113,7 +113,9 @@ impl Lu {
     fn vpd(&self, call: &Call<'_>, code: u8) -> Option<Vec<u8>> {
         let config = &self.config;
         Some(match code {
-            vpd::SUPPORTED_PAGES => vpd::encode_supported(&PAGES),
+            vpd::SUPPORTED_PAGES => {
+                vpd::encode_supported(&[&PAGES[..], self.vendor_pages()].concat())
+            }
             vpd::SERIAL => vpd::encode_serial(&config.serial),
             vpd::IDENTIFICATION => self.identification(call),
             EXTENDED_INQUIRY => {
@@ -151,7 +153,7 @@ impl Lu {
                 ..Provisioning::default()
             }
             .encode(),
-            _ => return None,
+            _ => return self.vendor_page(call, code),
         })
     }
 

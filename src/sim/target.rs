@@ -2,16 +2,19 @@
 //! asymmetric access states (SPC-5 5.18), REPORT and SET TARGET PORT GROUPS
 //! (SPC-5 6.37, 6.45).
 //!
-//! A group has one state for every LU of the array. Knows no LU and no task.
+//! A group has one state for every LU of the array, on which an LU with an
+//! owner (`owner`) improves. Knows no task.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::NexusId;
 use super::answer::{Answer, Call, Effect, Outcome, wrong_field, wrong_parameter};
+use super::fault::Upgrade;
 use super::lu::Lu;
 use crate::io::Time;
 use crate::scsi::alua::{self, AccessState, TargetPortGroup, supports};
-use crate::scsi::sense::SenseCode;
+use crate::scsi::sense::{Key, SenseCode};
 
 /// Target port group of a path that says nothing else.
 pub(super) const DEFAULT_GROUP: u16 = 1;
@@ -40,6 +43,9 @@ fn settable(bits: u8) -> Option<AccessState> {
     let state = AccessState::from_bits(bits);
     [ActiveOptimized, ActiveNonOptimized, Standby, Unavailable].contains(&state).then_some(state)
 }
+
+/// SET TARGET PORT GROUPS COMMAND FAILED.
+const NOT_SET: SenseCode = SenseCode::new(Key::HardwareError, 0x67, 0x0a);
 
 /// In which access states a command is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,14 +91,35 @@ struct Group {
     state: AccessState,
     preferred: bool,
     why: Why,
-    /// The state that follows [`AccessState::Transitioning`], and when.
-    next: Option<(Time, AccessState)>,
+    /// What follows [`AccessState::Transitioning`].
+    next: Option<Next>,
+    /// Its controller is down: nothing comes through its ports.
+    down: bool,
+}
+
+/// The end of a transition.
+#[derive(Clone, Copy, Debug)]
+struct Next {
+    at: Time,
+    state: AccessState,
+    why: Why,
+    /// The array wanted another state than the one it goes back to.
+    failed: bool,
+    /// Who asked for it.
+    by: Option<NexusId>,
+}
+
+/// A transition that has ended; everybody is told but who asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) failed: bool,
+    pub(super) by: Option<NexusId>,
 }
 
 impl Default for Group {
     fn default() -> Group {
         let state = AccessState::ActiveOptimized;
-        Group { state, preferred: false, why: Why::None, next: None }
+        Group { state, preferred: false, why: Why::None, next: None, down: false }
     }
 }
 
@@ -117,6 +144,10 @@ pub(super) struct Target {
     name: u64,
     ports: BTreeMap<u16, Port>,
     groups: BTreeMap<u16, Group>,
+    /// How long the array takes for a change that an initiator asked for.
+    pub(super) transition: Duration,
+    /// What it is doing besides, and until when.
+    pub(super) upgrade: Option<(Upgrade, Time)>,
 }
 
 impl Target {
@@ -127,7 +158,13 @@ impl Target {
         let company = u64::try_from(lu >> 100 & 0x00ff_ffff).unwrap_or(0);
         let low = u64::try_from((lu ^ lu >> 20 ^ lu >> 40) & 0xf_ffff).unwrap_or(0);
         let name = 5 << 60 | company << 36 | low << 16;
-        Target { name, ports: BTreeMap::new(), groups: BTreeMap::new() }
+        Target {
+            name,
+            ports: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            transition: Duration::ZERO,
+            upgrade: None,
+        }
     }
 
     /// NAA designator of a port.
@@ -167,14 +204,67 @@ impl Target {
         self.ports.get(&port).map_or(DEFAULT_GROUP, |port| port.group)
     }
 
-    /// The access state of a port.
-    pub(super) fn state_of(&self, port: u16) -> AccessState {
-        let group = self.groups.get(&self.group_of(port));
-        group.map_or(AccessState::ActiveOptimized, |group| group.state)
+    /// The access state of a group, whoever owns an LU; unavailable if its
+    /// controller is down.
+    pub(super) fn state_of(&self, group: u16) -> AccessState {
+        self.groups.get(&group).map_or(AccessState::ActiveOptimized, Group::shown)
     }
 
-    pub(super) fn is_preferred(&self, port: u16) -> bool {
-        self.groups.get(&self.group_of(port)).is_some_and(|g| g.preferred)
+    /// [`Target::state_of`] and [`Target::is_down`] at once.
+    pub(super) fn meets(&self, group: u16) -> (AccessState, bool) {
+        let group = self.groups.get(&group);
+        group.map_or((AccessState::ActiveOptimized, false), |group| (group.shown(), group.down))
+    }
+
+    /// Whether a group's controller is down.
+    pub(super) fn is_down(&self, group: u16) -> bool {
+        self.groups.get(&group).is_some_and(|group| group.down)
+    }
+
+    /// Groups with ports whose controller works, ascending.
+    pub(super) fn working(&self) -> Vec<u16> {
+        let has_ports = |id: u16| self.ports.values().any(|port| port.group == id);
+        let working = self.groups.iter().filter(|(id, group)| !group.down && has_ports(**id));
+        working.map(|(id, _)| *id).collect()
+    }
+
+    /// The other controller of a pair: the lowest group that is not this one.
+    pub(super) fn other_than(&self, group: u16) -> u16 {
+        self.groups.keys().copied().find(|id| *id != group).unwrap_or(group)
+    }
+
+    /// Takes a group's controller down; whether it was up.
+    pub(super) fn take_down(&mut self, group: u16) -> bool {
+        let group = self.groups.entry(group).or_default();
+        // What it was changing to is forgotten.
+        if let Some(next) = group.next.take() {
+            group.state = next.state;
+        }
+        !std::mem::replace(&mut group.down, true)
+    }
+
+    /// Brings it up again, in `state`; whether it was down.
+    pub(super) fn bring_up(&mut self, group: u16, state: AccessState) -> bool {
+        let group = self.groups.entry(group).or_default();
+        if std::mem::take(&mut group.down) {
+            group.enter(state, Why::Implicit);
+            return true;
+        }
+        false
+    }
+
+    /// The state a group had before its controller went down.
+    pub(super) fn state_below(&self, group: u16) -> AccessState {
+        self.groups.get(&group).map_or(AccessState::ActiveOptimized, |group| group.state)
+    }
+
+    /// Puts a group into a state at once; whether it is another one.
+    pub(super) fn put(&mut self, group: u16, state: AccessState) -> bool {
+        self.groups.entry(group).or_default().enter(state, Why::None)
+    }
+
+    pub(super) fn is_preferred(&self, group: u16) -> bool {
+        self.groups.get(&group).is_some_and(|g| g.preferred)
     }
 
     pub(super) fn prefer(&mut self, group: u16, preferred: bool) -> bool {
@@ -192,59 +282,96 @@ impl Target {
         transition: Duration,
     ) -> bool {
         let group = self.groups.entry(group).or_default();
-        if transition.is_zero() {
-            return group.enter(state, Why::Implicit);
-        }
-        group.state = AccessState::Transitioning;
-        group.next = Some((now + transition, state));
-        false
+        let next = Next { at: now, state, why: Why::Implicit, failed: false, by: None };
+        group.change(transition, next)
+    }
+
+    /// The array tries to change a group's state on its own, and gives up
+    /// after `transition`. Returns whether it has given up already.
+    pub(super) fn fail(&mut self, now: Time, group: u16, transition: Duration) -> bool {
+        let group = self.groups.entry(group).or_default();
+        let state = group.next.map_or(group.state, |next| next.state);
+        let next = Next { at: now, state, why: group.why, failed: true, by: None };
+        group.change(transition, next);
+        transition.is_zero()
     }
 
     /// As SET TARGET PORT GROUPS asks. Returns whether anything changed.
-    pub(super) fn explicit(&mut self, states: &[(u16, AccessState)]) -> bool {
+    pub(super) fn explicit(
+        &mut self,
+        now: Time,
+        states: &[(u16, AccessState)],
+        by: NexusId,
+    ) -> bool {
+        let transition = self.transition;
         states.iter().fold(false, |changed, (group, state)| {
             let group = self.groups.entry(*group).or_default();
-            group.enter(*state, Why::Explicit) || changed
+            // What is so already takes no time.
+            let transition = if group.state == *state { Duration::ZERO } else { transition };
+            let why = Why::Explicit;
+            let next = Next { at: now, state: *state, why, failed: false, by: Some(by) };
+            group.change(transition, next) || changed
         })
     }
 
     /// When the next transition ends.
     pub(super) fn next_transition(&self) -> Option<Time> {
-        self.groups.values().filter_map(|group| group.next.map(|(at, _)| at)).min()
+        self.groups.values().filter_map(|group| group.next.map(|next| next.at)).min()
     }
 
-    /// Ends the transitions due by `now`; whether there were any.
-    pub(super) fn end_transitions(&mut self, now: Time) -> bool {
-        let mut ended = false;
+    /// Ends the transitions due by `now`.
+    pub(super) fn end_transitions(&mut self, now: Time) -> Vec<Ended> {
+        let mut ended = Vec::new();
         for group in self.groups.values_mut() {
-            if let Some((_, state)) = group.next.filter(|(at, _)| *at <= now) {
-                group.enter(state, Why::Implicit);
-                ended = true;
+            if let Some(next) = group.next.filter(|next| next.at <= now) {
+                group.enter(next.state, next.why);
+                ended.push(Ended { failed: next.failed, by: next.by });
             }
         }
         ended
     }
 
-    /// RTPG: every group that has ports.
-    fn report(&self, extended: bool) -> Vec<u8> {
+    /// Seconds for RTPG's IMPLICIT TRANSITION TIME; 0 = not stated.
+    fn transition_seconds(&self) -> u8 {
+        let seconds = self.transition.as_millis().div_ceil(1000);
+        u8::try_from(seconds).unwrap_or(u8::MAX)
+    }
+
+    /// RTPG: every group that has ports, in the state it has for `lu`.
+    fn report(&self, extended: bool, lu: &Lu) -> Vec<u8> {
         let ports = |of: u16| {
             let of_group = self.ports.iter().filter(move |(_, port)| port.group == of);
             of_group.map(|(id, _)| *id).collect::<Vec<_>>()
         };
         let groups = self.groups.iter().map(|(id, group)| TargetPortGroup {
             id: *id,
-            state: group.state,
+            state: lu.state(*id, group.shown()),
             preferred: group.preferred,
             supported: SUPPORTED,
             status_code: group.why as u8,
             ports: ports(*id),
         });
         let groups: Vec<_> = groups.filter(|group| !group.ports.is_empty()).collect();
-        alua::encode(extended.then_some(0), &groups)
+        alua::encode(extended.then_some(self.transition_seconds()), &groups)
     }
 }
 
 impl Group {
+    fn shown(&self) -> AccessState {
+        if self.down { AccessState::Unavailable } else { self.state }
+    }
+
+    /// Enters a state, at once or by way of a transition; whether it has, and
+    /// it is another one.
+    fn change(&mut self, transition: Duration, next: Next) -> bool {
+        if transition.is_zero() {
+            return self.enter(next.state, next.why);
+        }
+        self.state = AccessState::Transitioning;
+        self.next = Some(Next { at: next.at + transition, ..next });
+        false
+    }
+
     fn enter(&mut self, state: AccessState, why: Why) -> bool {
         let changed = self.state != state;
         *self = Group { state, why, next: None, ..*self };
@@ -260,7 +387,7 @@ impl Lu {
             1 => true,
             _ => return Err(wrong_field(1, Some(7))),
         };
-        let data = call.target.report(extended);
+        let data = call.target.report(extended, self);
         Ok(Answer::data(data, call.length_32(6)))
     }
 
@@ -284,6 +411,9 @@ impl Lu {
             if !known {
                 return Err(wrong_parameter(at + 2));
             }
+        }
+        if states.iter().any(|(group, _)| call.target.is_down(*group)) {
+            return Err(NOT_SET.into());
         }
         Ok(Answer { effect: Effect::Groups(states), ..Answer::taken(len) })
     }

@@ -1,16 +1,21 @@
 use super::*;
+use crate::io::Extent;
 use crate::scsi::cdb::Cdb;
-use crate::scsi::sense::{Key, Sense};
+use crate::scsi::sense::{Key, Sense, SenseCode};
 use crate::scsi::status::Status;
 
 mod access;
 mod attentions;
 mod commands;
+mod controllers;
+mod device;
 mod faults;
+mod generators;
 mod hostile;
 mod lu_faults;
 mod modes;
 mod moves;
+mod owner;
 mod shadow;
 mod table;
 

@@ -37,10 +37,10 @@ fn the_topology_is_that_of_multipath_ll() {
     assert!(title.starts_with("mpatha (36525400") && title.ends_with(",simulated disk"), "{title}");
     assert_eq!(
         rest,
-        "size=64M features='1 queue_if_no_path' hwhandler='0' wp=rw\n\
-         |-+- policy='service-time 0' prio=1 status=active\n\
+        "size=64M features='1 queue_if_no_path' hwhandler='1 alua' wp=rw\n\
+         |-+- policy='service-time 0' prio=50 status=active\n\
          | `- 0:0:0:0 sim0 0:0 active ready running\n\
-         `-+- policy='service-time 0' prio=1 status=enabled\n\
+         `-+- policy='service-time 0' prio=50 status=enabled\n\
          \x20 `- 0:0:1:0 sim1 0:0 active ready running\n"
     );
     let maps: serde_json::Value = serde_json::from_str(&daemon.ctl("show maps --json")).unwrap();
@@ -132,7 +132,8 @@ fn many_removals_and_returns_leave_nothing_behind() {
         let added = qmp.ask("path-add", &json!({ "spec": spec }));
         assert_eq!(added["return"]["path"], "sim1", "{added}");
     };
-    round();
+    // By then every thread has opened what it keeps.
+    (0..10).for_each(|_| round());
     let before = (fds(), threads());
     (0..50).for_each(|_| round());
     until("what was opened is closed", || fds() <= before.0 && threads() <= before.1);

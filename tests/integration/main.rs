@@ -8,6 +8,7 @@ mod ending;
 mod harness;
 mod luns;
 mod malformed_chains;
+mod policies;
 mod protocol_abuse;
 mod reconnect;
 mod request_types;

@@ -137,12 +137,13 @@ fn start(paths: &[String], maps: u16) -> Running {
         rings: 1,
     };
     let id = |slot| PathId { slot, generation: 0 };
-    let view = |(slot, _)| PathView { id: id(slot), epoch: 1, priority: 1 };
+    let view = |(slot, _)| PathView { id: id(slot), epoch: 1, proven: 1, priority: 1, repeat: 1 };
     let table = Arc::new(PathTable {
         generation: 1,
         groups: vec![GroupView { number: 1, paths: (0..).zip(&handles).map(view).collect() }],
         queueing: Queueing::Hold,
         selector: SelectorKind::ServiceTime,
+        hold_for: None,
     });
     let empty = Arc::new(PathTable { generation: 0, groups: Vec::new(), ..(*table).clone() });
     let device_settings = DeviceSettings { rings: 1, max_requests: 1024, tell_resets: false };

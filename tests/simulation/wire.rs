@@ -1,130 +1,109 @@
 //! Between the request core and the array: what is on which path, and what
 //! must never be put there.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use vhost_mpath::guest::copy;
 use vhost_mpath::io::{
     Blocks, Command, Completion, ErrnoFrom, Extent, Limits, Op, Segment, Time, total_len,
 };
-use vhost_mpath::mpath::checker::Checker;
 use vhost_mpath::mpath::classify::{PathVerdict, classify, classify_raw};
 use vhost_mpath::mpath::snapshot::{PathId, PathTable};
-use vhost_mpath::passthrough_scsi::{Issued, Rejected};
+use vhost_mpath::passthrough_scsi::{Issued, Rejected, unit_attention};
 use vhost_mpath::queue::dispatch::{Cookie, Issue};
-use vhost_mpath::scsi::capacity::Capacity;
 use vhost_mpath::scsi::cdb::{Cdb, Payload};
 use vhost_mpath::scsi::sense::{Key, Sense, SenseCode};
 use vhost_mpath::scsi::status::{HostByte, Status};
 use vhost_mpath::scsi::unmap;
-use vhost_mpath::sim::{Array, NexusId, Task};
+use vhost_mpath::sim::{Array, Task};
 
+use crate::jobs::Job;
+use crate::plug::Plug;
 use crate::random::Random;
 use crate::world::{BLOCK, SUSPECT_AFTER};
-
-/// Whose task it is.
-#[derive(Debug)]
-pub(crate) enum Purpose {
-    Guest {
-        cookie: Cookie,
-        key: u64,
-    },
-    /// Another host's MODE SELECT.
-    OtherHost {
-        descriptor_sense: bool,
-    },
-    Check {
-        path: PathId,
-        check: u32,
-        checker: Checker,
-    },
-    Prove(Proof),
-}
-
-/// A proof of identity on its way.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Proof {
-    pub(crate) path: PathId,
-    pub(crate) proof: u32,
-    pub(crate) step: u8,
-    pub(crate) tries: u8,
-    pub(crate) capacity: Option<Capacity>,
-    /// For [`vhost_mpath::scsi::attention::Attentions::drained`].
-    pub(crate) moment: u64,
-}
 
 /// A guest command on a path.
 #[derive(Debug)]
 pub(crate) struct OnPath {
+    tag: u64,
+    pub(crate) cookie: Cookie,
     pub(crate) path: PathId,
-    epoch: u32,
+    pub(crate) epoch: u32,
     op: Op,
     address: usize,
     pub(crate) issued: Time,
     /// The transport moves this many bytes only.
     short: Option<usize>,
     passthrough: bool,
+    data: Vec<Segment>,
 }
 
-/// The path leads to another LU since the engine listed it at this epoch.
-#[derive(Debug)]
-pub(crate) struct Remapped {
-    pub(crate) epoch: u32,
-    /// The array has not yet told anybody.
-    pub(crate) attention: bool,
-}
-
-/// What the paths saw, shared with the `Issue` side.
+/// What the paths saw.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    pub(crate) tasks: BTreeMap<u64, Purpose>,
-    /// Guest commands on paths, by tag.
-    pub(crate) on_path: BTreeMap<u64, OnPath>,
-    pub(crate) next_tag: u64,
+    pub(crate) plugs: Vec<Plug>,
+    /// Guest commands on paths.
+    pub(crate) on_path: Vec<OnPath>,
+    /// Commands of the checking threads, and of other hosts.
+    pub(crate) jobs: Vec<Job>,
+    /// Tags grow: odd ones are guest commands.
+    serial: u64,
     pub(crate) issued: u64,
     random: Random,
     /// Errors of reads and writes come as errno unless passthrough is asked
     /// for, as by `blk-uring`.
     block_layer: bool,
-    /// Nothing goes onto the path before it is listed with a later epoch than
-    /// this; and whether it failed, or the engine must decide.
-    barred: BTreeMap<PathId, (u32, PathVerdict)>,
-    /// Paths that lead to the other LU.
-    pub(crate) remapped: BTreeMap<PathId, Remapped>,
     /// The faults are over.
     pub(crate) calm: bool,
     /// What the array has said of each raw command, by the address of its
     /// first segment.
-    pub(crate) said: HashMap<usize, Vec<Completion>>,
-}
-
-thread_local! {
-    /// Where the data of a guest read goes when it arrives.
-    static GUEST_DATA: RefCell<HashMap<u64, Vec<Segment>>> = RefCell::default();
+    said: Vec<(usize, Completion)>,
+    /// Of commands that are back, for the next ones.
+    spare: Vec<Vec<Segment>>,
 }
 
 impl Wire {
     pub(crate) fn new(mut random: Random) -> Wire {
-        GUEST_DATA.with_borrow_mut(HashMap::clear);
         Wire {
-            tasks: BTreeMap::new(),
-            on_path: BTreeMap::new(),
-            next_tag: 0,
+            plugs: Vec::new(),
+            on_path: Vec::new(),
+            jobs: Vec::new(),
+            serial: 0,
             issued: 0,
             block_layer: random.one_in(3),
             random,
-            barred: BTreeMap::new(),
-            remapped: BTreeMap::new(),
             calm: false,
-            said: HashMap::new(),
+            said: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
+    pub(crate) fn plug(&self, path: PathId) -> Option<&Plug> {
+        self.plugs.iter().find(|p| p.id == path)
+    }
+
+    pub(crate) fn plug_mut(&mut self, path: PathId) -> Option<&mut Plug> {
+        self.plugs.iter_mut().find(|p| p.id == path)
+    }
+
+    /// A tag for what is no guest command.
     pub(crate) fn tag(&mut self) -> u64 {
-        self.next_tag += 1;
-        self.next_tag
+        self.serial += 1;
+        self.serial << 1
+    }
+
+    fn guest_tag(&mut self) -> u64 {
+        self.tag() | 1
+    }
+
+    /// Tags up to this one have been used.
+    pub(crate) fn last_tag(&self) -> u64 {
+        self.serial << 1 | 1
+    }
+
+    pub(crate) fn oldest_tag(&self) -> Option<u64> {
+        let guest = self.on_path.iter().map(|w| w.tag);
+        guest.chain(self.jobs.iter().map(|j| j.tag)).min()
     }
 
     /// The guest gets its memory back: no path may still read or write it.
@@ -139,20 +118,37 @@ impl Wire {
 
     fn user(&self, memory: Segment) -> Option<&OnPath> {
         let within = memory.addr..memory.addr + memory.len;
-        self.on_path.values().find(|w| within.contains(&w.address))
+        self.on_path.iter().find(|w| within.contains(&w.address))
     }
 
-    /// A guest command is back: what the request core is told of it.
+    /// What the array said of a raw command, which has ended.
+    pub(crate) fn take_said(&mut self, marker: usize) -> Vec<Completion> {
+        let mut taken = Vec::new();
+        self.said.retain(|(address, completion)| {
+            let other = *address != marker;
+            if !other {
+                taken.push(*completion);
+            }
+            other
+        });
+        taken
+    }
+
+    /// A guest command is back: its cookie, its path, and what the request
+    /// core is told of it.
     pub(crate) fn take_off(
         &mut self,
-        key: u64,
+        tag: u64,
         completion: Completion,
         data_in: &[u8],
         table: &PathTable,
-    ) -> Completion {
-        let was = self.on_path.remove(&key).expect("a command comes back once");
-        let data = GUEST_DATA.with_borrow_mut(|d| d.remove(&key)).unwrap_or_default();
-        copy::copy_out(&data, 0, data_in);
+    ) -> (Cookie, PathId, Completion) {
+        let at = self.on_path.iter().position(|w| w.tag == tag);
+        let was = self.on_path.swap_remove(at.expect("a command comes back once"));
+        if let Some(plug) = self.plug_mut(was.path) {
+            plug.commands -= 1;
+        }
+        copy::copy_out(&was.data, 0, data_in);
         let completion = match (completion, was.short) {
             (Completion::Good, Some(bytes)) => Completion::Short(bytes),
             (other, _) => other,
@@ -163,48 +159,61 @@ impl Wire {
         } else {
             completion
         };
-        if matches!(was.op, Op::Cdb { .. }) {
-            self.said.entry(was.address).or_default().push(completion);
-        }
-        let listed = view(table, was.path).map(|v| v.1);
         let raw = matches!(was.op, Op::Cdb { .. });
-        let verdict = if raw { classify_raw(&completion) } else { classify(&completion) }.path;
-        let bar = match verdict {
-            PathVerdict::Doubt => listed,
-            PathVerdict::Fail => listed.filter(|epoch| *epoch == was.epoch),
-            PathVerdict::Keep | PathVerdict::Check => None,
+        if raw {
+            self.said.push((was.address, completion));
+        }
+        let met = unit_attention(&completion).and_then(Sense::code);
+        // Whatever the classifier makes of it.
+        let doubt = met.is_some_and(SenseCode::questions_identity);
+        let listed = view(table, was.path);
+        let verdict = match completion {
+            Completion::Good => PathVerdict::Keep,
+            ref bad if raw => classify_raw(bad).path,
+            ref bad => classify(bad).path,
         };
-        if let Some(epoch) = bar {
-            self.bar(was.path, epoch, verdict);
+        let bar = match verdict {
+            _ if doubt => listed.map(|e| (e, PathVerdict::Doubt)),
+            v @ PathVerdict::Doubt => listed.map(|e| (e, v)),
+            v @ (PathVerdict::Fail | PathVerdict::Passive) => {
+                listed.filter(|e| *e == was.epoch).map(|e| (e, v))
+            }
+            PathVerdict::Keep
+            | PathVerdict::Check
+            | PathVerdict::Refresh
+            | PathVerdict::Marginal => None,
+        };
+        if let Some(plug) = self.plug_mut(was.path) {
+            plug.doubts.met += u32::from(doubt);
+            if let Some((epoch, verdict)) = bar {
+                plug.bar(epoch, verdict);
+            }
         }
-        completion
-    }
-
-    /// What failed is not in doubt any more.
-    fn bar(&mut self, path: PathId, epoch: u32, verdict: PathVerdict) {
-        if self.barred.get(&path) != Some(&(epoch, PathVerdict::Fail)) {
-            self.barred.insert(path, (epoch, verdict));
-        }
+        let mut data = was.data;
+        data.clear();
+        self.spare.push(data);
+        (was.cookie, was.path, completion)
     }
 
     /// A path of the table that hangs or is in doubt, and has not failed: its
     /// requests wait for the engine's decision.
     pub(crate) fn undecided(&self, table: &PathTable, now: Time) -> Option<PathId> {
         let mut views = table.groups.iter().flat_map(|g| &g.paths);
-        let undecided = |id: PathId, epoch: u32| match self.barred.get(&id) {
-            Some((e, verdict)) if *e == epoch => *verdict == PathVerdict::Doubt,
+        let undecided = |id: PathId, epoch: u32| match self.plug(id).and_then(|p| p.barred) {
+            Some((e, verdict)) if e == epoch => verdict == PathVerdict::Doubt,
             _ => self
                 .on_path
-                .values()
+                .iter()
                 .any(|w| w.path == id && w.epoch == epoch && w.issued + SUSPECT_AFTER <= now),
         };
         views.find(|v| undecided(v.id, v.epoch)).map(|v| v.id)
     }
 }
 
-fn view(table: &PathTable, path: PathId) -> Option<(PathId, u32)> {
+/// The epoch at which the table names the path.
+fn view(table: &PathTable, path: PathId) -> Option<u32> {
     let mut views = table.groups.iter().flat_map(|g| &g.paths);
-    views.find(|v| v.id == path).map(|v| (v.id, v.epoch))
+    views.find(|v| v.id == path).map(|v| v.epoch)
 }
 
 /// `scsi_result_to_blk_status` and `blk_status_to_errno`, roughly; the unit
@@ -226,8 +235,7 @@ fn as_block_layer(completion: Completion) -> Completion {
 /// The queue thread's side of the wire.
 pub(crate) struct ToArray<'a> {
     pub(crate) array: &'a mut Array,
-    pub(crate) wire: &'a RefCell<Wire>,
-    pub(crate) nexus_of: &'a BTreeMap<PathId, NexusId>,
+    pub(crate) wire: &'a mut Wire,
     pub(crate) table: Arc<PathTable>,
     pub(crate) limits: Limits,
     pub(crate) now: Time,
@@ -236,28 +244,33 @@ pub(crate) struct ToArray<'a> {
 
 impl Issue for ToArray<'_> {
     fn issue(&mut self, path: PathId, cookie: Cookie, c: &Command<'_>) -> Result<Issued, Rejected> {
-        let mut wire = self.wire.borrow_mut();
-        let on_this = wire.on_path.values().filter(|w| w.path == path).count();
-        if on_this >= self.room {
+        let wire = &mut *self.wire;
+        let plug = wire.plug(path).unwrap_or_else(|| panic!("issue on {path}, which is closed"));
+        if plug.commands >= self.room {
             return Err(Rejected);
         }
-        let epoch = self.may_be_issued(&wire, path, c);
-        if told_of_remap(&mut wire, path, epoch) {
+        let nexus = plug.nexus;
+        let epoch = may_be_issued(wire, &self.table, &self.limits, self.now, path, c);
+        if let Some(doubt) = in_doubt(wire, path, epoch) {
             wire.issued += 1;
-            wire.bar(path, epoch, PathVerdict::Doubt);
-            return Ok(at_once(&mut wire, c, luns_changed()));
+            return Ok(at_once(wire, c, doubt));
         }
-        if let Some(ended) = ends_at_once(&mut wire) {
+        if let Some(ended) = ends_at_once(wire) {
             wire.issued += 1;
-            return Ok(at_once(&mut wire, c, ended));
+            return Ok(at_once(wire, c, ended));
         }
-        let short = cut_short(&mut wire, c);
-        let (op, data) = match short {
-            None => (c.op, c.data.to_vec()),
-            Some(bytes) => first_blocks(c, bytes / BLOCK),
+        let short = cut_short(wire, c);
+        let mut data = wire.spare.pop().unwrap_or_default();
+        let op = match short {
+            None => {
+                data.extend_from_slice(c.data);
+                c.op
+            }
+            Some(bytes) => first_blocks(c, bytes / BLOCK, &mut data),
         };
         let (cdb, payload) = Cdb::from_op(&op, c.extents).expect("encodable");
-        let mut data_out = Vec::new();
+        let mut data_out = self.array.buffer();
+        data_out.clear();
         let mut data_in_max = 0;
         match payload {
             Payload::In => data_in_max = total_len(&data),
@@ -269,66 +282,83 @@ impl Issue for ToArray<'_> {
             Payload::ZeroBlock => data_out.resize(BLOCK, 0),
             Payload::None => {}
         }
-        let tag = wire.tag();
+        let tag = wire.guest_tag();
         wire.issued += 1;
         let address = c.data.first().map_or(0, |s| s.addr);
-        let (issued, passthrough) = (self.now, c.passthrough);
-        let on_path = OnPath { path, epoch, op: c.op, address, issued, short, passthrough };
-        wire.on_path.insert(tag, on_path);
-        wire.tasks.insert(tag, Purpose::Guest { cookie, key: tag });
-        GUEST_DATA.with_borrow_mut(|d| d.insert(tag, data));
-        let (nexus, timeout) = (self.nexus_of[&path], c.timeout);
+        let (issued, passthrough, op) = (self.now, c.passthrough, c.op);
+        let on_path =
+            OnPath { tag, cookie, path, epoch, op, address, issued, short, passthrough, data };
+        wire.on_path.push(on_path);
+        wire.plug_mut(path).expect("just found").commands += 1;
+        let timeout = c.timeout;
         self.array.submit(self.now, Task { nexus, tag, cdb, data_out, data_in_max, timeout });
         Ok(Issued::Pending)
     }
 }
 
-impl ToArray<'_> {
-    /// The laws about what may go where; the path's epoch.
-    fn may_be_issued(&self, wire: &Wire, path: PathId, c: &Command<'_>) -> u32 {
-        let view = view(&self.table, path);
-        let (_, epoch) = view.unwrap_or_else(|| panic!("issue on {path}, which is not in use"));
-        let barred = wire.barred.get(&path).is_some_and(|(until, _)| epoch <= *until);
-        assert!(!barred, "issue on {path}, which failed or is in doubt at epoch {epoch}");
-        // Never in two places: data segments identify a transfer.
-        let address = c.data.first().map_or(0, |s| s.addr);
-        if matches!(c.op, Op::Read(_) | Op::Cdb { .. }) {
-            let twice = wire.on_path.values().any(|w| w.address == address && w.op == c.op);
-            assert!(!twice, "{:?} is on two paths", c.op);
-        }
-        if let Op::Read(e) | Op::Write { extent: e, .. } = c.op {
-            assert_eq!(total_len(c.data), usize::try_from(e.blocks.0).unwrap() * BLOCK);
-            assert!(e.blocks <= self.limits.max_transfer, "{e:?} is more than a path takes");
-            let pieces = c.data.len();
-            assert!(pieces <= self.limits.max_segments || e.blocks.0 == 1, "{pieces} segments");
-        }
-        if let Op::Write { fua, .. } = c.op {
-            assert!(self.limits.fua || !fua, "FUA to an LU that does not know it");
-        }
-        epoch
+/// The laws about what may go where; the path's epoch.
+fn may_be_issued(
+    wire: &Wire,
+    table: &PathTable,
+    limits: &Limits,
+    now: Time,
+    path: PathId,
+    c: &Command<'_>,
+) -> u32 {
+    let epoch = view(table, path);
+    let epoch = epoch.unwrap_or_else(|| panic!("issue on {path}, which is not in use"));
+    let barred = wire.plug(path).and_then(|p| p.barred).is_some_and(|(until, _)| epoch <= until);
+    assert!(!barred, "issue on {path}, which failed or is in doubt at epoch {epoch}");
+    // Never in two places: data segments identify a transfer.
+    let address = c.data.first().map_or(0, |s| s.addr);
+    let reads = matches!(c.op, Op::Read(_) | Op::Cdb { .. });
+    for w in &wire.on_path {
+        let twice = reads && w.address == address && w.op == c.op;
+        assert!(!twice, "{:?} is on two paths", c.op);
+        // The engine has not decided about it: that would be a later epoch.
+        let hung = w.path == path && w.epoch == epoch && w.issued + SUSPECT_AFTER <= now;
+        assert!(!hung, "{path} is hung and was given a command");
     }
+    if let Op::Read(e) | Op::Write { extent: e, .. } = c.op {
+        assert_eq!(total_len(c.data), usize::try_from(e.blocks.0).unwrap() * BLOCK);
+        assert!(e.blocks <= limits.max_transfer, "{e:?} is more than a path takes");
+        let pieces = c.data.len();
+        assert!(pieces <= limits.max_segments || e.blocks.0 == 1, "{pieces} segments");
+    }
+    if let Op::Write { fua, .. } = c.op {
+        assert!(limits.fua || !fua, "FUA to an LU that does not know it");
+    }
+    epoch
 }
 
 fn at_once(wire: &mut Wire, c: &Command<'_>, completion: Completion) -> Issued {
     if let (Op::Cdb { .. }, Some(first)) = (c.op, c.data.first()) {
-        wire.said.entry(first.addr).or_default().push(completion);
+        wire.said.push((first.addr, completion));
     }
     Issued::Done(completion)
 }
 
 /// REPORTED LUNS DATA HAS CHANGED.
-fn luns_changed() -> Completion {
-    let sense = Sense::fixed(SenseCode::new(Key::UnitAttention, 0x3f, 0x0e));
-    Completion::Scsi { status: Status::CHECK_CONDITION, host: HostByte::OK, sense, residual: 0 }
-}
+const LUNS_CHANGED: SenseCode = SenseCode::new(Key::UnitAttention, 0x3f, 0x0e);
 
-/// The array tells of a remap once, and keeps the host off the other LU until
-/// it had the chance to act on that. After that it is the host's fault.
-fn told_of_remap(wire: &mut Wire, path: PathId, epoch: u32) -> bool {
-    let Some(remapped) = wire.remapped.get_mut(&path) else { return false };
-    let told = std::mem::take(&mut remapped.attention) || epoch <= remapped.epoch;
+/// What a command ends with that goes no further because the path may lead
+/// elsewhere. Somebody has met what says so, and no proof has settled it
+/// (`PathPort::issue`); or the array says so itself, once: after that it is the
+/// host's fault.
+fn in_doubt(wire: &mut Wire, path: PathId, epoch: u32) -> Option<Completion> {
+    let plug = wire.plug_mut(path)?;
+    if plug.doubts.met != plug.doubts.settled {
+        plug.bar(epoch, PathVerdict::Doubt);
+        return Some(Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE });
+    }
+    let remapped = plug.remapped.as_mut()?;
+    let told = std::mem::take(&mut remapped.attention);
     assert!(told, "a command went to another LU by {path}");
-    true
+    plug.doubts.met += 1;
+    plug.bar(epoch, PathVerdict::Doubt);
+    let sense = Sense::fixed(LUNS_CHANGED);
+    let status = Status::CHECK_CONDITION;
+    Some(Completion::Scsi { status, host: HostByte::OK, sense, residual: 0 })
 }
 
 /// The LU has no room for the command at this moment.
@@ -350,10 +380,9 @@ fn cut_short(wire: &mut Wire, c: &Command<'_>) -> Option<usize> {
     Some(BLOCK + usize::try_from(wire.random.below((bytes - BLOCK) as u64)).unwrap())
 }
 
-/// The first `blocks` of a transfer.
-fn first_blocks(c: &Command<'_>, blocks: usize) -> (Op, Vec<Segment>) {
+/// The first `blocks` of a transfer, and their `data`.
+fn first_blocks(c: &Command<'_>, blocks: usize, data: &mut Vec<Segment>) -> Op {
     let mut left = blocks * BLOCK;
-    let mut data = Vec::new();
     for s in c.data {
         let len = s.len.min(left);
         left -= len;
@@ -362,10 +391,9 @@ fn first_blocks(c: &Command<'_>, blocks: usize) -> (Op, Vec<Segment>) {
         }
     }
     let few = |e: Extent| Extent { blocks: Blocks(blocks as u64), ..e };
-    let op = match c.op {
+    match c.op {
         Op::Read(e) => Op::Read(few(e)),
         Op::Write { extent, fua } => Op::Write { extent: few(extent), fua },
         other => other,
-    };
-    (op, data)
+    }
 }

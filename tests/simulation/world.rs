@@ -1,98 +1,63 @@
 //! The world of one seed: guest, queue thread, control thread, array, clock.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::AddAssign;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use vhost_mpath::guest::buffer::Buffer;
 use vhost_mpath::io::{
     Blocks, Completion, Extent, Identity, Lba, Limits, Op, Outcome, Request, Segment, Time,
 };
-use vhost_mpath::mpath::checker::{Checker, CheckerKind, Step, Verdict};
 use vhost_mpath::mpath::classify::{PathVerdict, unit_attention};
 use vhost_mpath::mpath::effect::{Change, Effect, Effects};
 use vhost_mpath::mpath::event::{Event, IoReason, IoReport};
-use vhost_mpath::mpath::policy::{GroupingPolicy, NoPathRetry, Policy};
-use vhost_mpath::mpath::snapshot::{PathId, PathTable, Queueing, SelectorKind};
+use vhost_mpath::mpath::policy::{NoPathRetry, Policy};
+use vhost_mpath::mpath::snapshot::{PathId, PathTable, Queueing};
 use vhost_mpath::mpath::{Multipath, NewPath};
 use vhost_mpath::queue::Stop;
-use vhost_mpath::queue::dispatch::{Cookie, Dispatcher, End, GuestError, Report, Settings};
-use vhost_mpath::scsi::capacity::Capacity;
+use vhost_mpath::queue::dispatch::{Dispatcher, End, GuestError, Report, Settings};
+use vhost_mpath::scsi::alua::AccessState;
 use vhost_mpath::scsi::cdb::Cdb;
 use vhost_mpath::scsi::sense::{Key, SenseCode};
 use vhost_mpath::scsi::status::{HostByte, Status};
-use vhost_mpath::scsi::vpd;
-use vhost_mpath::sim::Task;
-use vhost_mpath::sim::{Array, CutMode, Done, Fault, LuConfig, MemoryMedium, NewCapacity, NexusId};
+use vhost_mpath::sim::{
+    Array, CutMode, DeviceState, Done, Fault, LuConfig, MemoryMedium, NewCapacity, NexusId,
+};
 
+use crate::access_laws::AccessLaws;
 use crate::durable::{Cached, Dirty};
 use crate::engine_laws::EngineLaws;
+use crate::plug::{Plug, Remapped};
 use crate::random::Random;
-use crate::shadow::Shadow;
-use crate::wire::{OnPath, Proof, Purpose, Remapped, ToArray, Wire};
+use crate::reasons::{Reasons, Setting};
+use crate::record::Record;
+use crate::shadow::{Shadow, Writing};
+use crate::totals::Totals;
+use crate::wire::{ToArray, Wire};
 
+mod access;
+mod admin;
 mod control;
 mod events;
 mod faults;
 mod guest;
+mod progress;
+mod quiet;
+pub(crate) mod replay;
 mod scsi;
+mod setup;
 mod tasks;
 
 pub(crate) const BLOCK: usize = 512;
 const BLOCKS: u64 = 256;
+/// The LU is never larger.
+pub(crate) const MOST_BLOCKS: usize = 448;
+/// Longest transfer of the guest, in blocks.
+const LONGEST: u64 = 64;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const SUSPECT_AFTER: Duration = Duration::from_secs(1);
 const CRC_ERROR: SenseCode = SenseCode::new(Key::AbortedCommand, 0x47, 0x00);
 const MEDIUM_ERROR: SenseCode = SenseCode::new(Key::MediumError, 0x11, 0x00);
-
-/// Counts over a run, to prove that the schedules reach something.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) requests: u64,
-    pub(crate) errors: u64,
-    pub(crate) retries: u64,
-    pub(crate) path_failures: u64,
-    pub(crate) reinstated: u64,
-    pub(crate) held: u64,
-    pub(crate) hung: u64,
-    pub(crate) abandoned: u64,
-    pub(crate) resized: u64,
-    // Of guests that compose their own commands:
-    /// Task management functions that end tasks, and tasks they ended.
-    pub(crate) functions: u64,
-    pub(crate) aborted: u64,
-    /// Events of the LU, and those the guest heard of.
-    pub(crate) events: u64,
-    pub(crate) heard: u64,
-    /// COMPARE AND WRITE: done, certainly not done, unknown.
-    pub(crate) swapped: u64,
-    pub(crate) not_swapped: u64,
-    pub(crate) ambiguous: u64,
-    pub(crate) end: u64,
-}
-
-impl AddAssign for Totals {
-    fn add_assign(&mut self, o: Totals) {
-        self.requests += o.requests;
-        self.errors += o.errors;
-        self.retries += o.retries;
-        self.path_failures += o.path_failures;
-        self.reinstated += o.reinstated;
-        self.held += o.held;
-        self.hung += o.hung;
-        self.abandoned += o.abandoned;
-        self.resized += o.resized;
-        self.functions += o.functions;
-        self.aborted += o.aborted;
-        self.events += o.events;
-        self.heard += o.heard;
-        self.swapped += o.swapped;
-        self.not_swapped += o.not_swapped;
-        self.ambiguous += o.ambiguous;
-        self.end = self.end.max(o.end);
-    }
-}
 
 /// Runs one seed to its end; panics where a law is broken. The guest of an
 /// odd seed composes its own commands.
@@ -102,7 +67,7 @@ pub(crate) fn run(seed: u64) -> Totals {
     impl Drop for Name {
         fn drop(&mut self) {
             if std::thread::panicking() {
-                eprintln!("seed {0} failed; again: VHOST_MPATH_SEEDS={0}..{1}", self.0, self.0 + 1);
+                eprintln!("seed {0} failed; again: scripts/simulate --seed {0}", self.0);
             }
         }
     }
@@ -112,20 +77,30 @@ pub(crate) fn run(seed: u64) -> Totals {
     world.totals
 }
 
+/// A guest's command was told that the LU has another size.
+fn resized(report: &IoReport) -> bool {
+    let IoReason::Judged { completion, .. } = &report.reason else { return false };
+    unit_attention(completion).and_then(|s| s.code()) == Some(SenseCode::CAPACITY_CHANGED)
+}
+
 /// A message between the threads, under way.
 #[derive(Debug)]
 enum Message {
-    Table(std::sync::Arc<PathTable>),
+    Table(Arc<PathTable>),
     ToEngine(Event),
     Retire(PathId),
 }
 
+/// Messages of one direction: they keep their order, as in the daemon.
+type Mail = VecDeque<(Time, Message)>;
+
 /// A guest request that has not ended.
 #[derive(Debug)]
 struct Pending {
-    buffer: Option<Buffer>,
+    /// Its memory, if it has any.
+    memory: Option<Segment>,
     start: u64,
-    writes: Vec<u64>,
+    writes: Vec<Writing>,
     /// The block operation that a raw command stands for.
     meaning: Op,
     /// Its number among all requests.
@@ -133,16 +108,12 @@ struct Pending {
     swap: Option<scsi::Swap>,
     /// A task management function has reached it; by a reset?
     aborted: Option<bool>,
-}
-
-impl Pending {
-    fn new(buffer: Option<Buffer>, start: u64, meaning: Op) -> Pending {
-        let (writes, swap, aborted) = (Vec::new(), None, None);
-        Pending { buffer, start, writes, meaning, serial: 0, swap, aborted }
-    }
+    submitted: Time,
 }
 
 struct World {
+    /// What the engine is told and asks for goes to standard error.
+    trace: bool,
     random: Random,
     now: Time,
     /// Counts events; the shadow's clock.
@@ -152,21 +123,36 @@ struct World {
     other: Array,
     map: Multipath,
     core: Dispatcher,
-    wire: RefCell<Wire>,
+    wire: Wire,
     laws: EngineLaws,
+    reasons: Reasons,
+    access: AccessLaws,
     dirty: Dirty,
-    nexus_of: BTreeMap<PathId, NexusId>,
-    names: BTreeMap<PathId, String>,
-    leaving: BTreeSet<PathId>,
-    mail: BTreeMap<(Time, u64), Message>,
-    mails: u64,
-    last_to_engine: Time,
-    last_to_queue: Time,
-    pending: HashMap<u16, Pending>,
+    to_engine: Mail,
+    to_queue: Mail,
+    /// Answers of checking threads, each with a time of its own.
+    answers: Vec<(Time, Event)>,
+    /// Blocked paths, and what they become when.
+    unblocked: Vec<(Time, NexusId, DeviceState)>,
+    /// By head of its descriptor chain.
+    pending: Vec<Option<Pending>>,
+    /// The guest's memory, by head.
+    memory: Vec<Buffer>,
     free_heads: Vec<u16>,
+    /// Requests that have ended, for the next ones.
+    #[allow(clippy::vec_box)] // the request core takes boxes
+    spare: Vec<Box<Request>>,
+    scratch: Vec<u8>,
+    done: Vec<Done>,
+    finished: Vec<(Box<Request>, End)>,
+    /// The request core has been told something.
+    touched: bool,
     shadow: Shadow,
     next_value: u64,
     stopping: Option<Stop>,
+    story: setup::Story,
+    progress: progress::Progress,
+    /// What the administrator has set.
     policy: Policy,
     /// The LU itself was told to answer with a medium error at some time.
     medium_errors: bool,
@@ -175,6 +161,8 @@ struct World {
     totals: Totals,
     paths_made: u32,
     limits: Limits,
+    /// Paths that have told the queue thread that the LU has another size.
+    told_size: Vec<PathId>,
     /// When the LU changes its size, and to what; a stream of its own, so that
     /// the rest of a seed's story stays what it is.
     sizes: Random,
@@ -183,135 +171,25 @@ struct World {
     had: BTreeSet<u64>,
     /// The LU was told not to be ready at some time.
     not_ready: bool,
+    /// The LU or a path was told to be busy at some time.
+    busy: bool,
     /// A path was told to answer with `DID_ERROR` at some time.
     host_errors: bool,
     serial: u64,
     /// The guest composes its own commands.
     scsi: Option<events::Scsi>,
     functions: Vec<tasks::Function>,
+    /// Of an outage that was written down: nothing happens but that.
+    record: Option<Record>,
 }
 
 impl World {
-    fn new(seed: u64) -> World {
-        let mut random = Random::new(seed);
-        let config = LuConfig {
-            block_size: u32::try_from(BLOCK).unwrap(),
-            blocks: BLOCKS,
-            thin: !random.one_in(4),
-            max_transfer_blocks: random.pick(&[0, 8, 24]),
-            max_unmap_blocks: 24,
-            max_unmap_descriptors: 2,
-            // Refused with 05/24 where it is less than the limit below.
-            max_write_same_blocks: random.pick(&[16, 16, 4]),
-            ..LuConfig::default()
-        };
-        let limits = Limits {
-            max_transfer: Blocks(match config.max_transfer_blocks {
-                0 => 64,
-                n => u64::from(n),
-            }),
-            max_segments: random.pick(&[2, 3, 64]),
-            max_unmap: Blocks(if config.thin { 24 } else { 0 }),
-            max_unmap_descriptors: 2,
-            unmap_granularity: Blocks(1),
-            unmap_alignment: Lba(0),
-            max_write_same: Blocks(random.pick(&[0, 16])),
-            fua: random.one_in(2),
-        };
-        let policy = Policy {
-            grouping: random.pick(&[GroupingPolicy::Failover, GroupingPolicy::Multibus]),
-            selector: random.pick(&[SelectorKind::RoundRobin, SelectorKind::ServiceTime]),
-            no_path_retry: random.pick(&[
-                NoPathRetry::Queue,
-                NoPathRetry::Queue,
-                NoPathRetry::Fail,
-                NoPathRetry::Times(3),
-            ]),
-            ..Policy::default()
-        };
-        let dirty = Dirty::new(usize::try_from(BLOCKS).unwrap());
-        let medium = MemoryMedium::new(BLOCKS * BLOCK as u64);
-        let medium = Cached { medium, dirty: dirty.clone() };
-        let mut other = config.clone();
-        other.wwid_naa[15] = 2;
-        let mut array = Array::new(config, Box::new(medium));
-        let mut other = Array::new(other, Box::new(MemoryMedium::new(BLOCKS * BLOCK as u64)));
-        let scsi = (seed % 2 == 1).then(|| {
-            let host = array.add_nexus("another host");
-            assert_eq!(other.add_nexus("another host"), host);
-            events::Scsi::new(host)
-        });
-        let attentions = scsi.as_ref().map(|s| std::sync::Arc::clone(&s.attentions));
-        let identity = Identity {
-            wwid: "3600000000073696d0000000000000001".to_owned(),
-            capacity: Blocks(BLOCKS),
-            block_size: u32::try_from(BLOCK).unwrap(),
-        };
-        let depth = random.pick(&[4u16, 16, 32]);
-        let settings = Settings {
-            limits,
-            block_size: u32::try_from(BLOCK).unwrap(),
-            command_timeout: COMMAND_TIMEOUT,
-            suspect_after: SUSPECT_AFTER,
-            max_requests: usize::from(depth),
-            rings: 1,
-        };
-        let empty = PathTable {
-            generation: 0,
-            groups: Vec::new(),
-            queueing: Queueing::Hold,
-            selector: policy.selector,
-        };
-        let mut world = World {
-            now: Time(1_000_000_000),
-            moment: 1,
-            array,
-            other,
-            map: Multipath::new(identity, policy),
-            core: Dispatcher::new(settings, std::sync::Arc::new(empty), attentions),
-            wire: RefCell::new(Wire::new(Random::new(seed ^ 0xa11c_e000))),
-            laws: EngineLaws::default(),
-            dirty,
-            nexus_of: BTreeMap::new(),
-            names: BTreeMap::new(),
-            leaving: BTreeSet::new(),
-            mail: BTreeMap::new(),
-            mails: 0,
-            last_to_engine: Time::default(),
-            last_to_queue: Time::default(),
-            pending: HashMap::new(),
-            free_heads: (0..depth).collect(),
-            shadow: Shadow::new(usize::try_from(BLOCKS).unwrap()),
-            next_value: 1,
-            stopping: None,
-            policy,
-            medium_errors: false,
-            aborts: 0,
-            totals: Totals::default(),
-            paths_made: 0,
-            limits,
-            sizes: Random::new(seed ^ 0x5123_0000),
-            blocks: BLOCKS,
-            had: BTreeSet::from([BLOCKS]),
-            not_ready: false,
-            host_errors: false,
-            serial: 0,
-            scsi,
-            functions: Vec::new(),
-            random,
-        };
-        world.array.set_latency(world.random.duration(Duration::from_millis(5)));
-        for _ in 0..2 {
-            world.add_path();
-        }
-        world
-    }
-
     fn run(&mut self) {
         let steps = 400 + self.random.below(400);
-        for _ in 0..steps {
-            if self.random.one_in(25) {
-                self.fault();
+        for step in 0..steps {
+            if self.random.one_in(20) {
+                self.totals.steps += 1;
+                self.misfortune();
             }
             if self.random.one_in(120) {
                 self.stop_or_restart();
@@ -330,18 +208,32 @@ impl World {
             for _ in 0..self.random.below(4) {
                 self.guest_request();
             }
+            if step % 16 == 0 {
+                self.forget();
+            }
             let pause = self.pause();
             self.advance(pause);
         }
         self.end_of_faults();
         self.come_to_rest();
         self.read_everything();
+        self.stays_quiet();
+    }
+
+    /// Something happens to the paths, to the array, or the administrator acts.
+    fn misfortune(&mut self) {
+        match self.random.below(10) {
+            0..=5 => self.fault(),
+            6 | 7 => self.access_fault(),
+            _ => self.administrator(),
+        }
     }
 
     /// The longest that a command may be out.
     fn longest(&self) -> Duration {
         let patience = Duration::from_secs(120); // `scsi::patience`
-        if self.scsi.is_some() { patience } else { COMMAND_TIMEOUT }
+        let timeout = if self.scsi.is_some() { patience } else { COMMAND_TIMEOUT };
+        timeout + faults::MOST_BLOCKED
     }
 
     fn pause(&mut self) -> Duration {
@@ -350,6 +242,12 @@ impl World {
         } else {
             self.random.duration(Duration::from_millis(40))
         }
+    }
+
+    /// What ended before the oldest request began bears on no read any more.
+    fn forget(&mut self) {
+        let oldest = self.pending.iter().flatten().map(|p| p.start).min();
+        self.shadow.forget_before(oldest.unwrap_or(self.moment));
     }
 
     // --- the clock ------------------------------------------------------------
@@ -367,12 +265,16 @@ impl World {
     }
 
     fn next_event(&self) -> Option<Time> {
+        let mail = |mail: &Mail| mail.front().map(|m| m.0);
         [
             self.array.next_deadline(),
             self.other.next_deadline(),
             self.core.next_deadline(),
             self.map.next_deadline(),
-            self.mail.keys().next().map(|k| k.0),
+            mail(&self.to_engine),
+            mail(&self.to_queue),
+            self.answers.iter().map(|a| a.0).min(),
+            self.unblocked.iter().map(|u| u.0).min(),
         ]
         .into_iter()
         .flatten()
@@ -383,170 +285,167 @@ impl World {
     fn settle(&mut self) {
         for round in 0.. {
             assert!(round < 10_000, "the world does not come to rest at {:?}", self.now);
-            let mut busy = false;
-            let mut done = Vec::new();
-            self.array.poll(self.now, &mut done);
-            self.other.poll(self.now, &mut done);
-            for d in done {
-                busy = true;
-                self.task_done(&d);
-            }
-            while let Some((&key, _)) = self.mail.iter().next().filter(|(k, _)| k.0 <= self.now) {
-                busy = true;
-                let message = self.mail.remove(&key).unwrap();
-                self.deliver(message);
-            }
+            let mut busy = self.poll_arrays();
+            busy |= self.deliver_mail();
+            busy |= self.unblock();
             if self.map.next_deadline().is_some_and(|d| d <= self.now) {
                 busy = true;
+                self.totals.steps += 1;
                 self.engine(Event::Timer);
             }
-            busy |= self.pump();
-            let arrays = self.array.next_deadline().into_iter().chain(self.other.next_deadline());
-            if !busy && arrays.min().is_none_or(|d| d > self.now) {
-                return;
+            let due = |d: Option<Time>| d.is_some_and(|d| d <= self.now);
+            if self.touched || due(self.core.next_deadline()) {
+                self.touched = false;
+                busy |= self.pump();
+            }
+            if !busy {
+                break;
             }
         }
+        self.goes_on();
+    }
+
+    fn poll_arrays(&mut self) -> bool {
+        let mut done = std::mem::take(&mut self.done);
+        for array in [&mut self.array, &mut self.other] {
+            if array.next_deadline().is_some_and(|d| d <= self.now) {
+                array.poll(self.now, &mut done);
+            }
+        }
+        let busy = !done.is_empty();
+        for d in done.drain(..) {
+            self.totals.steps += 1;
+            self.task_done(d);
+        }
+        self.done = done;
+        busy
+    }
+
+    fn deliver_mail(&mut self) -> bool {
+        let before = self.totals.steps;
+        let due = |mail: &Mail, now: Time| mail.front().is_some_and(|m| m.0 <= now);
+        while due(&self.to_engine, self.now) || due(&self.to_queue, self.now) {
+            let first = match (self.to_engine.front(), self.to_queue.front()) {
+                (Some(a), Some(b)) if b.0 < a.0 => &mut self.to_queue,
+                (None, _) => &mut self.to_queue,
+                _ => &mut self.to_engine,
+            };
+            let (_, message) = first.pop_front().expect("due");
+            self.totals.steps += 1;
+            match message {
+                Message::Table(table) => {
+                    self.touched = true;
+                    self.core.set_table(table);
+                }
+                Message::ToEngine(event) => self.engine(event),
+                Message::Retire(path) => {
+                    self.touched = true;
+                    self.wire.plug_mut(path).expect("closed later").leaving = true;
+                }
+            }
+        }
+        while let Some(at) = self.answers.iter().position(|a| a.0 <= self.now) {
+            let (_, event) = self.answers.remove(at);
+            self.totals.steps += 1;
+            self.engine(event);
+        }
+        before != self.totals.steps
     }
 
     fn post(&mut self, message: Message) {
         let delay = match self.random.below(100) {
             // The other thread is at something else.
-            0 => Duration::from_millis(500 + self.random.below(2500)),
+            0 if self.record.is_none() => Duration::from_millis(500 + self.random.below(2500)),
             1..=10 => self.random.duration(Duration::from_millis(50)),
             _ => self.random.duration(Duration::from_millis(2)),
         };
-        self.mails += 1;
-        // Mail keeps its order in each direction, as in the daemon.
-        let last = match message {
-            Message::ToEngine(_) => &mut self.last_to_engine,
-            Message::Table(_) | Message::Retire(_) => &mut self.last_to_queue,
+        let mail = match message {
+            Message::ToEngine(_) => &mut self.to_engine,
+            Message::Table(_) | Message::Retire(_) => &mut self.to_queue,
         };
-        let at = (self.now + delay).max(*last);
-        *last = at;
-        self.mail.insert((at, self.mails), message);
-    }
-
-    fn deliver(&mut self, message: Message) {
-        match message {
-            Message::Table(table) => self.core.set_table(table),
-            Message::ToEngine(event) => self.engine(event),
-            Message::Retire(path) => {
-                self.leaving.insert(path);
-            }
-        }
+        let last = mail.back().map_or(Time::default(), |m| m.0);
+        mail.push_back(((self.now + delay).max(last), message));
     }
 
     // --- queue thread ---------------------------------------------------------
 
     fn pump(&mut self) -> bool {
+        let issued = self.wire.issued;
         let mut paths = ToArray {
+            table: Arc::clone(self.core.table()),
             array: &mut self.array,
-            wire: &self.wire,
-            nexus_of: &self.nexus_of,
-            table: std::sync::Arc::clone(self.core.table()),
+            wire: &mut self.wire,
             limits: self.limits,
             now: self.now,
             room: 8,
         };
-        let issued = paths.wire.borrow().issued;
         self.core.pump(self.now, &mut paths);
-        let mut busy = self.wire.borrow().issued != issued;
+        let mut busy = self.wire.issued != issued;
         self.totals.held += u64::from(self.core.held() > 0);
+        busy |= self.reports();
+        busy |= self.ended_requests();
+        if self.wire.plugs.iter().any(|p| p.leaving) {
+            self.close_paths();
+        }
+        self.functions_end();
+        busy
+    }
+
+    fn reports(&mut self) -> bool {
         let reports: Vec<Report> = self.core.reports().collect();
+        let busy = !reports.is_empty();
+        for path in self.told_size.drain(..) {
+            let says = |r: &Report| matches!(r, Report::Path(r) if r.path == path && resized(r));
+            assert!(reports.iter().any(says), "{path} has told of another size, and nobody heard");
+        }
         for report in reports {
-            busy = true;
             if let Report::Guest(GuestError { rule: "no-path" | "timed-out", .. }) = report {
-                let undecided = self.wire.borrow().undecided(self.core.table(), self.now);
+                let undecided = self.wire.undecided(self.core.table(), self.now);
                 assert_eq!(undecided, None, "no path, while nothing is decided about this one");
+            }
+            if let Report::Guest(GuestError {
+                op, outcome: Outcome::Lu { sense, .. }, tries, ..
+            }) = report
+            {
+                // (What must not be repeated is not, law 3.)
+                let retried = sense.code() == Some(CRC_ERROR) && op.is_idempotent();
+                assert!(tries > 1 || !retried, "one path's abort, and nobody else was asked");
             }
             if let Report::Path(report) = report {
                 // The control thread's inlet may be full.
-                if self.random.one_in(10) {
+                if self.record.is_none() && self.random.one_in(10) {
                     continue;
                 }
                 self.totals.hung += u64::from(matches!(report.reason, IoReason::Hung { .. }));
                 self.post(Message::ToEngine(Event::Io(report)));
             }
         }
-        let finished: Vec<(Box<Request>, End)> = self.core.finished().collect();
-        for (request, end) in finished {
-            busy = true;
-            self.request_ended(&request, &end);
-        }
-        for path in self.leaving.clone() {
-            if self.core.in_flight(path) == 0 {
-                self.leaving.remove(&path);
-                let nexus = self.nexus_of.remove(&path).unwrap();
-                self.laws.leaves(path);
-                self.names.remove(&path);
-                self.nexus_lost(path);
-                self.array.remove_nexus(self.now, nexus);
-                self.other.remove_nexus(self.now, nexus);
-                self.wire.borrow_mut().remapped.remove(&path);
-                self.map.retired(path);
-            }
-        }
-        self.functions_end();
-        self.no_one_enters_a_hung_path();
         busy
     }
 
-    /// A path with a command older than the suspect time gets nothing new
-    /// until the engine has decided about it.
-    fn no_one_enters_a_hung_path(&self) {
-        let wire = self.wire.borrow();
-        for OnPath { path, .. } in wire.on_path.values() {
-            let on_this = wire.on_path.values().filter(|w| w.path == *path);
-            let mut times: Vec<Time> = on_this.map(|w| w.issued).collect();
-            times.sort_unstable();
-            let hung = times.iter().any(|t| *t + SUSPECT_AFTER <= self.now);
-            let entered_now = times.last() == Some(&self.now) && hung;
-            let decided = self.map.path(*path).is_none_or(|p| p.epoch > 1);
-            assert!(!entered_now || decided, "{path} is hung and was given a command");
+    fn ended_requests(&mut self) -> bool {
+        let mut finished = std::mem::take(&mut self.finished);
+        finished.extend(self.core.finished());
+        let busy = !finished.is_empty();
+        for (request, end) in finished.drain(..) {
+            self.request_ended(&request, &end);
+            self.spare.push(request);
         }
+        self.finished = finished;
+        busy
     }
 
-    /// Once the faults have ended everything ends, and the paths come back.
-    fn come_to_rest(&mut self) {
-        let limit = self.now + self.longest() * 3;
-        while !self.pending.is_empty() {
-            assert!(
-                self.now < limit,
-                "{} requests do not end: {} held, on paths {:?}, {:#?}",
-                self.pending.len(),
-                self.core.held(),
-                self.wire.borrow().on_path,
-                self.map.topology()
-            );
-            self.advance(Duration::from_millis(500));
+    fn close_paths(&mut self) {
+        for at in (0..self.wire.plugs.len()).rev() {
+            let Plug { id, nexus, leaving, .. } = self.wire.plugs[at];
+            if leaving && self.core.in_flight(id) == 0 {
+                self.laws.leaves(id);
+                self.nexus_lost(id);
+                self.wire.plugs.remove(at);
+                self.array.remove_nexus(self.now, nexus);
+                self.other.remove_nexus(self.now, nexus);
+                self.map.retired(id);
+            }
         }
-        assert!(self.core.is_idle());
-        self.advance(Duration::from_secs(60));
-        let topology = self.map.topology();
-        let all = topology.groups.iter().flat_map(|g| &g.paths).count();
-        assert_eq!(topology.usable, all, "a path does not come back: {topology:#?}");
-        assert_eq!(self.map.identity().capacity, Blocks(self.blocks), "the map has another size");
-        assert!(self.wire.borrow().on_path.is_empty());
-        assert!(self.leaving.is_empty(), "removed and never closed: {:?}", self.leaving);
-    }
-
-    fn read_everything(&mut self) {
-        for lba in (0..BLOCKS).step_by(64) {
-            let head = self.free_heads.pop().expect("idle");
-            self.moment += 1;
-            let extent = Extent::new(lba, 64);
-            let buffer = Buffer::zeroed(64 * BLOCK);
-            let mut request = Box::<Request>::default();
-            request.tag.head = head;
-            request.op = Some(Op::Read(extent));
-            request.data.push(buffer.segment());
-            let start = self.moment;
-            self.pending.insert(head, Pending::new(Some(buffer), start, Op::Read(extent)));
-            self.core.submit(request).expect("room");
-            self.advance(Duration::from_secs(2));
-        }
-        assert!(self.pending.is_empty(), "the last reads do not end");
-        self.last_events();
-        self.totals.end = self.now.0;
     }
 }

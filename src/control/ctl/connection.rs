@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::control::wildcards::FormatError;
+
 /// The daemon answers everything but `path-add` at once, and that within some
 /// command timeouts.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -63,6 +65,17 @@ pub enum CtlError {
     /// The daemon says no; its words.
     #[error("{0}")]
     Refused(String),
+    /// A scenario file that cannot be read or understood.
+    #[error("{file}: {why}")]
+    Scenario {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A format that cannot be understood.
+    #[error("{0}")]
+    Format(FormatError),
     /// Standard output.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),

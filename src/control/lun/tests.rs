@@ -1,4 +1,5 @@
 use super::*;
+use crate::host::SimSpec;
 
 fn lu(text: &str) -> LuSettings {
     text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
@@ -25,7 +26,7 @@ fn a_lun_is_a_list_like_qemus() {
 #[test]
 fn commas_are_doubled_at_each_level() {
     let spec = &lu("0:1,path=sim:a,,,,b.img,,size=1G").paths[0];
-    let Target::Sim { image, size, .. } = &spec.target else { panic!("{spec:?}") };
+    let Target::Sim(SimSpec { image, size, .. }) = &spec.target else { panic!("{spec:?}") };
     assert_eq!((image.to_str(), *size), (Some("a,b.img"), Some(1 << 30)));
 }
 
@@ -43,7 +44,7 @@ fn every_mistake_has_its_own_words() {
         ("0:1", "LUN 0:1 has no path"),
         ("0:1,alias=a", "LUN 0:1 has no path"),
         ("0:1,sdb", "key=value"),
-        ("0:1,paths=sdb", "takes path, alias, allow, deny and read-only"),
+        ("0:1,paths=sdb", "takes path, alias, set, allow, deny and read-only"),
         ("0:1,path=", "names no device"),
         ("0:1,path=sim:x,size=1G", "no option `size`"),
         ("0:1,path=x,alias=a,alias=b", "`alias` is given twice"),

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use super::Map;
 use crate::control::events;
+use crate::control::probing::device_state;
 use crate::control::status::{GroupStatus, LunStatus, MapStatus, PathStatus};
-use crate::host::{DeviceState, device_state};
 use crate::io::Time;
+use crate::mpath::hwhandler::HandlerKind;
 use crate::mpath::path::{Path, PathState};
-use crate::mpath::policy::NoPathRetry;
-use crate::mpath::topology::TopologyGroup;
+use crate::mpath::policy::keywords::{KEYWORDS, Keyword};
+use crate::mpath::policy::{Failback, NoPathRetry, Policy};
+use crate::mpath::probe::DeviceState;
+use crate::mpath::topology::{Topology, TopologyGroup};
 use crate::passthrough_scsi::{PathHandle, PathKind};
 
 impl Map {
@@ -27,12 +30,12 @@ impl Map {
 
     pub(in crate::control) fn status(&self, now: Time, front_end: bool) -> MapStatus {
         let topology = self.engine.topology();
-        let policy = topology.policy;
+        let policy = &topology.policy;
         let group = |g: &TopologyGroup| GroupStatus {
             selector: format!("{} 0", policy.selector.name()),
             pri: g.priority,
             dm_st: g.status.name().to_owned(),
-            marginal_st: "normal".to_owned(),
+            marginal_st: marginal(g.marginal),
             group: g.number,
             paths: g.paths.iter().map(|p| self.path_status(now, g.number, p)).collect(),
         };
@@ -42,17 +45,19 @@ impl Map {
             lun: self.lun.as_ref().map(|lun| lun.address.to_string()),
             uuid: topology.identity.wwid.clone(),
             sysfs: String::new(),
-            failback: "manual".to_owned(),
+            failback: failback(policy.failback),
+            failback_in: topology.failback_at.map(|at| at.since(now).as_secs_f64()),
             queueing: match (holds, policy.no_path_retry) {
                 (false, _) => "off".to_owned(),
                 (true, NoPathRetry::Times(n)) => format!("{n} chk"),
                 (true, _) => "on".to_owned(),
             },
+            queueing_disabled: topology.queueing_disabled,
             paths: topology.usable,
             write_prot: if self.read_only { "ro" } else { "rw" }.to_owned(),
             dm_st: "active".to_owned(),
-            features: if holds { "1 queue_if_no_path" } else { "0" }.to_owned(),
-            hwhandler: "0".to_owned(),
+            features: features(policy, holds),
+            hwhandler: hwhandler(&topology),
             action: String::new(),
             path_faults: topology.path_faults,
             vend: self.geometry.vendor.clone(),
@@ -60,8 +65,9 @@ impl Map {
             rev: self.geometry.revision.clone(),
             switch_grp: topology.switches,
             map_loads: topology.generation,
-            total_q_time: 0,
+            total_q_time: self.outages.held(now).as_secs(),
             q_timeouts: topology.queue_timeouts,
+            map_failures: self.outages.failures(),
             path_groups: topology.groups.iter().map(group).collect(),
             size: topology
                 .identity
@@ -71,11 +77,11 @@ impl Map {
             block_size: topology.identity.block_size,
             serial: self.geometry.serial.clone(),
             front_end,
+            policy: KEYWORDS.iter().map(|k| (k.name.to_owned(), k.value(policy))).collect(),
         }
     }
 
     fn path_status(&self, now: Time, group: u16, path: &Path) -> PathStatus {
-        let undef = || "[undef]".to_owned();
         let handle = self.paths.get(&path.id).and_then(|p| p.open.as_ref()).map(|(h, _)| h);
         let say = |f: &dyn Fn(&PathHandle) -> String| handle.map(|h| f(h)).unwrap_or_default();
         let (ios, bytes) = self.queues.issued(self.slot, path.id);
@@ -90,13 +96,20 @@ impl Map {
             chk_st: path.checker_state.name().to_owned(),
             checker: path.checker.name().to_owned(),
             pri: path.priority,
-            host_wwnn: undef(),
-            target_wwnn: undef(),
-            host_wwpn: undef(),
-            target_wwpn: undef(),
-            host_adapter: undef(),
-            lun_hex: undef(),
-            marginal_st: "normal".to_owned(),
+            host_wwnn: defined(handle.and_then(|h| h.fabric().host_node.clone())),
+            target_wwnn: defined(path.attributes.target_node.clone()),
+            host_wwpn: defined(handle.and_then(|h| h.fabric().host_port.clone())),
+            target_wwpn: defined(path.attributes.target_port.clone()),
+            host_adapter: defined(handle.and_then(|h| h.fabric().host_adapter.clone())),
+            lun_hex: say(&|h| lun_hex(&self.hcil(h, path))),
+            marginal_st: marginal(path.marginal),
+            protocol: say(&|h| h.fabric().protocol.unwrap_or("undef").to_owned()),
+            target_port_group: path.access.group,
+            access_state: path.access.state.map(|state| state.name().to_owned()),
+            preferred: path.access.preferred,
+            vend_prod_rev: say(&vend_prod_rev),
+            size: path.capacity.0.saturating_mul(self.engine.identity().block_size.into()),
+            serial: path.attributes.serial.clone().unwrap_or_default(),
             group,
             state: match path.state {
                 PathState::Active => "active",
@@ -162,6 +175,61 @@ impl Map {
     }
 }
 
+fn marginal(it_is: bool) -> String {
+    if it_is { "marginal" } else { "normal" }.to_owned()
+}
+
+/// multipathd's placeholder for what is not known.
+fn defined(name: Option<String>) -> String {
+    name.unwrap_or_else(|| "[undef]".to_owned())
+}
+
+fn failback(failback: Failback) -> String {
+    match failback {
+        Failback::Manual => "manual".to_owned(),
+        Failback::Immediate => "immediate".to_owned(),
+        Failback::Followover => "followover".to_owned(),
+        Failback::After(time) => format!("deferred:{}", time.as_secs_f64()),
+    }
+}
+
+/// The kernel's words: what it would be told.
+fn features(policy: &Policy, holds: bool) -> String {
+    let no_path_retry = if holds { NoPathRetry::Queue } else { NoPathRetry::Fail };
+    let now = Policy { no_path_retry, ..policy.clone() };
+    Keyword::named("features").map(|keyword| keyword.value(&now)).unwrap_or_default()
+}
+
+/// The handler in use; one that is to be detected is alua as soon as a path
+/// has told its target port group.
+fn hwhandler(topology: &Topology) -> String {
+    let mut paths = topology.groups.iter().flat_map(|group| &group.paths);
+    match topology.policy.hardware_handler {
+        HandlerKind::Alua => "1 alua",
+        HandlerKind::Rdac => "1 rdac",
+        HandlerKind::Emc => "1 emc",
+        HandlerKind::Detect if paths.any(|path| path.access.group.is_some()) => "1 alua",
+        HandlerKind::Detect | HandlerKind::None => "0",
+    }
+    .to_owned()
+}
+
+/// The LUN of an `H:C:T:L` as it stands in a CDB's header (SAM-5 4.7).
+fn lun_hex(hcil: &str) -> String {
+    let lun: Option<u64> = hcil.rsplit(':').next().and_then(|lun| lun.parse().ok());
+    let swapped = lun.map_or(u64::MAX, |lun| {
+        let level = |n: u32| (lun >> (16 * n) & 0xffff) << (48 - 16 * n);
+        (0..4).map(level).fold(0, |all, part| all | part)
+    });
+    format!("0x{swapped:016x}")
+}
+
+fn vend_prod_rev(handle: &PathHandle) -> String {
+    let geometry = handle.geometry();
+    let fields = [&geometry.vendor, &geometry.product, &geometry.revision];
+    fields.map(|field| if field.is_empty() { "##" } else { field }).join(",")
+}
+
 fn dev_t(handle: &PathHandle) -> String {
     match (handle.dev_t(), handle.kind()) {
         (Some(dev_t), _) => dev_t.to_owned(),
@@ -170,13 +238,12 @@ fn dev_t(handle: &PathHandle) -> String {
     }
 }
 
+/// multipathd's words; what cannot be known is taken to run.
 fn dev_state(handle: &PathHandle) -> String {
-    let Some(dev) = handle.dev_t() else { return "running".to_owned() };
-    let generic = matches!(handle.kind(), PathKind::ScsiGeneric | PathKind::ScsiBsg);
-    match device_state(dev, generic) {
-        DeviceState::Running => "running".to_owned(),
-        DeviceState::Blocked => "blocked".to_owned(),
-        DeviceState::Offline | DeviceState::Gone => "offline".to_owned(),
-        DeviceState::Other(state) => state,
+    match device_state(handle) {
+        Some(DeviceState::Blocked) => "blocked",
+        Some(DeviceState::Offline) => "offline",
+        Some(DeviceState::Running) | None => "running",
     }
+    .to_owned()
 }

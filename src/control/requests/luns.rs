@@ -26,6 +26,9 @@ struct LunAdd {
     /// As `--path` takes them.
     paths: Vec<String>,
     alias: Option<String>,
+    /// `KEYWORD=VALUE`.
+    #[serde(default)]
+    set: Vec<String>,
     #[serde(default)]
     allow: Vec<String>,
     #[serde(default)]
@@ -53,6 +56,7 @@ impl LunAdd {
             address: understood(&self.lun)?,
             paths: self.paths.iter().map(|p| understood(p)).collect::<Result<_, _>>()?,
             alias: self.alias.clone(),
+            set: self.set.iter().map(|s| understood(s)).collect::<Result<_, _>>()?,
             allow: self.allow.iter().map(|g| understood(g)).collect::<Result<_, _>>()?,
             deny: self.deny.iter().map(|g| understood(g)).collect::<Result<_, _>>()?,
             read_only: self.read_only,
@@ -92,9 +96,9 @@ impl Daemon {
                 return Err(QmpError::generic(desc));
             }
         }
-        let (options, policy, post) = (self.open, self.policy, self.mailbox.sender());
+        let (options, policy, post) = (self.open, self.policy.clone(), self.mailbox.sender());
         self.open_aside(addresses, move |ticket| {
-            let result = open_lu(&lu, &options, policy).map(Box::new);
+            let result = open_lu(&lu, &options, &policy).map(Box::new);
             post.send(Mail::LunOpened { ticket, result });
         })
     }

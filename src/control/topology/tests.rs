@@ -1,7 +1,15 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::control::status::GroupStatus;
 
-fn path(dev: &str, hcil: &str, dev_t: &str, dm_st: &str, chk_st: &str) -> PathStatus {
+pub(in crate::control) fn path(
+    dev: &str,
+    hcil: &str,
+    dev_t: &str,
+    dm_st: &str,
+    chk_st: &str,
+) -> PathStatus {
     let undef = || "[undef]".to_owned();
     PathStatus {
         dev: dev.to_owned(),
@@ -20,6 +28,13 @@ fn path(dev: &str, hcil: &str, dev_t: &str, dm_st: &str, chk_st: &str) -> PathSt
         host_adapter: undef(),
         lun_hex: undef(),
         marginal_st: "normal".to_owned(),
+        protocol: "scsi:unspec".to_owned(),
+        target_port_group: None,
+        access_state: None,
+        preferred: false,
+        vend_prod_rev: "VHMPATH,simdisk,1".to_owned(),
+        size: 256 << 20,
+        serial: String::new(),
         group: 1,
         state: dm_st.to_owned(),
         failed_by_administrator: false,
@@ -39,7 +54,7 @@ fn path(dev: &str, hcil: &str, dev_t: &str, dm_st: &str, chk_st: &str) -> PathSt
     }
 }
 
-fn group(number: u16, dm_st: &str, paths: Vec<PathStatus>) -> GroupStatus {
+pub(in crate::control) fn group(number: u16, dm_st: &str, paths: Vec<PathStatus>) -> GroupStatus {
     GroupStatus {
         selector: "service-time 0".to_owned(),
         pri: 1,
@@ -50,13 +65,17 @@ fn group(number: u16, dm_st: &str, paths: Vec<PathStatus>) -> GroupStatus {
     }
 }
 
-fn map(path_groups: Vec<GroupStatus>) -> MapStatus {
+pub(in crate::control) fn map(path_groups: Vec<GroupStatus>) -> MapStatus {
     MapStatus {
         name: "mpatha".to_owned(),
         lun: None,
         uuid: "36525400abc".to_owned(),
         sysfs: String::new(),
         failback: "manual".to_owned(),
+        failback_in: None,
+        queueing_disabled: false,
+        map_failures: 0,
+        policy: BTreeMap::new(),
         queueing: "on".to_owned(),
         paths: 2,
         write_prot: "rw".to_owned(),
@@ -197,4 +216,44 @@ fn paths_of_several_maps_say_which() {
     assert_eq!(ends, ["multipath", "mpatha", "data"]);
     let tree = tree(&MapStatus { lun: Some("0:1".to_owned()), ..map(Vec::new()) }, Colour::Never);
     assert!(tree.contains("wp=rw lun=0:1\n"), "{tree}");
+}
+
+#[test]
+fn what_multipath_ll_has_no_word_for_stands_behind_its_line() {
+    let mut two = map(vec![
+        group(1, "active", vec![path("sdb", "2:0:0:1", "8:16", "active", "ready")]),
+        GroupStatus {
+            marginal_st: "marginal".to_owned(),
+            ..group(
+                2,
+                "enabled",
+                vec![PathStatus {
+                    access_state: Some("standby".to_owned()),
+                    marginal_st: "marginal".to_owned(),
+                    ..path("sdc", "2:0:1:1", "8:32", "active", "ghost")
+                }],
+            )
+        },
+    ]);
+    two.failback_in = Some(3.2);
+    let tree = tree(&two, Colour::Never);
+    let lines: Vec<&str> = tree.lines().collect();
+    assert!(lines[1].ends_with("wp=rw failback in 3 s"), "{tree}");
+    assert!(lines[3].ends_with("active ready running"), "{tree}");
+    assert!(lines[4].ends_with("status=enabled marginal"), "{tree}");
+    assert!(lines[5].ends_with("active ghost running (standby, marginal)"), "{tree}");
+}
+
+#[test]
+fn the_configuration_is_a_multipaths_section() {
+    let mut one = map(Vec::new());
+    for keyword in KEYWORDS {
+        one.policy.insert(keyword.name.to_owned(), keyword.default());
+    }
+    one.policy.insert("failback".to_owned(), "immediate".to_owned());
+    let text = config(&[one]);
+    assert!(text.starts_with("multipaths {\n\tmultipath {\n\t\twwid \"36525400abc\"\n"), "{text}");
+    assert!(text.contains("\t\talias \"mpatha\"\n"), "{text}");
+    assert!(text.contains("\t\tno_path_retry \"queue\"\n"), "{text}");
+    assert!(text.contains("\t\tfailback \"immediate\"\t# not the default\n"), "{text}");
 }

@@ -122,7 +122,7 @@ fn the_sense_beats_a_host_byte_the_kernel_derived_from_it() {
         sense: Sense::fixed(SenseCode::new(Key::IllegalRequest, 0x20, 0)),
         residual: 0,
     };
-    assert_eq!(classify(&both).rule, "illegal-request");
+    assert_eq!(classify(&both).rule, "illegal-opcode");
     let disrupted = Completion::Scsi {
         status: Status::CHECK_CONDITION,
         host: HostByte::TRANSPORT_DISRUPTED,
@@ -162,7 +162,9 @@ fn missing_bytes_are_a_raw_commands_own_affair() {
         sense: Sense::from_bytes(sense),
         residual,
     };
-    assert_eq!(classify_raw(&good(0, &[])).next, Next::Done);
+    for answer in [Completion::Good, good(0, &[])] {
+        assert_eq!(classify_raw(&answer), GOOD);
+    }
     for answer in [good(1, &[]), good(0, &[0x72, 1, 0, 0, 0, 0, 0, 0]), Completion::Short(0)] {
         let decided = classify_raw(&answer);
         assert_eq!((decided.path, decided.next), (PathVerdict::Keep, Next::Deliver));
@@ -204,10 +206,192 @@ fn only_what_was_refused_before_it_began_was_certainly_not_executed() {
     }
 }
 
+#[test]
+fn good_is_good_only_if_nothing_is_missing() {
+    let scsi = |status, sense: &[u8], residual| Completion::Scsi {
+        status,
+        host: HostByte::OK,
+        sense: Sense::from_bytes(sense),
+        residual,
+    };
+    let recovered = [0x72, 0x01, 0x18, 0x02, 0, 0, 0, 0];
+    let medium = [0x72, 0x03, 0x11, 0, 0, 0, 0, 0];
+    for (completion, rule, next, retried) in [
+        (Completion::Good, "good", Next::Done, false),
+        (Completion::Short(1), "good", Next::Done, false),
+        (Completion::Short(0), "nothing-moved", Next::Other, true),
+        (scsi(Status::GOOD, &[], 0), "good", Next::Done, false),
+        (scsi(Status::GOOD, &recovered, 0), "good", Next::Done, false),
+        (scsi(Status::GOOD, &[], 1), "underrun", Next::Other, true),
+        (scsi(Status::CONDITION_MET, &[], 0), "condition-met", Next::Done, false),
+        (scsi(Status::CONDITION_MET, &[], 1), "underrun", Next::Other, true),
+        (scsi(Status::CHECK_CONDITION, &recovered, 0), "recovered", Next::Done, false),
+        (scsi(Status::CHECK_CONDITION, &recovered, 1), "underrun", Next::Other, true),
+        // What is an error anyway misses what it misses.
+        (scsi(Status::CHECK_CONDITION, &medium, 1), "medium", Next::Deliver, false),
+    ] {
+        let decided = classify(&completion);
+        assert_eq!((decided.rule, decided.next), (rule, next), "{completion:?}");
+        assert_eq!(decided.is_retried(), retried, "{completion:?}");
+    }
+}
+
+#[test]
+fn who_has_spoken_and_of_what() {
+    let said = |status, host, sense: &[u8]| Completion::Scsi {
+        status,
+        host,
+        sense: Sense::from_bytes(sense),
+        residual: 0,
+    };
+    let check = |host, sense: &[u8]| said(Status::CHECK_CONDITION, host, sense);
+    let attention = [0x70, 0, 6, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0, 0, 0, 0, 0];
+    let medium = [0x70, 0, 3, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x11, 0, 0, 0, 0, 0];
+    let deferred = |mut sense: [u8; 18]| {
+        sense[0] = 0x71;
+        sense
+    };
+    let errno = |from, code| Completion::Errno { from, code };
+    const OK: HostByte = HostByte::OK;
+    const LUS: HostByte = HostByte::TARGET_FAILURE;
+    const LOST: HostByte = HostByte::TRANSPORT_DISRUPTED;
+    // What came; is it a unit attention, a deferred error, the LU's word, a timeout?
+    let cases = [
+        (Completion::Good, [false; 4]),
+        (Completion::Short(512), [false; 4]),
+        (errno(ErrnoFrom::Ioctl, libc::EIO), [false; 4]),
+        (errno(ErrnoFrom::Block, libc::ETIMEDOUT), [false, false, false, true]),
+        (said(Status::GOOD, HostByte::TIME_OUT, &[]), [false, false, false, true]),
+        (said(Status::GOOD, LOST, &[]), [false; 4]),
+        (said(Status::GOOD, OK, &[]), [false, false, true, false]),
+        (said(Status::BUSY, OK, &[]), [false, false, true, false]),
+        (said(Status::GOOD, LUS, &[]), [false, false, true, false]),
+        (
+            said(Status::RESERVATION_CONFLICT, HostByte::NEXUS_FAILURE, &[]),
+            [false, false, true, false],
+        ),
+        // Sense that nobody announced says nothing.
+        (said(Status::GOOD, OK, &attention), [false, false, true, false]),
+        (said(Status::GOOD, OK, &deferred(medium)), [false, false, true, false]),
+        (check(OK, &[]), [false; 4]),
+        (check(OK, &attention), [true, false, true, false]),
+        (check(LUS, &attention), [true, false, true, false]),
+        (check(LOST, &attention), [false; 4]),
+        (check(OK, &medium), [false, false, true, false]),
+        (check(OK, &deferred(medium)), [false, true, true, false]),
+        (check(OK, &deferred(attention)), [false, true, true, false]),
+        // It says that it is deferred, and not what.
+        (check(OK, &[0x71, 0]), [false; 4]),
+    ];
+    for (answer, expected) in cases {
+        let attention = unit_attention(&answer).is_some();
+        let deferred = deferred_error(&answer).is_some();
+        let found = [attention, deferred, is_word_of_lu(&answer), is_timeout(&answer)];
+        assert_eq!(found, expected, "{answer:?}");
+    }
+}
+
 /// A write to a deleted sdX, whose size is zero then, ends with ENOSPC
 /// although the LU has room: seen when a path was deleted under a guest.
 #[test]
 fn no_space_of_the_block_layer_is_no_verdict_of_the_lu() {
     let found = classify(&Completion::Errno { from: ErrnoFrom::Block, code: libc::ENOSPC });
     assert_eq!((found.path, found.next), (PathVerdict::Check, Next::OtherPassthrough));
+}
+
+/// `docs/judgement.md`, made from the table.
+fn document() -> String {
+    use std::fmt::Write;
+    let mut text = String::from(
+        "# What a completion means\n\n\
+         Made from the table in `src/mpath/classify.rs`, by its tests (`VHOST_MPATH_WRITE_DOCS=1 cargo test --lib\n\
+         classify`). The first row that matches decides; the rule's name stands in every event. Read as: *seen*, then\n\
+         what it says of the *path*, what becomes of the *command*, whether it *may have been executed* (then what is\n\
+         not idempotent is not repeated: the guest gets 0B/00/06), and, where a command that the guest composed itself\n\
+         goes another way, *which*.\n\n\
+         * *keep*: nothing against the path. *fail*: out of use until a check and a proof of identity. *doubt*: out of\n\
+         use until its identity is proven. *passive*: its target port group carries no I/O now; out of use until the\n\
+         access state is read, not failed. *check*, *refresh*: it goes on; the checker, the prioritizer looks at it.\n\
+         *marginal*: used last.\n\
+         * *deliver*: the guest gets the LU's answer. *own*: the guest gets an error that is no path's. *again*: the\n\
+         same path, so often. *later*: any path, after so long. *other*: a path that has not answered yet; what all\n\
+         say is the LU's word. *other, later*: the same, and again after so long. *other, passthrough*: the same, by\n\
+         SCSI passthrough for its sense.\n\n\
+         | rule | seen | path | command | maybe executed | guest's own |\n|---|---|---|---|---|---|\n",
+    );
+    for &(rule, when, path, next, executed) in TABLE {
+        let own = RAW.iter().find(|(name, _)| *name == rule).map(|&(_, next)| in_words(next));
+        let own = match BY_THE_GUEST.contains(&rule) {
+            true => "path: check".to_owned(),
+            false => own.unwrap_or_default(),
+        };
+        let maybe = if executed == Executed::Maybe { "yes" } else { "" };
+        let path = format!("{path:?}").to_lowercase();
+        writeln!(
+            text,
+            "| {rule} | {} | {path} | {} | {maybe} | {own} |",
+            seen(when),
+            in_words(next)
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn seen(when: When) -> String {
+    match when {
+        When::Host(h) => h.to_string(),
+        When::AnyHost => "any other host byte".to_owned(),
+        When::Status(s) => s.to_string(),
+        When::Deferred => "deferred sense (71h, 73h)".to_owned(),
+        When::Code(k, a, q) => format!("{k:02x}/{a:02x}/{q:02x}"),
+        When::Asc(k, a) => format!("{k:02x}/{a:02x}"),
+        When::Key(k) => format!("{k:02x}, anything else"),
+        When::NoSense => "CHECK CONDITION without sense".to_owned(),
+        When::Errno(from, code) => format!("{from:?} {}", errno_name(code)),
+        When::AnyErrno(from) => format!("{from:?}, any other errno"),
+    }
+}
+
+fn errno_name(code: i32) -> &'static str {
+    [
+        (libc::EREMOTEIO, "EREMOTEIO"),
+        (libc::ENODATA, "ENODATA"),
+        (libc::EBADE, "EBADE"),
+        (libc::ENOSPC, "ENOSPC"),
+        (libc::EILSEQ, "EILSEQ"),
+        (libc::EOPNOTSUPP, "EOPNOTSUPP"),
+        (libc::ENODEV, "ENODEV"),
+        (libc::ENXIO, "ENXIO"),
+        (libc::ENOLINK, "ENOLINK"),
+        (libc::ETIMEDOUT, "ETIMEDOUT"),
+        (libc::EAGAIN, "EAGAIN"),
+        (libc::EIO, "EIO"),
+        (libc::ESTALE, "ESTALE"),
+    ]
+    .into_iter()
+    .find_map(|(known, name)| (known == code).then_some(name))
+    .expect("every errno of the table has a name")
+}
+
+fn in_words(next: Next) -> String {
+    match next {
+        Next::Done => "good".to_owned(),
+        Next::Deliver => "deliver".to_owned(),
+        Next::Own => "own".to_owned(),
+        Next::Again { tries } => format!("again, {tries} times"),
+        Next::Later { delay } => format!("later, {} ms", delay.as_millis()),
+        Next::Other => "other".to_owned(),
+        Next::OtherThenLater { delay } => format!("other, later, {} ms", delay.as_millis()),
+        Next::OtherPassthrough => "other, passthrough".to_owned(),
+    }
+}
+
+#[test]
+fn the_document_says_what_the_table_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/judgement.md");
+    if std::env::var_os("VHOST_MPATH_WRITE_DOCS").is_some() {
+        std::fs::write(path, document()).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), document(), "docs/judgement.md is old");
 }

@@ -274,3 +274,17 @@ fn what_guests_commands_are_told_makes_a_lun_gone_too() {
         assert_ne!(rig.table().queueing, Queueing::Gone);
     }
 }
+
+#[test]
+fn a_map_without_a_path_takes_over_the_size_that_the_lu_has_by_now() {
+    let mut rig = Rig::new(multibus(), &["a"]);
+    assert!(matches!(rig.add_with("b", sized(2000)), Err(MapError::OtherSize { .. })));
+    rig.with(|m, now, fx| m.lose_path(now, "a", fx)).unwrap();
+    rig.took_changes();
+    rig.add_with("b", sized(2000)).unwrap();
+    assert_eq!(resizes(&rig.took_changes()), [(1000, 2000)]);
+    assert_eq!(rig.groups(), [["b"]]);
+    assert_eq!(rig.map.identity().capacity, Blocks(2000));
+    rig.with(|m, now, fx| m.lose_path(now, "b", fx)).unwrap();
+    assert!(matches!(rig.add_with("c", other_lu()), Err(MapError::OtherLu { .. })));
+}

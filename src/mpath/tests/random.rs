@@ -2,15 +2,26 @@
 //! no table may ever say, and how every history ends once things are quiet.
 //!
 //! The model plays the array and the checking threads. A proof is answered in
-//! two steps, so that it may have read what was true before the latest news.
+//! two steps, and a reading of the target port groups is, too, so that it may
+//! have read what was true before the latest news.
 
 use super::*;
+use crate::mpath::policy::{Failback, MarginalPath, SanPathErr};
 use proptest::prelude::*;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
+/// The target port group of each, less one.
+const TPG: [u16; 3] = [0, 1, 1];
+
 /// When a proof read, and what.
 type Read = (u64, Result<Identity, String>);
+
+/// What a proof of a passive path comes to instead.
+const PASSIVE: &str = "passive";
+
+/// When a prioritizer read, and what.
+type Found = (u64, Reading);
 
 /// What one path is really like.
 #[derive(Clone, Debug)]
@@ -29,6 +40,18 @@ struct Truth {
     /// When the last proof that it is the map's LU had read.
     proven: u64,
     listed: bool,
+    /// The engine calls it usable.
+    usable: bool,
+    /// The latest epoch a table had of it.
+    epoch: u32,
+    /// Since when the engine knows that it is passive.
+    told: u64,
+    /// When it was last read, or found, not to be.
+    active: u64,
+    /// The array has told that the target port groups are others now.
+    refresh_untold: bool,
+    /// Readings under way, as proofs.
+    prioritizing: Vec<(u32, Option<Found>)>,
     /// Proofs under way: number, and what they have read, and when.
     reading: Vec<(u32, Option<Read>)>,
 }
@@ -41,10 +64,15 @@ struct World {
     had: Vec<u64>,
     step: u64,
     lun_gone: bool,
+    policy: Policy,
+    /// Of the two target port groups.
+    states: [AccessState; 2],
+    /// They change on request.
+    explicit: bool,
 }
 
 impl World {
-    fn new() -> World {
+    fn new(setup: usize) -> World {
         let truth = Truth {
             remapped: false,
             alive: true,
@@ -55,10 +83,29 @@ impl World {
             needs_proof: 0,
             proven: 0,
             listed: true,
+            usable: true,
+            epoch: 1,
+            told: 0,
+            active: 0,
+            refresh_untold: false,
+            prioritizing: Vec::new(),
             reading: Vec::new(),
         };
-        let rig = Rig::new(multibus(), &NAMES);
+        let grouping = GroupingPolicy::ALL[setup % 6];
+        let failback = [
+            Failback::Manual,
+            Failback::Immediate,
+            Failback::After(Duration::from_secs(3)),
+            Failback::Followover,
+        ][setup % 4];
+        let no_path_retry = [NoPathRetry::Queue, NoPathRetry::Fail][setup % 2];
+        let policy =
+            Policy { grouping, failback, no_path_retry, pg_init_retries: 2, ..Policy::default() };
+        let rig = Rig::new(policy.clone(), &NAMES);
         World {
+            policy,
+            states: [AccessState::ActiveOptimized; 2],
+            explicit: setup % 3 > 0,
             rig,
             paths: vec![truth; 3],
             capacity: 1000,
@@ -92,6 +139,14 @@ impl World {
             let i = self.index(path);
             self.paths[i].reading.push((proof, None));
         }
+        for (path, reading) in std::mem::take(&mut self.rig.readings) {
+            let i = self.index(path);
+            assert!(self.paths[i].prioritizing.is_empty(), "one at a time");
+            self.paths[i].prioritizing.push((reading, None));
+        }
+        for asked in &self.rig.activations {
+            assert!(self.explicit && asked.handler == HandlerKind::Alua);
+        }
         for change in self.rig.took_changes() {
             match change {
                 Change::LunGone => {
@@ -108,14 +163,24 @@ impl World {
         assert_eq!((&map.wwid, map.block_size), (&lu().wwid, 512));
         assert!(self.had.contains(&map.capacity.0), "the LU never had {}", map.capacity);
         let table = self.rig.table().clone();
+        assert_eq!(table.groups.is_empty(), self.rig.map.carrying() == 0);
         for (i, name) in NAMES.iter().enumerate() {
-            let listed = table.groups.iter().flat_map(|g| &g.paths).any(|v| v.id == self.id(i));
+            let view = table.groups.iter().flat_map(|g| &g.paths).find(|v| v.id == self.id(i));
+            let listed = view.is_some();
             let path = self.rig.path(name).clone();
             let truth = &mut self.paths[i];
-            if truth.listed && !listed {
+            if truth.usable && !path.is_usable() {
                 truth.needs_proof = self.step;
             }
+            truth.usable = path.is_usable();
+            let began = listed && !truth.listed;
             truth.listed = listed;
+            assert_eq!(listed, path.carries());
+            if let Some(view) = view {
+                assert!(view.epoch > truth.epoch || (!began && view.epoch == truth.epoch));
+                truth.epoch = view.epoch;
+                assert!(truth.active >= truth.told, "{name} is in use, and known to be passive");
+            }
             if !listed {
                 continue;
             }
@@ -152,6 +217,7 @@ impl World {
             "a guest's command on {} went to another LU, which the array had told of",
             NAMES[i]
         );
+        let ours = !truth.remapped && truth.alive && truth.mapped;
         if !truth.met && (!truth.alive || !truth.mapped) {
             self.met(i, judged(PathVerdict::Fail));
         } else if truth.met || truth.doubt_untold {
@@ -164,7 +230,90 @@ impl World {
         } else if truth.resize_untold {
             self.paths[i].resize_untold = false;
             self.met(i, capacity_changed());
+        } else if ours && std::mem::take(&mut self.paths[i].refresh_untold) {
+            self.met(i, judged(PathVerdict::Refresh));
+        } else if let Some(ascq) = self.passive(i).filter(|_| ours) {
+            self.step += 1;
+            self.paths[i].told = self.step;
+            self.met(i, not_ready(ascq));
         }
+    }
+
+    /// What a command on the path is told, if its target port group does not
+    /// carry I/O.
+    fn passive(&self, i: usize) -> Option<u8> {
+        match self.states[usize::from(TPG[i])] {
+            AccessState::Transitioning => Some(0x0a),
+            AccessState::Standby => Some(0x0b),
+            AccessState::Unavailable => Some(0x0c),
+            _ => None,
+        }
+    }
+
+    /// The reading under way reads, or is answered if it has read.
+    fn prioritize(&mut self, i: usize) {
+        self.step += 1;
+        let (step, answers) = (self.step, self.answer(i).is_ok() && !self.paths[i].remapped);
+        let found = match (answers, self.explicit) {
+            (false, _) => Reading { priority: None, alua: None },
+            (true, true) => explicit(1 + TPG[i], &self.states),
+            (true, false) => alua(1 + TPG[i], &self.states),
+        };
+        let Some((reading, read)) = self.paths[i].prioritizing.first_mut() else { return };
+        let reading = *reading;
+        match read.take() {
+            None => *read = Some((step, found)),
+            Some((at, found)) => {
+                self.paths[i].prioritizing.remove(0);
+                for (truth, tpg) in self.paths.iter_mut().zip(TPG) {
+                    let state = found.alua.as_ref().map(|a| a.groups[usize::from(tpg)].1);
+                    let active = [AccessState::ActiveOptimized, AccessState::ActiveNonOptimized];
+                    if state.is_some_and(|s| active.contains(&s)) {
+                        truth.active = truth.active.max(at);
+                    }
+                }
+                let path = self.id(i);
+                self.event(Event::Prioritized { path, reading, found });
+            }
+        }
+    }
+
+    /// An activation under way is answered: what it comes to is up to `luck`.
+    fn activate(&mut self, luck: usize) {
+        let Some(Asked { path, number, group, .. }) = self.rig.activations.pop() else { return };
+        let i = self.index(path);
+        let result = match luck {
+            _ if self.answer(i).is_err() => Activation::Failed,
+            0 => Activation::Busy,
+            1 => Activation::Retry { delayed: self.step % 2 == 0 },
+            2 => Activation::Transition,
+            _ => Activation::Done,
+        };
+        self.step += 1;
+        if result == Activation::Done && !self.paths[i].remapped {
+            assert_eq!(group, Some(1 + TPG[i]));
+            self.states[usize::from(TPG[i])] = AccessState::ActiveOptimized;
+        }
+        if result == Activation::Done {
+            for (truth, tpg) in self.paths.iter_mut().zip(TPG) {
+                truth.active = if tpg == TPG[i] { self.step } else { truth.active };
+            }
+        }
+        self.event(Event::Activated { path, activation: number, result });
+    }
+
+    /// The array changes the state of a target port group, and tells.
+    fn change_access(&mut self, tpg: usize) {
+        let states = [
+            AccessState::ActiveOptimized,
+            AccessState::Standby,
+            AccessState::Transitioning,
+            AccessState::ActiveNonOptimized,
+            AccessState::Unavailable,
+        ];
+        let at = usize::try_from(self.step).expect("small");
+        self.states[tpg] = states[(at / 3 + tpg) % 5];
+        self.paths.iter_mut().for_each(|t| t.refresh_untold = true);
     }
 
     /// A check under way is answered.
@@ -172,11 +321,23 @@ impl World {
         let id = self.id(i);
         let Some(at) = self.rig.checks.iter().position(|c| c.0 == id) else { return };
         let (path, check) = self.rig.checks.remove(at);
+        let passive = self.passive(i).filter(|_| !self.paths[i].remapped);
+        self.step += 1;
+        let step = self.step;
         let truth = &mut self.paths[i];
         let verdict = match (truth.alive, truth.mapped) {
             (false, _) => Verdict::Down,
             (true, false) => Verdict::Disconnected,
+            (true, true) if passive.is_some() => {
+                truth.met |= std::mem::take(&mut truth.doubt_untold);
+                match passive {
+                    Some(0x0a) => Verdict::Pending,
+                    Some(0x0b) => Verdict::Ghost,
+                    _ => Verdict::Down,
+                }
+            }
             (true, true) => {
+                truth.active = step;
                 let resized = std::mem::take(&mut truth.resize_untold);
                 match std::mem::take(&mut truth.doubt_untold) {
                     true => {
@@ -196,6 +357,7 @@ impl World {
     fn prove(&mut self, i: usize) {
         self.step += 1;
         let (step, answer) = (self.step, self.answer(i));
+        let passive = self.passive(i).is_some() && !self.paths[i].remapped;
         let truth = &mut self.paths[i];
         let Some((proof, read)) = truth.reading.first_mut() else { return };
         let proof = *proof;
@@ -206,7 +368,20 @@ impl World {
                     truth.met &= found.wwid != lu().wwid;
                     truth.resize_untold = false;
                 }
-                *read = Some((step, answer));
+                // READ CAPACITY is not answered in standby.
+                *read = Some((
+                    step,
+                    if passive && answer.is_ok() { Err(PASSIVE.to_owned()) } else { answer },
+                ));
+            }
+            Some((_, Err(passive))) if passive == PASSIVE => {
+                truth.reading.remove(0);
+                let counts = self.rig.path(NAMES[i]).proof.is_some_and(|o| o.number == proof);
+                if counts {
+                    self.paths[i].needs_proof = step;
+                }
+                let path = self.id(i);
+                self.event(Event::Recognized { path, proof, wwid: lu().wwid });
             }
             Some((at, identity)) => {
                 truth.reading.remove(0);
@@ -216,6 +391,42 @@ impl World {
                 let path = self.id(i);
                 self.event(Event::Proven { path, proof, identity });
             }
+        }
+    }
+
+    /// An administrator calls a path unreliable, or reliable.
+    fn mark(&mut self, i: usize, marginal: bool) {
+        self.step += 1;
+        self.rig.set_marginal(NAMES[i], marginal);
+        self.settle();
+    }
+
+    /// Other settings, of those that decide how unreliable paths are treated.
+    fn reconfigure(&mut self, how: usize) {
+        let san_path_err =
+            SanPathErr { threshold: 1, forget_rate: 2, recovery_time: Duration::from_secs(20) };
+        let marginal_path = MarginalPath {
+            double_failed_time: Duration::from_secs(60),
+            sample_time: Duration::from_secs(2),
+            rate_threshold: 100,
+            recheck_gap: Duration::from_secs(10),
+        };
+        let policy = Policy {
+            san_path_err: (how > 0).then_some(san_path_err),
+            marginal_path: (how > 0).then_some(marginal_path),
+            marginal_pathgroups: how == 2,
+            ..self.policy.clone()
+        };
+        self.step += 1;
+        self.rig.with(|m, now, fx| m.set_policy(now, policy, fx));
+        self.settle();
+    }
+
+    /// The reads of paths under way are answered.
+    fn sample(&mut self) {
+        for (path, sample) in std::mem::take(&mut self.rig.samples) {
+            let good = self.answer(self.index(path)).is_ok();
+            self.event(Event::Sampled { path, sample, good });
         }
     }
 
@@ -242,6 +453,13 @@ impl World {
                 self.settle();
             }
             11 => self.met(i, hung()),
+            16 => self.change_access(i % 2),
+            17..=19 => self.prioritize(i),
+            20 | 21 => self.activate(i),
+            22 => self.met(i, judged(PathVerdict::Marginal)),
+            23 => self.mark(i, self.step % 2 == 0),
+            24 => self.reconfigure(i),
+            25 => self.sample(),
             _ => self.guest_command(i),
         }
     }
@@ -254,6 +472,18 @@ impl World {
                 truth.doubt_untold = true;
             }
         }
+        self.reconfigure(0);
+        for i in 0..3 {
+            self.mark(i, false);
+        }
+        let settled = |s| match s {
+            AccessState::Transitioning | AccessState::Unavailable => AccessState::Standby,
+            s => s,
+        };
+        self.states = self.states.map(settled);
+        if !self.explicit {
+            self.states[0] = AccessState::ActiveOptimized;
+        }
         for _ in 0..60 {
             for i in 0..3 {
                 self.guest_command(i);
@@ -261,13 +491,24 @@ impl World {
                 while !self.paths[i].reading.is_empty() {
                     self.prove(i);
                 }
+                while !self.paths[i].prioritizing.is_empty() {
+                    self.prioritize(i);
+                }
+                while !self.rig.activations.is_empty() {
+                    self.activate(3);
+                }
             }
             self.step += 1;
             self.rig.pass(Duration::from_secs(5));
             self.settle();
         }
         assert_eq!(self.rig.map.identity(), &sized(self.capacity));
-        assert!(self.paths.iter().all(|t| t.listed), "{:#?}", self.rig.map.topology());
+        let topology = self.rig.map.topology();
+        for (i, truth) in self.paths.iter().enumerate() {
+            assert!(truth.usable, "{topology:#?}");
+            assert_eq!(truth.listed, self.passive(i).is_none(), "{:?} {topology:#?}", self.states);
+        }
+        assert!(topology.carrying > 0, "a group could be activated");
         assert!(!self.lun_gone);
     }
 }
@@ -277,9 +518,10 @@ proptest! {
 
     #[test]
     fn no_history_lets_an_unproven_path_carry_a_guests_command(
-        history in prop::collection::vec((0u8..16, 0usize..3), 0..200),
+        setup in 0usize..24,
+        history in prop::collection::vec((0u8..26, 0usize..3), 0..200),
     ) {
-        let mut world = World::new();
+        let mut world = World::new(setup);
         for (what, i) in history {
             world.act(what, i);
         }

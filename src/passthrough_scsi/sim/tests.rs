@@ -31,7 +31,7 @@ fn sense(completion: Completion) -> String {
 }
 
 fn tur(path: &SimNexus) -> String {
-    sense(path.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT))
+    sense(path.execute(&Cdb::test_unit_ready(), Buffer::NONE, TIMEOUT))
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn a_new_capacity_is_the_images_too() {
     assert_eq!(file.metadata().unwrap().size(), 4096 * 512);
     assert_eq!(tur(&path), "06/2a/09");
     let mut data = [0; 8];
-    path.execute(&Cdb::read_capacity_10(), &mut data, TIMEOUT);
+    path.execute(&Cdb::read_capacity_10(), Buffer::In(&mut data), TIMEOUT);
     assert_eq!(data[..4], 4095u32.to_be_bytes());
     let refused = path.inject(Fault::Capacity(NewCapacity::Bytes(1000))).unwrap_err();
     assert!(refused.to_string().contains("1000 bytes are no capacity"), "{refused}");
@@ -62,7 +62,7 @@ fn holes_of_the_image_are_unmapped_blocks() {
     (cdb[0], cdb[1], cdb[13]) = (0x9e, 0x12, 56);
     let mut data = [0; 56];
     let cdb = Cdb::from_bytes(&cdb).unwrap();
-    assert_eq!(path.execute(&cdb, &mut data, TIMEOUT), Completion::Good);
+    assert_eq!(path.execute(&cdb, Buffer::In(&mut data), TIMEOUT), Completion::Good);
     let run = |at: usize| {
         let blocks = u32::from_be_bytes(data[at + 8..at + 12].try_into().unwrap());
         (data[at + 7], blocks, data[at + 12])
@@ -95,7 +95,7 @@ fn a_reset_returns_what_hangs_on_every_path() {
     let (a, b) = (image.add_path("a").unwrap(), image.add_path("b").unwrap());
     b.inject(Fault::Hang).unwrap();
     thread::scope(|scope| {
-        let hung = scope.spawn(|| b.execute(&Cdb::test_unit_ready(), &mut [], TIMEOUT));
+        let hung = scope.spawn(|| b.execute(&Cdb::test_unit_ready(), Buffer::NONE, TIMEOUT));
         while b.describe().1.unwrap().submitted == 0 {
             thread::yield_now();
         }

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use super::parts::{PartIndex, Place};
+use super::parts::PartIndex;
 use super::{Dispatcher, Issue};
-use crate::io::{Command, Extent, Op, Outcome, Segment, Time, total_len};
-use crate::mpath::selector::Load;
-use crate::mpath::snapshot::{GroupView, PathId, PathView, Queueing};
+use crate::io::{Command, Direction, Extent, Op, Outcome, Segment, Time, total_len};
+use crate::mpath::selector::Want;
+use crate::mpath::snapshot::{PathId, Queueing};
 use crate::passthrough_scsi::{Issued, Rejected};
-use crate::scsi::sense::{Sense, SenseCode};
-use crate::scsi::status::Status;
 
 /// Pause before a command goes round again that found transport trouble on
 /// every path.
@@ -36,65 +34,44 @@ impl Dispatcher {
         if self.parts[index].limits_generation != self.limits_generation {
             self.cut_again(index);
         }
-        let tried = self.parts[index].tried;
+        let part = &mut self.parts[index];
+        part.want = match part.op {
+            Op::Read(e) => Want { bytes: self.settings.bytes(e), write: false },
+            Op::Write { extent, .. } => Want { bytes: self.settings.bytes(extent), write: true },
+            Op::Cdb { direction, .. } => {
+                let running = self.running[part.request as usize].as_ref();
+                let bytes = running.map_or(0, |r| total_len(&r.request.data)) as u64;
+                Want { bytes, write: direction == Direction::Out }
+            }
+            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => Want::default(),
+        };
+        let (tried, same, want) = (part.tried, part.same_path, part.want);
         let mut any_usable = false;
-        for g in 0..self.table.groups.len() {
-            let group = &self.table.groups[g];
-            let usable = |p: &&PathView| self.paths.is_usable(p);
-            any_usable |= group.paths.iter().any(|p| usable(&p));
-            if !group.paths.iter().any(|p| usable(&p) && !tried.contains(p.id)) {
+        for group in 0..self.paths.groups() {
+            let usable = self.paths.usable(group);
+            any_usable |= !usable.is_empty();
+            if usable.without(tried).is_empty() {
                 continue;
             }
-            let load = |p: &PathView| -> Option<Load> {
-                let free =
-                    self.paths.is_usable(p) && !tried.contains(p.id) && !self.paths.is_full(p.id);
-                free.then(|| self.paths.load(p.id))
-            };
-            if let Some(view) = self.wants_same_path(index, group) {
-                return Choice::Path(view.id, view.epoch);
+            let free = usable.without(self.paths.full());
+            // To be repeated on this path, if that can take it.
+            let again = same.filter(|path| free.contains(*path));
+            if let Some(listed) = again.and_then(|path| self.paths.listed(path.slot)) {
+                if Some(listed.0) == same {
+                    return Choice::Path(listed.0, listed.1);
+                }
             }
-            return match self.selector.select(self.table.selector, &group.paths, load) {
-                Some(i) => Choice::Path(group.paths[i].id, group.paths[i].epoch),
+            let slot = self.selector.select(now, free.without(tried), want);
+            return match slot.and_then(|slot| self.paths.listed(slot)) {
+                Some((id, epoch)) => Choice::Path(id, epoch),
                 None => Choice::Full,
             };
         }
-        if any_usable { self.every_path_answered(now, index) } else { self.no_path_left(index) }
-    }
-
-    /// The path of the group that the part is to be repeated on, if that can
-    /// take it.
-    fn wants_same_path(&self, index: PartIndex, group: &GroupView) -> Option<PathView> {
-        let same = self.parts[index].same_path?;
-        let view = group.paths.iter().find(|p| p.id == same)?;
-        (self.paths.is_usable(view) && !self.paths.is_full(same)).then_some(*view)
-    }
-
-    /// No usable path at all: hold or fail, as the table says; but wait while
-    /// a verdict about a path is still to come.
-    fn no_path_left(&mut self, index: PartIndex) -> Choice {
-        let request = self.parts[index].request;
-        if self.is_stopping(request) {
-            self.end_part(index, Outcome::Stopped, "ring-stopped", None);
-        } else if self.table.queueing == Queueing::Hold || self.paths.any_undecided() {
-            self.parts[index].place = Place::Held;
-            self.held.push_back(index);
+        if any_usable {
+            self.every_path_answered(now, index)
         } else {
-            let (outcome, rule) = match self.table.queueing {
-                Queueing::Gone => (self.lun_gone(request), "lun-gone"),
-                Queueing::Hold | Queueing::Fail => self.parts[index].no_path(),
-            };
-            self.end_part(index, outcome, rule, None);
+            self.no_path_left(now, index)
         }
-        Choice::Gone
-    }
-
-    /// What the array would say to a request for a LU that is gone.
-    fn lun_gone(&self, request: u32) -> Outcome {
-        let running = self.running[request as usize].as_ref();
-        let asked = running.map_or(0, |r| total_len(&r.request.data));
-        let residual = u32::try_from(asked).unwrap_or(u32::MAX);
-        let sense = Sense::fixed(SenseCode::LUN_NOT_SUPPORTED);
-        Outcome::Lu { status: Status::CHECK_CONDITION, sense, residual }
     }
 
     /// Every usable path has given its answer: they agree, it is the LU's.
@@ -115,8 +92,13 @@ impl Dispatcher {
             // A path had transport trouble and did not fail for it: that is no
             // answer, and what the others said may be no more than their own
             // trouble. Hold it, as the queueing policy says.
-            _ if part.trouble && (in_time || queueing == Queueing::Hold) => {
-                self.delay(now, index, TRANSPORT_DELAY);
+            _ if part.trouble && in_time => self.delay(now, index, TRANSPORT_DELAY),
+            _ if part.trouble && queueing == Queueing::Hold => {
+                if self.may_be_held(now, index) {
+                    self.delay(now, index, TRANSPORT_DELAY);
+                } else {
+                    self.held_too_long(index);
+                }
             }
             (Some((Outcome::Lu { .. }, ..)), Some(pause)) if in_time => {
                 self.delay(now, index, pause);
@@ -139,13 +121,6 @@ impl Dispatcher {
         let part = &self.parts[index];
         let Some(running) = self.running[part.request as usize].as_ref() else { return true };
         let timeout = self.patience_for(running.request.tag.ring, &part.op, now);
-        let bytes = match part.op {
-            Op::Read(e) | Op::Write { extent: e, .. } => {
-                e.blocks.0.saturating_mul(u64::from(self.settings.block_size))
-            }
-            Op::Cdb { .. } => total_len(&running.request.data) as u64,
-            Op::Flush | Op::Unmap | Op::WriteZeroes { .. } => 0,
-        };
         let data: &[Segment] = if part.whole { &running.request.data } else { &part.data };
         let extents: &[Extent] = if part.whole { &running.request.extents } else { &part.extents };
         let command =
@@ -159,9 +134,9 @@ impl Dispatcher {
             }
             Ok(issued) => {
                 self.count_try(index);
-                self.parts[index].bytes = bytes;
                 self.parts[index].sent = sent;
                 self.paths.put_on(&mut self.parts, index, id, epoch, now);
+                self.selector.started(now, id.slot, self.parts[index].want);
                 if let Issued::Done(completion) = issued {
                     self.complete(now, cookie, &completion);
                 }

@@ -193,6 +193,7 @@ impl Dispatcher {
         part.new_round();
         part.again = 0;
         part.first_delay = None;
+        part.held_since = None;
         zero_segments(piece, block_size, &mut part.data);
         debug_assert_eq!(part.place, Place::Ready);
     }
@@ -213,6 +214,7 @@ impl Dispatcher {
         part.new_round();
         part.again = 0;
         part.first_delay = None;
+        part.held_since = None;
         // What is left has not been fitted to any limits yet.
         part.limits_generation = self.limits_generation.wrapping_sub(1);
         self.make_ready(index);

@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use super::Dispatcher;
 use super::cut::Progress;
 use super::parts::{PartIndex, Place};
+use super::{Dispatcher, Report};
 use crate::io::{Blocks, Completion, Op, Outcome, Time};
 use crate::mpath::classify::{self, Disposition, Next, PathVerdict};
 use crate::mpath::snapshot::PathId;
@@ -46,8 +46,14 @@ impl Dispatcher {
         if verdict.path != PathVerdict::Keep {
             self.report_path(now, path, epoch, verdict, op, completion);
         }
+        if let Some(sense) = classify::deferred_error(completion) {
+            self.report(Report::Deferred { path, sense: *sense });
+        }
         if verdict.path == PathVerdict::Fail {
             self.parts[index].lost(classify::is_timeout(completion));
+        }
+        if verdict.path.puts_aside() {
+            self.parts[index].not_the_lus_time(now);
         }
         if raw {
             return self.judge_raw(now, index, path, verdict, completion);
@@ -72,8 +78,10 @@ impl Dispatcher {
     ) {
         let budget = self.settings.command_timeout;
         let part = &mut self.parts[index];
-        if !matches!(verdict.path, PathVerdict::Fail | PathVerdict::Doubt) {
-            // What a path says that is out of use now is nobody's answer.
+        let repeated = matches!(verdict.next, Next::Again { tries } if part.again < tries);
+        if !verdict.path.puts_aside() && !repeated {
+            // What a path says that is out of use now is nobody's answer; nor is
+            // what is yet to be repeated there: the path may be lost before that.
             part.answer = Some((outcome, verdict.rule, path));
         }
         match verdict.next {
@@ -101,7 +109,7 @@ impl Dispatcher {
                 }
                 // A path that failed may come back and be tried again; one
                 // that merely answered has had its say.
-                if verdict.path != PathVerdict::Fail && verdict.path != PathVerdict::Doubt {
+                if !verdict.path.puts_aside() {
                     part.trouble |= outcome == Outcome::NoPath;
                     part.tried.insert(path);
                 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::cut::{Progress, skip_bytes};
 use crate::io::{Blocks, Extent, Lba, Op, Outcome, Segment, Time};
+use crate::mpath::selector::Want;
 use crate::mpath::snapshot::PathId;
 
 /// Index of a part in the pool.
@@ -36,30 +37,7 @@ pub(super) enum Place {
 }
 
 /// A set of paths, by slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct PathSet(u64);
-
-impl PathSet {
-    pub(super) fn insert(&mut self, path: PathId) {
-        self.0 |= 1 << path.slot;
-    }
-
-    pub(super) fn contains(self, path: PathId) -> bool {
-        self.0 & (1 << path.slot) != 0
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.0 = 0;
-    }
-
-    pub(super) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(super) fn is_single(self) -> bool {
-        self.0.is_power_of_two()
-    }
-}
+pub(super) use crate::mpath::selector::Slots as PathSet;
 
 /// No neighbour in a path's list.
 pub(super) const NONE: u32 = u32::MAX;
@@ -101,7 +79,11 @@ pub(super) struct Part {
     pub(super) same_path: Option<PathId>,
     /// Every path that lost it did so by a timeout; `None`: none has lost it.
     pub(super) only_timeouts: Option<bool>,
+    /// Since when it has waited for the LU, or for transport trouble to pass;
+    /// later by what paths that failed have cost.
     pub(super) first_delay: Option<Time>,
+    /// Since when it has been held, now and again.
+    pub(super) held_since: Option<Time>,
     pub(super) wake: Time,
     /// The last answer, the rule and the path it came by.
     pub(super) answer: Option<(Outcome, &'static str, PathId)>,
@@ -109,7 +91,7 @@ pub(super) struct Part {
     pub(super) path: PathId,
     pub(super) epoch: u32,
     pub(super) issued: Time,
-    pub(super) bytes: u64,
+    pub(super) want: Want,
     /// When, by the clock of the unit attentions.
     pub(super) sent: u64,
     pub(super) prev: u32,
@@ -141,12 +123,13 @@ impl Part {
             same_path: None,
             only_timeouts: None,
             first_delay: None,
+            held_since: None,
             wake: Time::default(),
             answer: None,
             path: PathId { slot: 0, generation: 0 },
             epoch: 0,
             issued: Time::default(),
-            bytes: 0,
+            want: Want::default(),
             sent: 0,
             prev: NONE,
             next: NONE,
@@ -170,6 +153,12 @@ impl Part {
     /// A path has lost it.
     pub(super) fn lost(&mut self, by_timeout: bool) {
         self.only_timeouts = Some(by_timeout && self.only_timeouts.unwrap_or(true));
+    }
+
+    /// The path it was on is to blame, not the LU: the time it was out there is
+    /// none that the LU has had to become ready (`first_delay`).
+    pub(super) fn not_the_lus_time(&mut self, now: Time) {
+        self.first_delay = self.first_delay.map(|since| since + now.since(self.issued));
     }
 
     /// Nobody has said anything yet.
@@ -225,6 +214,7 @@ impl Parts {
         part.same_path = None;
         part.only_timeouts = None;
         part.first_delay = None;
+        part.held_since = None;
         part.answer = None;
         Some(index)
     }
@@ -296,6 +286,7 @@ impl Parts {
         };
         // It moved: what was said before was about other blocks.
         part.new_round();
+        part.held_since = None;
         part.again = 0;
         Progress::Some
     }

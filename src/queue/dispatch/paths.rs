@@ -1,20 +1,19 @@
-//! The paths as one queue thread sees them: load, local verdicts, and who has
-//! been out the longest.
+//! The paths as one queue thread sees them: local verdicts, who may take a
+//! command, and who has been out the longest. (Their load is the selector's.)
 
 use std::time::Duration;
 
-use super::parts::{NONE, PartIndex, Parts, Place};
+use super::parts::{NONE, PartIndex, Parts, PathSet, Place};
 use crate::io::Time;
 use crate::mpath::event::IoReport;
-use crate::mpath::selector::Load;
-use crate::mpath::snapshot::{PathId, PathTable, PathView};
+use crate::mpath::snapshot::{GroupView, PathId, PathTable};
 
 /// A local verdict on a path, until a table with a later epoch revokes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     /// It failed.
     Failed,
-    /// Hung, or its identity is in doubt: the engine decides.
+    /// Hung, or passive: the engine decides.
     Undecided,
 }
 
@@ -27,8 +26,11 @@ struct Slot {
     /// What was reported when it was marked, and when to say it again: until
     /// a table answers.
     unanswered: Option<(IoReport, Time)>,
-    load: Load,
-    full: bool,
+    /// The epoch it was listed with last.
+    last: u32,
+    /// It may lead elsewhere, since that epoch, until it is listed with a later
+    /// proof; what was reported, and when to say it again.
+    doubt: Option<(u32, IoReport, Time)>,
     /// Parts on the path, oldest first.
     head: u32,
     tail: u32,
@@ -43,6 +45,12 @@ const REPEAT_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     slots: Vec<Slot>,
+    /// The paths of each group of the present table.
+    groups: Vec<PathSet>,
+    /// Paths of the present table that nothing is held against here.
+    usable: PathSet,
+    /// Paths that turned a command away a moment ago.
+    full: PathSet,
     /// A path of the present table carries a mark.
     undecided: bool,
 }
@@ -62,11 +70,13 @@ impl Paths {
             if self.slots[i].id != view.id {
                 // The slot's old path has gone for good: the owner reuses a
                 // slot only after its last command returned (law 10).
-                debug_assert_eq!(self.slots[i].load.commands, 0);
+                debug_assert_eq!(self.slots[i].head, NONE);
                 self.slots[i] = Slot::new(view.id);
             }
             let slot = &mut self.slots[i];
             slot.listed = Some(view.epoch);
+            slot.last = view.epoch;
+            slot.doubt = slot.doubt.filter(|(since, ..)| view.proven <= *since);
             if slot.mark.is_some_and(|(epoch, _)| epoch < view.epoch) {
                 slot.mark = None;
                 slot.unanswered = None;
@@ -75,51 +85,55 @@ impl Paths {
         for slot in self.slots.iter_mut().filter(|s| s.listed.is_none()) {
             slot.unanswered = None;
         }
-        self.look_for_undecided();
+        self.groups.clear();
+        // What there may ever be: a path's return allocates nothing (law 6).
+        self.groups.reserve(self.slots.len());
+        let slots = |g: &GroupView| -> PathSet { g.paths.iter().map(|v| v.id.slot).collect() };
+        self.groups.extend(table.groups.iter().map(slots));
+        self.look_at_marks();
     }
 
-    fn look_for_undecided(&mut self) {
-        let undecided =
-            |s: &Slot| s.listed.is_some_and(|epoch| s.mark.is_some_and(|(e, _)| e == epoch));
+    fn look_at_marks(&mut self) {
+        let undecided = |s: &Slot| {
+            let marked = |epoch| s.mark.is_some_and(|(e, _)| e == epoch);
+            s.listed.is_some_and(|epoch| s.doubt.is_some() || marked(epoch))
+        };
         self.undecided = self.slots.iter().any(undecided);
-    }
-
-    fn slot(&self, id: PathId) -> Option<&Slot> {
-        self.slots.get(usize::from(id.slot)).filter(|s| s.id == id)
+        let usable = |s: &&Slot| s.listed.is_some() && s.mark.is_none() && s.doubt.is_none();
+        self.usable = self.slots.iter().filter(usable).map(|s| s.id.slot).collect();
     }
 
     fn slot_mut(&mut self, id: PathId) -> Option<&mut Slot> {
         self.slots.get_mut(usize::from(id.slot)).filter(|s| s.id == id)
     }
 
-    /// Whether nothing is held against it here.
-    pub(super) fn is_usable(&self, view: &PathView) -> bool {
-        self.slot(view.id).is_some_and(|s| s.mark.is_none_or(|(epoch, _)| epoch < view.epoch))
+    /// Number of groups of the present table.
+    pub(super) fn groups(&self) -> usize {
+        self.groups.len()
     }
 
-    pub(super) fn is_full(&self, id: PathId) -> bool {
-        self.slot(id).is_some_and(|s| s.full)
+    /// Paths of a group that nothing is held against here.
+    pub(super) fn usable(&self, group: usize) -> PathSet {
+        self.groups.get(group).map_or(PathSet::NONE, |g| g.and(self.usable))
+    }
+
+    /// Paths that turned a command away.
+    pub(super) fn full(&self) -> PathSet {
+        self.full
     }
 
     pub(super) fn set_full(&mut self, id: PathId) {
-        if let Some(slot) = self.slot_mut(id) {
-            slot.full = true;
-        }
+        self.full.insert(id);
     }
 
     pub(super) fn none_is_full(&mut self) {
-        for slot in &mut self.slots {
-            slot.full = false;
-        }
+        self.full.clear();
     }
 
-    /// Nothing is on any path.
-    pub(super) fn all_idle(&self) -> bool {
-        self.slots.iter().all(|s| s.load.commands == 0)
-    }
-
-    pub(super) fn load(&self, id: PathId) -> Load {
-        self.slot(id).map_or(Load { bytes: 0, commands: 0 }, |s| s.load)
+    /// The path that the present table has in a slot, and its epoch.
+    pub(super) fn listed(&self, slot: u8) -> Option<(PathId, u32)> {
+        let slot = self.slots.get(usize::from(slot))?;
+        Some((slot.id, slot.listed?))
     }
 
     /// A path the table calls usable awaits the engine's decision, or has
@@ -141,33 +155,46 @@ impl Paths {
         }
         slot.mark = Some((report.epoch, mark));
         slot.unanswered = Some((report, now + REPEAT_AFTER));
-        self.look_for_undecided();
+        self.look_at_marks();
         true
     }
 
     /// It may lead elsewhere now, whenever the command that learned so was
-    /// issued: nothing goes there until a table with a later epoch.
+    /// issued, and whether or not it is listed just now: nothing goes there
+    /// until it is listed with a later proof.
     pub(super) fn doubt(&mut self, now: Time, report: IoReport) {
-        let epoch = self.slot(report.path).and_then(|s| s.listed);
-        if let Some(epoch) = epoch {
-            self.mark(now, IoReport { epoch, ..report }, Mark::Undecided);
+        if let Some(slot) = self.slot_mut(report.path) {
+            slot.doubt = Some((slot.last, report, now + REPEAT_AFTER));
+            self.look_at_marks();
         }
     }
 
     /// A report to repeat, if one is due.
     pub(super) fn next_unanswered(&mut self, now: Time) -> Option<IoReport> {
-        let (report, at) =
-            self.slots.iter_mut().filter_map(|s| s.unanswered.as_mut()).find(|u| u.1 <= now)?;
-        *at = now + REPEAT_AFTER;
-        Some(*report)
+        let next = now + REPEAT_AFTER;
+        for slot in &mut self.slots {
+            if let Some((report, at)) = slot.unanswered.as_mut().filter(|u| u.1 <= now) {
+                *at = next;
+                return Some(*report);
+            }
+            // One that is not listed is nobody's choice; it may have left.
+            let listed = slot.listed.is_some();
+            if let Some((_, report, at)) = slot.doubt.as_mut().filter(|d| listed && d.2 <= now) {
+                *at = next;
+                return Some(*report);
+            }
+        }
+        None
     }
 
     /// When the next report is due to be repeated.
     pub(super) fn next_repetition(&self) -> Option<Time> {
-        self.slots.iter().filter_map(|s| Some(s.unanswered?.1)).min()
+        let doubt = |s: &Slot| s.listed.and(s.doubt).map(|d| d.2);
+        let times = |s: &Slot| [s.unanswered.map(|u| u.1), doubt(s)];
+        self.slots.iter().flat_map(times).flatten().min()
     }
 
-    /// A part goes onto a path, with the `bytes` it counts for there.
+    /// A part goes onto a path.
     pub(super) fn put_on(
         &mut self,
         parts: &mut Parts,
@@ -186,8 +213,6 @@ impl Paths {
             part.next_is_passthrough = false;
         }
         part.same_path = None;
-        slot.load.bytes += part.bytes;
-        slot.load.commands += 1;
         (part.prev, part.next) = (slot.tail, NONE);
         if slot.tail == NONE {
             slot.head = index.0;
@@ -207,14 +232,11 @@ impl Paths {
         index: PartIndex,
     ) -> Option<(PathId, u32)> {
         let part = &parts[index];
-        let (id, epoch, prev, next, bytes) =
-            (part.path, part.epoch, part.prev, part.next, part.bytes);
+        let (id, epoch, prev, next) = (part.path, part.epoch, part.prev, part.next);
         let slot = self.slots.get_mut(usize::from(id.slot))?;
         if slot.unseen == index.0 {
             slot.unseen = next;
         }
-        slot.load.bytes -= bytes;
-        slot.load.commands -= 1;
         match prev {
             NONE => slot.head = next,
             p => parts[PartIndex(p)].next = next,
@@ -252,17 +274,17 @@ impl Paths {
 
 impl Slot {
     fn new(id: PathId) -> Slot {
-        let load = Load { bytes: 0, commands: 0 };
+        let (head, tail, unseen) = (NONE, NONE, NONE);
         Slot {
             id,
             listed: None,
             mark: None,
             unanswered: None,
-            load,
-            full: false,
-            head: NONE,
-            tail: NONE,
-            unseen: NONE,
+            last: 0,
+            doubt: None,
+            head,
+            tail,
+            unseen,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::Dispatcher;
 use crate::io::{Op, Outcome};
 use crate::mpath::event::IoReport;
 use crate::mpath::snapshot::PathId;
-use crate::scsi::sense::{Key, SenseCode};
+use crate::scsi::sense::{Key, Sense, SenseCode};
 use crate::scsi::status::Status;
 
 /// A request the guest will see fail, for the event stream.
@@ -29,6 +29,14 @@ pub enum Report {
     Path(IoReport),
     /// A guest-visible error.
     Guest(GuestError),
+    /// The LU has told of an error of a command that has ended well long
+    /// since (SPC-5 4.4.6): what was acknowledged may be lost.
+    Deferred {
+        /// By this path.
+        path: PathId,
+        /// What the LU said.
+        sense: Sense,
+    },
 }
 
 /// Most reports kept for the control thread; more are dropped. What says that

@@ -12,8 +12,10 @@ use crate::scsi::cdb::Cdb;
 use crate::scsi::sense::{Key, Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 
+mod access;
 mod attentions;
 mod cutting;
+mod holding;
 mod managing;
 mod paths;
 mod raw;
@@ -110,13 +112,25 @@ fn id(slot: u8) -> PathId {
 
 /// A table of groups of (slot, epoch).
 fn table(generation: u64, groups: &[&[(u8, u32)]], queueing: Queueing) -> Arc<PathTable> {
-    let view = |&(slot, epoch): &(u8, u32)| PathView { id: id(slot), epoch, priority: 1 };
+    let view = |&(slot, epoch): &(u8, u32)| PathView {
+        id: id(slot),
+        epoch,
+        proven: epoch,
+        priority: 1,
+        repeat: 1,
+    };
     let group = |(i, g): (usize, &&[(u8, u32)])| GroupView {
         number: u16::try_from(i + 1).unwrap(),
         paths: g.iter().map(view).collect(),
     };
     let groups = groups.iter().enumerate().map(group).collect();
-    Arc::new(PathTable { generation, groups, queueing, selector: SelectorKind::RoundRobin })
+    Arc::new(PathTable {
+        generation,
+        groups,
+        queueing,
+        selector: SelectorKind::RoundRobin,
+        hold_for: None,
+    })
 }
 
 impl Rig {
@@ -255,8 +269,8 @@ impl Rig {
 
     fn told(&self) -> Vec<GuestError> {
         let guest = |r: &Report| match r {
-            Report::Path(_) => None,
             Report::Guest(r) => Some(*r),
+            _ => None,
         };
         self.reports.iter().filter_map(guest).collect()
     }
@@ -264,7 +278,7 @@ impl Rig {
     fn path_reports(&self) -> Vec<IoReport> {
         let path = |r: &Report| match r {
             Report::Path(r) => Some(*r),
-            Report::Guest(_) => None,
+            _ => None,
         };
         self.reports.iter().filter_map(path).collect()
     }

@@ -63,7 +63,9 @@ impl Dispatcher {
                 self.paths.doubt(now, report);
                 true
             }
-            PathVerdict::Check => true,
+            // Until the engine has read the access state.
+            PathVerdict::Passive => self.paths.mark(now, report, Mark::Undecided),
+            PathVerdict::Check | PathVerdict::Refresh | PathVerdict::Marginal => true,
             PathVerdict::Keep => false,
         };
         if news {

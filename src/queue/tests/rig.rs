@@ -417,12 +417,19 @@ pub(super) fn path_id(slot: u8) -> PathId {
 }
 
 pub(super) fn table(generation: u64, paths: &[u8], queueing: Queueing) -> Arc<PathTable> {
-    let view = |&slot: &u8| PathView { id: path_id(slot), epoch: 1, priority: 1 };
+    let view =
+        |&slot: &u8| PathView { id: path_id(slot), epoch: 1, proven: 1, priority: 1, repeat: 1 };
     let groups = match paths {
         [] => Vec::new(),
         paths => vec![GroupView { number: 1, paths: paths.iter().map(view).collect() }],
     };
-    Arc::new(PathTable { generation, groups, queueing, selector: SelectorKind::ServiceTime })
+    Arc::new(PathTable {
+        generation,
+        groups,
+        queueing,
+        selector: SelectorKind::ServiceTime,
+        hold_for: None,
+    })
 }
 
 /// Opens a path: `null:1G`, `sim:FILE,size=1M`.

@@ -52,13 +52,49 @@ fn only_the_extended_format_has_a_transition_time() {
 }
 
 #[test]
-fn groups_cut_by_the_allocation_length_are_left_out() {
+fn a_cut_group_counts_if_its_state_is_there() {
     let groups: Vec<_> = [1, 2].map(|id| parse(&report_one_group(false, id, id))[0].clone()).into();
     let data = encode(None, &groups);
     assert_eq!(parse(&data), groups);
-    assert_eq!(parse(&data[..data.len() - 1]), groups[..1]);
+    let without_port = [groups[0].clone(), TargetPortGroup { ports: vec![], ..groups[1].clone() }];
+    assert_eq!(parse(&data[..data.len() - 1]), without_port);
+    assert_eq!(parse(&data[..data.len() - 4]), without_port);
+    assert_eq!(parse(&data[..data.len() - 5]), groups[..1]);
+    // As LIO counts: without the rest of the extended header.
+    let mut lio = encode(Some(0), &groups);
+    let len = lio[3];
+    lio[3] = len - 4;
+    assert_eq!(parse(&lio), without_port);
     assert_eq!(parse(&data[..4]), []);
     assert_eq!(parse(&[]), []);
+}
+
+#[test]
+fn set_target_port_groups_is_that_of_the_standard() {
+    let list = [
+        SetState { state: AccessState::ActiveOptimized, group: 0x0102 },
+        SetState { state: AccessState::Standby, group: 3 },
+    ];
+    let data = encode_set(&list);
+    assert_eq!(data, [0, 0, 0, 0, 0, 0, 1, 2, 2, 0, 0, 3]);
+    assert_eq!(parse_set(&data), Ok(list.to_vec()));
+    let cdb = Cdb::set_target_port_groups(12);
+    assert_eq!(cdb.as_slice(), [0xa4, 0x0a, 0, 0, 0, 0, 0, 0, 0, 12, 0, 0]);
+    assert_eq!(cdb.name(), Some("SET TARGET PORT GROUPS"));
+}
+
+#[test]
+fn a_set_that_no_group_can_obey_is_refused() {
+    assert_eq!(parse_set(&[]), Ok(vec![]));
+    assert_eq!(parse_set(&[0; 4]), Ok(vec![]));
+    for short in [1, 3, 5, 7, 10] {
+        let refused = Err(SenseCode::PARAMETER_LIST_LENGTH_ERROR);
+        assert_eq!(parse_set(&vec![0; short]), refused, "{short} bytes");
+    }
+    for state in [0x4, 0x5, 0xd, 0xf] {
+        let refused = Err(SenseCode::INVALID_FIELD_IN_PARAMETER_LIST);
+        assert_eq!(parse_set(&[0, 0, 0, 0, state, 0, 0, 1]), refused, "state {state:x}");
+    }
 }
 
 fn group() -> impl Strategy<Value = TargetPortGroup> {

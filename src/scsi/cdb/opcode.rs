@@ -9,12 +9,14 @@ use crate::scsi::be;
 pub(super) const TEST_UNIT_READY: u8 = 0x00;
 pub(super) const REQUEST_SENSE: u8 = 0x03;
 pub(super) const INQUIRY: u8 = 0x12;
+pub(super) const MODE_SELECT_6: u8 = 0x15;
 pub(super) const MODE_SENSE_6: u8 = 0x1a;
 pub(super) const READ_CAPACITY_10: u8 = 0x25;
 pub(super) const READ_10: u8 = 0x28;
 pub(super) const WRITE_10: u8 = 0x2a;
 pub(super) const SYNCHRONIZE_CACHE_10: u8 = 0x35;
 pub(super) const UNMAP: u8 = 0x42;
+pub(super) const MODE_SELECT_10: u8 = 0x55;
 pub(super) const MODE_SENSE_10: u8 = 0x5a;
 pub(super) const READ_16: u8 = 0x88;
 pub(super) const WRITE_16: u8 = 0x8a;
@@ -25,6 +27,8 @@ pub(super) const SA_READ_CAPACITY_16: u8 = 0x10;
 pub(super) const REPORT_LUNS: u8 = 0xa0;
 pub(super) const MAINTENANCE_IN: u8 = 0xa3;
 pub(super) const SA_REPORT_TARGET_PORT_GROUPS: u8 = 0x0a;
+pub(super) const MAINTENANCE_OUT: u8 = 0xa4;
+pub(super) const SA_SET_TARGET_PORT_GROUPS: u8 = 0x0a;
 const VARIABLE_LENGTH: u8 = 0x7f;
 
 /// Commands told apart by a service action: the low five bits of byte 1, of a
@@ -138,7 +142,7 @@ const OPCODES: &[(u8, &str)] = &[
     (0x0a, "WRITE(6)"),
     (0x0b, "SEEK(6)"),
     (INQUIRY, "INQUIRY"),
-    (0x15, "MODE SELECT(6)"),
+    (MODE_SELECT_6, "MODE SELECT(6)"),
     (0x16, "RESERVE(6)"),
     (0x17, "RELEASE(6)"),
     (0x18, "COPY"),
@@ -176,7 +180,7 @@ const OPCODES: &[(u8, &str)] = &[
     (0x51, "XPWRITE(10)"),
     (0x52, "XDREAD(10)"),
     (0x53, "XDWRITEREAD(10)"),
-    (0x55, "MODE SELECT(10)"),
+    (MODE_SELECT_10, "MODE SELECT(10)"),
     (0x56, "RESERVE(10)"),
     (0x57, "RELEASE(10)"),
     (MODE_SENSE_10, "MODE SENSE(10)"),
@@ -216,7 +220,7 @@ const OPCODES: &[(u8, &str)] = &[
     (0xa1, "ATA PASS-THROUGH(12)"),
     (0xa2, "SECURITY PROTOCOL IN"),
     (MAINTENANCE_IN, "MAINTENANCE IN"),
-    (0xa4, "MAINTENANCE OUT"),
+    (MAINTENANCE_OUT, "MAINTENANCE OUT"),
     (0xa8, "READ(12)"),
     (0xa9, "SERVICE ACTION OUT(12)"),
     (0xaa, "WRITE(12)"),

@@ -182,6 +182,107 @@ fn set_target_port_groups_moves_states_and_tells_the_others() {
 }
 
 #[test]
+fn what_is_asked_for_takes_the_time_that_is_told() {
+    let (mut rig, c) = rig();
+    rig.array.set_transition(ms(1500));
+    assert_eq!(rig.run(rtpg(1), &[], 255).data_in[4..8], [0x10, 2, 0, 0]);
+    let (cdb, list) = stpg(&[(1, 2), (2, 0)]);
+    assert_eq!(rig.run_on(c, cdb, &list, 0).completion, Completion::Good, "at once");
+    assert_eq!(rig.tur_on(c).completion, Completion::Good, "its group was there already");
+    assert_eq!(sense_of(&rig.tur()), Some(code(2, 4, 0x0a)));
+    assert_eq!(rig.array.access_state(rig.a), Some(AccessState::Transitioning));
+    rig.after(ms(1499));
+    assert_eq!(sense_of(&rig.tur()), Some(code(2, 4, 0x0a)));
+    rig.after(ms(1));
+    assert_eq!(rig.attentions_on(c), [], "not the one that asked");
+    assert_eq!(sense_of(&rig.tur()), Some(code(6, 0x2a, 6)));
+    assert_eq!(sense_of(&rig.tur()), Some(code(2, 4, 0x0b)));
+    assert_eq!(rig.groups(c)[0].3, 1, "explicit");
+}
+
+#[test]
+fn a_state_that_is_not_reached_is_told_as_such_and_the_old_one_stays() {
+    let (mut rig, c) = rig();
+    rig.array.inject(rig.now, c, Fault::AluaFails { transition: ms(50) });
+    assert_eq!(sense_of(&rig.tur_on(c)), Some(code(2, 4, 0x0a)));
+    assert_eq!(rig.tur().completion, Completion::Good);
+    rig.after(ms(50));
+    assert_eq!(rig.attentions_on(rig.a), [code(6, 0x2a, 7)]);
+    assert_eq!(rig.attentions_on(c), [code(6, 0x2a, 7)]);
+    assert_eq!(rig.array.access_state(c), Some(AccessState::ActiveOptimized));
+    rig.array.inject(rig.now, c, Fault::AluaFails { transition: Duration::ZERO });
+    assert_eq!(rig.attentions_on(c), [code(6, 0x2a, 7)]);
+}
+
+#[test]
+fn a_transition_may_never_end() {
+    let (mut rig, c) = rig();
+    rig.array.inject(rig.now, c, alua(AccessState::Transitioning));
+    rig.attentions_on(rig.a);
+    let at = Fault::Alua { state: AccessState::Standby, transition: Duration::MAX };
+    rig.inject(at);
+    rig.after(Duration::from_secs(3600));
+    for nexus in [rig.a, c] {
+        let sense = rig.attentions_on(nexus);
+        assert_eq!(sense.last(), Some(&code(2, 4, 0x0a)));
+    }
+}
+
+#[test]
+fn each_tpgs_mode_is_told_and_does_what_it_says() {
+    for (tpgs, bits, reports, sets) in [
+        (Tpgs::None, 0, false, false),
+        (Tpgs::Implicit, 1, true, false),
+        (Tpgs::Explicit, 2, true, true),
+        (Tpgs::Both, 3, true, true),
+    ] {
+        let mut rig = Rig::new(LuConfig { tpgs, ..small() });
+        let inquiry = rig.run(Cdb::inquiry(None, 96), &[], 96).data_in;
+        assert_eq!(inquiry[5] >> 4 & 3, bits);
+        let good = |done: Done| sense_of(&done).is_none();
+        assert_eq!(good(rig.run(rtpg(0), &[], 255)), reports, "{tpgs:?}");
+        let (cdb, list) = stpg(&[(1, 1)]);
+        assert_eq!(good(rig.run(cdb, &list, 0)), sets, "{tpgs:?}");
+        let b = rig.b;
+        rig.attentions_on(b);
+        rig.inject(alua(AccessState::Standby));
+        let told = rig.attentions_on(b).contains(&code(6, 0x2a, 6));
+        assert_eq!(told, reports, "{tpgs:?}");
+        let fact = reports.then_some((AccessState::Standby, false));
+        assert_eq!(rig.array.access_fact(rig.a), fact, "{tpgs:?}");
+    }
+}
+
+#[test]
+fn a_path_may_come_with_the_state_of_its_group() {
+    let (mut rig, c) = rig();
+    let access = Some(AccessState::Standby);
+    let at = Plugged { group: Some(3), access, ..Plugged::default() };
+    let d = rig.array.connect("d", at).unwrap();
+    assert_eq!(sense_of(&rig.tur_on(d)), Some(code(2, 4, 0x0b)), "nothing has changed for it");
+    let e = rig.array.connect("e", Plugged { access: None, ..at }).unwrap();
+    assert_eq!(rig.array.access_state(e), Some(AccessState::Standby));
+    assert_eq!(rig.array.access_state(c), Some(AccessState::ActiveOptimized));
+    assert_eq!(rig.attentions_on(c), [code(6, 0x2a, 6)]);
+    assert_eq!(rig.groups(c)[2].3, 0, "nobody has changed it");
+}
+
+#[test]
+fn another_hosts_activation_is_told_to_every_path() {
+    let (mut rig, c) = rig();
+    rig.array.inject(rig.now, c, alua(AccessState::Standby));
+    rig.attentions_on(rig.a);
+    rig.attentions_on(c);
+    rig.array.set_transition(ms(10));
+    rig.array.inject(rig.now, c, Fault::TakeOwnership);
+    assert_eq!(sense_of(&rig.tur_on(c)), Some(code(2, 4, 0x0a)));
+    rig.after(ms(10));
+    assert_eq!(rig.attentions_on(c), [code(6, 0x2a, 6)]);
+    assert_eq!(rig.attentions_on(rig.a), [code(6, 0x2a, 6)]);
+    assert_eq!(rig.array.access_state(c), Some(AccessState::ActiveOptimized));
+}
+
+#[test]
 fn a_preferred_group_is_marked() {
     let (mut rig, c) = rig();
     rig.array.inject(rig.now, c, Fault::Prefer(true));

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::scsi::cdb::CDB_MAX;
+use crate::scsi::clariion::Trespass;
+use crate::scsi::rdac::TakeOwnership;
 
 /// Operation codes of the table more often than others, and service actions.
 fn cdb() -> impl Strategy<Value = Vec<u8>> {
@@ -76,6 +78,39 @@ fn data() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    /// The same, where vendor pages move the LU from one controller to the
+    /// other, in no time or in some.
+    #[test]
+    fn nothing_an_initiator_sends_breaks_an_array_with_owners(
+        tasks in prop::collection::vec((cdb(), data(), 0usize..3000, 0u8..4), 1..60),
+        rdac: bool, alua: bool, transition in 0u64..3,
+    ) {
+        let personality = if rdac { Personality::Rdac } else { Personality::Clariion };
+        let tpgs = if alua { Tpgs::Both } else { Tpgs::None };
+        let mut rig = Rig::new(LuConfig { personality, tpgs, ..small() });
+        rig.array.set_transition(ms(transition));
+        let at = Plugged { group: Some(2), ..Plugged::default() };
+        let c = rig.array.connect("c", at).unwrap();
+        for (cdb, data_out, room, page) in tasks {
+            let cdb = Cdb::from_bytes(&cdb).unwrap();
+            let ten = cdb.opcode() == 0x55;
+            let (cdb, data_out) = match page {
+                0 => (Cdb::mode_select_10(true, false, 19), Trespass { honor_reservations: ten }.encode_10().to_vec()),
+                1 => {
+                    let take = TakeOwnership { luns: vec![0, 9], quiescence: 1, forced: ten };
+                    (Cdb::mode_select_10(false, true, 308), take.encode_10())
+                }
+                _ => (cdb, data_out),
+            };
+            for nexus in [rig.a, c] {
+                rig.submit(nexus, cdb, &data_out, room);
+                let done = rig.after(ms(2));
+                prop_assert_eq!(done.len(), 1);
+                prop_assert!(done[0].data_in.len() <= room);
+            }
+        }
+    }
+
     /// Every task ends once, with no more data than there is room for, and the
     /// array goes on.
     #[test]

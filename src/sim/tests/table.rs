@@ -127,13 +127,8 @@ fn protection_information_anchors_and_aca_are_refused() {
 
 #[test]
 fn what_the_lu_lacks_is_neither_listed_nor_served() {
-    let config = LuConfig {
-        thin: false,
-        max_compare_and_write_blocks: 0,
-        implicit_alua: false,
-        explicit_alua: false,
-        ..small()
-    };
+    let config =
+        LuConfig { thin: false, max_compare_and_write_blocks: 0, tpgs: Tpgs::None, ..small() };
     let mut rig = Rig::new(config);
     let all = listed(&mut rig);
     for (opcode, action) in [(0x42, 0), (0x89, 0), (0xa4, 0x0a)] {

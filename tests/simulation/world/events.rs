@@ -6,9 +6,11 @@
 //! per nexus, which does not say of which event it is.
 
 use super::*;
+use crate::jobs::{Job, What, is_good};
 use vhost_mpath::scsi::attention::Attentions;
 use vhost_mpath::scsi::mode;
 use vhost_mpath::scsi::sense::Sense;
+use vhost_mpath::sim::Task;
 
 /// What a guest that speaks SCSI needs around it.
 pub(super) struct Scsi {
@@ -20,8 +22,6 @@ pub(super) struct Scsi {
     kinds: [Kind; 3],
     /// Commands up to this tag may yet tell of what their path has forgotten.
     lost_until: u64,
-    /// When each check and each command of a proof was sent.
-    pub(super) sent: HashMap<u64, u64>,
 }
 
 /// A kind of event, and the last one.
@@ -64,7 +64,6 @@ impl Scsi {
             host_is_busy: false,
             kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03), Kind::new(0x2a, 0x09)],
             lost_until: 0,
-            sent: HashMap::new(),
         }
     }
 
@@ -95,7 +94,7 @@ impl World {
     /// The path has lost its nexus, and with it what it had to tell.
     pub(super) fn nexus_lost(&mut self, path: PathId) {
         let Some(scsi) = &mut self.scsi else { return };
-        scsi.lost_until = self.wire.borrow().next_tag;
+        scsi.lost_until = self.wire.last_tag();
         for kind in &mut scsi.kinds {
             kind.untold.remove(&path);
         }
@@ -142,11 +141,11 @@ impl World {
     /// Whether an event can be told from the last one of its kind.
     fn is_quiet(&self, kind: usize) -> bool {
         let Some(scsi) = &self.scsi else { return true };
-        let oldest = self.wire.borrow().tasks.keys().next().copied();
+        let oldest = self.wire.oldest_tag();
         let last = &scsi.kinds[kind];
         let clear = |id: &PathId| last.since == 0 || last.clear.contains(id);
         last.untold.is_empty()
-            && self.nexus_of.keys().all(clear)
+            && self.wire.plugs.iter().all(|p| clear(&p.id))
             && !scsi.attentions.is_pending()
             && !scsi.host_is_busy
             && oldest.is_none_or(|tag| tag > scsi.lost_until)
@@ -168,8 +167,9 @@ impl World {
         data_out[6] = u8::from(descriptor_sense) << 2;
         let len = u8::try_from(data_out.len()).unwrap();
         let cdb = Cdb::from_bytes(&[0x15, 0x10, 0, 0, len, 0]).unwrap();
-        let tag = self.wire.borrow_mut().tag();
-        self.wire.borrow_mut().tasks.insert(tag, Purpose::OtherHost { descriptor_sense });
+        let tag = self.wire.tag();
+        let what = What::ModeSelect { descriptor_sense };
+        self.wire.jobs.push(Job { tag, what, sent: 0, drains: None, begun: self.now });
         let (nexus, timeout) = (scsi.host, Duration::from_secs(30));
         let task = Task { nexus, tag, cdb, data_out, data_in_max: 0, timeout };
         self.array.submit(self.now, task);
@@ -179,14 +179,7 @@ impl World {
     pub(super) fn mode_selected(&mut self, completion: &Completion, descriptor_sense: bool) {
         let Some(scsi) = &mut self.scsi else { return };
         scsi.host_is_busy = false;
-        let good = match completion {
-            Completion::Good => true,
-            Completion::Scsi { status, host, .. } => {
-                *status == Status::GOOD && *host == HostByte::OK
-            }
-            _ => false,
-        };
-        if good && scsi.descriptor_sense != descriptor_sense {
+        if is_good(completion) && scsi.descriptor_sense != descriptor_sense {
             scsi.descriptor_sense = descriptor_sense;
             self.happened(MODE_CHANGED);
         }
@@ -199,23 +192,35 @@ impl World {
             scsi.descriptor_sense = false;
             scsi.kinds[MODE_CHANGED].untold.clear();
         }
-        let remapped = &self.wire.borrow().remapped;
-        let paths = self.nexus_of.keys().filter(|id| !remapped.contains_key(id));
+        let paths = self.wire.plugs.iter().filter(|p| p.remapped.is_none());
         let kind = &mut scsi.kinds[kind];
         kind.is_over();
         (kind.told, kind.heard) = (false, false);
-        kind.untold = paths.copied().collect();
+        kind.untold = paths.map(|p| p.id).collect();
         self.totals.events += 1;
     }
 
-    /// A check or a proof met a unit attention: the control thread passes on
-    /// what no guest's command will.
-    pub(super) fn overhear(&mut self, path: PathId, tag: u64, completion: &Completion) {
+    /// A checking thread's command is back. The control thread passes on a
+    /// unit attention that no guest's command will, and one that puts the
+    /// path's identity in doubt is remembered for the next command there.
+    pub(super) fn overhear(
+        &mut self,
+        path: PathId,
+        sent: u64,
+        drains: Option<u64>,
+        completion: &Completion,
+    ) {
+        let met = unit_attention(completion);
+        let doubt = met.and_then(|s| s.code()).is_some_and(SenseCode::questions_identity);
+        if let Some(plug) = self.wire.plug_mut(path).filter(|_| doubt) {
+            plug.doubts.met += 1;
+        }
         let Some(scsi) = &mut self.scsi else { return };
-        let sent = scsi.sent.remove(&tag).expect("sent");
-        if let Some(sense) = unit_attention(completion) {
+        if let Some(sense) = met {
             scsi.told(path, sense);
             scsi.attentions.overheard_since(path.key(), sent, sense);
+        } else if let (Completion::Good, Some(moment)) = (completion, drains) {
+            scsi.proven(path, moment);
         }
     }
 }

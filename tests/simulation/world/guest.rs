@@ -1,6 +1,31 @@
 //! The guest: its requests and what it may be told.
 
 use super::*;
+use std::cell::RefCell;
+use vhost_mpath::guest::copy;
+
+/// Memory of a request: its longest transfer, and room that a raw command does
+/// not fill.
+const MEMORY: usize = (64 + 3) * BLOCK;
+
+thread_local! {
+    /// Memory is used again from one seed to the next.
+    static MEMORIES: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(super) fn memory(depth: u16) -> Vec<Buffer> {
+    let kept = MEMORIES.with_borrow_mut(std::mem::take).into_iter();
+    kept.chain(std::iter::repeat_with(|| Buffer::zeroed(MEMORY))).take(depth.into()).collect()
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        MEMORIES.set(std::mem::take(&mut self.memory));
+    }
+}
+
+/// What no block ever holds.
+const UNTOUCHED: u8 = 0xee;
 
 impl World {
     pub(super) fn guest_request(&mut self) {
@@ -13,13 +38,13 @@ impl World {
         let Some(head) = self.free_heads.pop() else { return };
         self.moment += 1;
         self.totals.requests += 1;
+        self.totals.steps += 1;
         let lba = self.random.below(BLOCKS - 64);
-        let most = if self.random.one_in(4) { 64 } else { 6 };
+        let most = if self.random.one_in(8) { LONGEST } else { 6 };
         let n = 1 + self.random.below(most);
         let extent = Extent::new(lba, n);
-        let mut request = Box::<Request>::default();
-        request.tag.head = head;
-        let mut pending = Pending::new(None, self.moment, Op::Flush);
+        let mut request = self.request(head);
+        let mut pending = self.pending_request(Op::Flush);
         match self.random.below(12) {
             0 => request.op = Some(Op::Flush),
             1 if self.limits.max_unmap.0 > 0 => {
@@ -40,22 +65,76 @@ impl World {
                 let value = self.next_value;
                 self.next_value += 1;
                 request.op = Some(Op::Write { extent, fua: self.random.one_in(3) });
-                let mut buffer = Buffer::zeroed(usize::try_from(n).unwrap() * BLOCK);
-                buffer.write(&value.to_le_bytes().repeat(buffer.len() / 8));
-                self.segments(buffer.segment(), &mut request);
+                let memory = self.filled_with(head, usize::try_from(n).unwrap(), value);
+                self.segments(memory, &mut request);
                 pending.writes.push(self.shadow.begin(self.moment, lba, n, value));
-                pending.buffer = Some(buffer);
+                pending.memory = Some(memory);
             }
             _ => {
                 request.op = Some(Op::Read(extent));
-                let buffer = Buffer::zeroed(usize::try_from(n).unwrap() * BLOCK);
-                self.segments(buffer.segment(), &mut request);
-                pending.buffer = Some(buffer);
+                let memory = self.untouched(head, usize::try_from(n).unwrap() * BLOCK);
+                self.segments(memory, &mut request);
+                pending.memory = Some(memory);
             }
         }
         pending.meaning = request.op.expect("just set");
-        self.pending.insert(head, pending);
+        self.submit(head, request, pending);
+    }
+
+    pub(super) fn read(&mut self, extent: Extent) {
+        self.moment += 1;
+        let head = self.free_heads.pop().expect("idle");
+        let mut request = self.request(head);
+        request.op = Some(Op::Read(extent));
+        let memory = self.untouched(head, usize::try_from(extent.blocks.0).unwrap() * BLOCK);
+        request.data.push(memory);
+        let pending = Pending { memory: Some(memory), ..self.pending_request(Op::Read(extent)) };
+        self.submit(head, request, pending);
+    }
+
+    pub(super) fn submit(&mut self, head: u16, request: Box<Request>, pending: Pending) {
+        self.pending[usize::from(head)] = Some(pending);
+        self.touched = true;
         self.core.submit(request).expect("room");
+    }
+
+    pub(super) fn request(&mut self, head: u16) -> Box<Request> {
+        let mut request = self.spare.pop().unwrap_or_default();
+        request.reset();
+        request.tag.head = head;
+        request
+    }
+
+    pub(super) fn pending_request(&self, meaning: Op) -> Pending {
+        Pending {
+            memory: None,
+            start: self.moment,
+            writes: Vec::new(),
+            meaning,
+            serial: 0,
+            swap: None,
+            aborted: None,
+            submitted: self.now,
+        }
+    }
+
+    /// The first bytes of a request's memory, as nothing leaves them.
+    pub(super) fn untouched(&mut self, head: u16, len: usize) -> Segment {
+        let memory = Segment { len, ..self.memory[usize::from(head)].segment() };
+        copy::fill(&[memory], 0, UNTOUCHED, len);
+        memory
+    }
+
+    /// The first blocks of a request's memory, with `value` all over.
+    pub(super) fn filled_with(&mut self, head: u16, blocks: usize, value: u64) -> Segment {
+        let len = blocks * BLOCK;
+        self.scratch.clear();
+        self.scratch.resize(len, 0);
+        let value = value.to_le_bytes();
+        self.scratch.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&value));
+        let memory = Segment { len, ..self.memory[usize::from(head)].segment() };
+        copy::copy_out(&[memory], 0, &self.scratch);
+        memory
     }
 
     /// Splits a buffer at random places, as a guest's pages do.
@@ -76,9 +155,9 @@ impl World {
     pub(super) fn request_ended(&mut self, request: &Request, end: &End) {
         self.moment += 1;
         let head = request.tag.head;
-        let p = self.pending.remove(&head).expect("each request ends once");
-        if let Some(buffer) = &p.buffer {
-            self.wire.borrow().nothing_uses(buffer.segment());
+        let p = self.pending[usize::from(head)].take().expect("each request ends once");
+        if let Some(memory) = p.memory {
+            self.wire.nothing_uses(memory);
         }
         let outcome = match end {
             End::Finished(outcome) => *outcome,
@@ -93,6 +172,9 @@ impl World {
         };
         let good = matches!(outcome, Outcome::Good | Outcome::Lu { status: Status::GOOD, .. });
         self.totals.errors += u64::from(!good);
+        if let Some(record) = &mut self.record {
+            record.ended(self.now, p.submitted, (!good).then_some(&outcome));
+        }
         if let Outcome::Lu { status: Status::CHECK_CONDITION, sense, .. } = &outcome {
             if sense.code().is_some_and(|c| c.key == Key::UnitAttention) {
                 self.guest_hears(sense);
@@ -106,22 +188,32 @@ impl World {
         if good {
             self.is_durable(&p.meaning, request.durable, p.start);
         }
-        for &handle in &p.writes {
-            self.shadow.end(self.moment, handle, good);
+        for &writing in &p.writes {
+            self.shadow.end(self.moment, writing, good);
         }
         if let (Op::Read(extent), true) = (p.meaning, good) {
-            let bytes = p.buffer.as_ref().expect("a read has a buffer").to_vec();
-            let read = usize::try_from(extent.blocks.0).unwrap() * BLOCK;
-            assert!(bytes[read..].iter().all(|b| *b == 0xee), "more than was read has changed");
-            for (block, data) in (extent.lba.0..).zip(bytes[..read].chunks(BLOCK)) {
-                let value = u64::from_le_bytes(data[..8].try_into().unwrap());
-                assert!(data.chunks(8).all(|c| c == &data[..8]), "block {block} is torn");
-                if let Err(why) = self.shadow.read(p.start, self.moment, block, value) {
-                    panic!("stale or lost: {why}");
-                }
-            }
+            self.has_read(extent, &p);
         }
         self.free_heads.push(head);
+    }
+
+    /// A read was answered: with what the blocks held, and no more.
+    fn has_read(&mut self, extent: Extent, p: &Pending) {
+        let memory = p.memory.expect("a read has memory");
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        bytes.resize(memory.len, 0);
+        copy::copy_in(&[memory], 0, &mut bytes);
+        let (data, rest) = bytes.split_at(usize::try_from(extent.blocks.0).unwrap() * BLOCK);
+        assert!(rest.iter().all(|b| *b == UNTOUCHED), "more than was read has changed");
+        for (block, data) in (extent.lba.0..).zip(data.chunks_exact(BLOCK)) {
+            let value = u64::from_le_bytes(data[..8].try_into().unwrap());
+            assert!(data[8..] == data[..BLOCK - 8], "block {block} is torn");
+            if let Err(why) = self.shadow.read(p.start, self.moment, block, value) {
+                panic!("stale or lost: {why}");
+            }
+        }
+        self.scratch = bytes;
     }
 
     /// Law 9: what is flushed, or was to be durable, survives a power failure,
@@ -133,25 +225,26 @@ impl World {
             Op::WriteZeroes { extent, .. } if durable => extent.lba.0..extent.end().unwrap().0,
             _ => return,
         };
-        for block in blocks.map(|b| usize::try_from(b).unwrap()) {
-            let lost = self.dirty.is(block) && self.shadow.settled(block, start);
-            assert!(!lost, "block {block} is not durable after {op:?}");
-        }
+        let blocks = usize::try_from(blocks.start).unwrap()..usize::try_from(blocks.end).unwrap();
+        let lost = self.dirty.among(blocks).find(|block| self.shadow.settled(*block, start));
+        assert_eq!(lost, None, "this block is not durable after {op:?}");
     }
 
     /// Whether the guest may be told this.
     fn allowed(&self, p: &Pending, outcome: &Outcome) {
         match outcome {
             Outcome::Good => {}
+            _ if self.is_written_down(outcome) => {}
             Outcome::Lu { status: Status::GOOD, .. } => assert!(self.scsi.is_some()),
             Outcome::Aborted { .. } => assert!(p.aborted.is_some(), "aborted by nobody"),
             Outcome::Stopped => assert!(self.stopping.is_some(), "stopped though nothing stops"),
             Outcome::NoPath | Outcome::TimedOut => {
-                assert_ne!(
-                    self.policy.no_path_retry,
-                    NoPathRetry::Queue,
-                    "an error while queueing"
-                );
+                let may = p.submitted <= self.progress.may_fail;
+                assert!(may, "an error while queueing: {outcome:?} under {:?}", self.policy);
+            }
+            // After the command's time budget.
+            Outcome::Lu { status: Status::BUSY | Status::TASK_SET_FULL, .. } => {
+                assert!(self.busy, "{outcome:?}");
             }
             // Every path said so, of a command that may not fit its buffers.
             Outcome::Host(libc::EIO) => {
@@ -167,7 +260,8 @@ impl World {
                 let word = sense.code();
                 let medium = self.medium_errors && word == Some(MEDIUM_ERROR);
                 let aborted = self.aborts > 0 && word == Some(CRC_ERROR);
-                assert!(medium || aborted, "{sense:?}");
+                let not_ready = self.not_ready && word.is_some_and(|c| c.key == Key::NotReady);
+                assert!(medium || aborted || not_ready, "{sense:?}");
             }
             other => panic!("the guest was told {other:?}"),
         }

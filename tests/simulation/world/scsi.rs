@@ -2,6 +2,7 @@
 //! told.
 
 use super::*;
+use vhost_mpath::guest::copy;
 use vhost_mpath::mpath::classify;
 use vhost_mpath::scsi::block::Direction;
 use vhost_mpath::scsi::cdb::Payload;
@@ -16,7 +17,7 @@ pub(super) struct Swap {
     old: u64,
     new: u64,
     /// The write of `new`, in the shadow.
-    handle: u64,
+    writing: Writing,
 }
 
 /// Its result is unknown to everybody.
@@ -40,36 +41,40 @@ impl World {
         let Some(head) = self.free_heads.pop() else { return };
         self.moment += 1;
         self.totals.requests += 1;
-        let (mut request, pending) = self.compose();
-        request.tag.head = head;
+        self.totals.steps += 1;
+        let (mut request, pending) = self.compose(head);
         request.task = pending.serial;
-        self.pending.insert(head, pending);
-        self.core.submit(request).expect("room");
+        self.submit(head, request, pending);
     }
 
-    fn compose(&mut self) -> (Box<Request>, Pending) {
-        let config = self.array.config().clone();
-        let most = if config.max_transfer_blocks == 0 { 64 } else { config.max_transfer_blocks };
+    fn compose(&mut self, head: u16) -> (Box<Request>, Pending) {
+        let config = self.array.config();
+        let (thin, same) = (config.thin, config.max_write_same_blocks);
+        let most = match config.max_transfer_blocks {
+            0 => LONGEST,
+            n => u64::from(n),
+        };
+        let most = if self.random.one_in(8) { most } else { most.min(6) };
         let lba = self.random.below(BLOCKS - 64);
-        let extent = Extent::new(lba, 1 + self.random.below(u64::from(most)));
+        let extent = Extent::new(lba, 1 + self.random.below(most));
         let few = |most: u64| Extent::new(lba, extent.blocks.0.min(most));
         match self.random.below(16) {
-            0 => self.raw(Op::Flush, 0, 0),
-            1 if config.thin => self.raw(Op::Unmap, 0, extent.blocks.0.min(16)),
+            0 => self.raw(head, Op::Flush, 0, 0),
+            1 if thin => self.raw(head, Op::Unmap, 0, extent.blocks.0.min(16)),
             2 => {
-                let unmap = config.thin && self.random.one_in(2);
-                self.raw(Op::WriteZeroes { extent: few(config.max_write_same_blocks), unmap }, 0, 0)
+                let unmap = thin && self.random.one_in(2);
+                self.raw(head, Op::WriteZeroes { extent: few(same), unmap }, 0, 0)
             }
             3..=6 => {
                 let (value, fua) = (self.value(), self.random.one_in(3));
-                self.raw(Op::Write { extent, fua }, value, 0)
+                self.raw(head, Op::Write { extent, fua }, value, 0)
             }
-            7..=9 => self.compare_and_write(lba),
+            7..=9 => self.compare_and_write(head, lba),
             10 => {
                 let cdb = Cdb::test_unit_ready();
-                self.marked(Op::Cdb { cdb, direction: Direction::None }, None)
+                self.marked(head, Op::Cdb { cdb, direction: Direction::None }, None)
             }
-            _ => self.raw(Op::Read(extent), 0, 0),
+            _ => self.raw(head, Op::Read(extent), 0, 0),
         }
     }
 
@@ -80,44 +85,45 @@ impl World {
 
     /// The CDB that stands for a block operation, and its data. `blocks`: of
     /// an UNMAP.
-    fn raw(&mut self, op: Op, value: u64, blocks: u64) -> (Box<Request>, Pending) {
+    fn raw(&mut self, head: u16, op: Op, value: u64, blocks: u64) -> (Box<Request>, Pending) {
         let mut extents = Vec::new();
         if op == Op::Unmap {
             let lba = self.random.below(BLOCKS - 64);
             extents = vec![Extent::new(lba, blocks), Extent::new(lba / 2, blocks.min(8))];
         }
         let (cdb, payload) = Cdb::from_op(&op, &extents).expect("encodable");
-        let mut data = Vec::new();
-        let direction = match payload {
-            Payload::None => Direction::None,
+        let data = match payload {
             Payload::In => {
                 let Op::Read(extent) = op else { unreachable!() };
                 // Room that the command does not fill is left over exactly.
                 let more = u64::from(self.random.one_in(4)) * (1 + self.random.below(3));
-                data.resize(usize::try_from(extent.blocks.0 + more).unwrap() * BLOCK, 0xee);
-                Direction::In
+                let blocks = usize::try_from(extent.blocks.0 + more).unwrap();
+                Some(self.untouched(head, blocks * BLOCK))
             }
             Payload::Out => {
                 let Op::Write { extent, .. } = op else { unreachable!() };
-                data = value
-                    .to_le_bytes()
-                    .repeat(usize::try_from(extent.blocks.0).unwrap() * BLOCK / size_of::<u64>());
-                Direction::Out
+                Some(self.filled_with(head, usize::try_from(extent.blocks.0).unwrap(), value))
             }
             Payload::UnmapList => {
-                unmap::encode(&extents, &mut data).expect("fits");
-                Direction::Out
+                let mut list = Vec::new();
+                unmap::encode(&extents, &mut list).expect("fits");
+                let memory = self.untouched(head, list.len());
+                copy::copy_out(&[memory], 0, &list);
+                Some(memory)
             }
-            Payload::ZeroBlock => {
-                data.resize(BLOCK, 0);
-                Direction::Out
-            }
+            Payload::ZeroBlock => Some(self.filled_with(head, 1, 0)),
+            Payload::None => None,
+        };
+        let direction = match payload {
+            Payload::None => Direction::None,
+            Payload::In => Direction::In,
+            Payload::Out | Payload::UnmapList | Payload::ZeroBlock => Direction::Out,
         };
         let written = match op {
             Op::Write { extent, .. } | Op::WriteZeroes { extent, .. } => vec![extent],
             _ => extents,
         };
-        let (request, mut pending) = self.marked(Op::Cdb { cdb, direction }, Some(&data));
+        let (request, mut pending) = self.marked(head, Op::Cdb { cdb, direction }, data);
         pending.meaning = op;
         for e in written {
             pending.writes.push(self.shadow.begin(self.moment, e.lba.0, e.blocks.0, value));
@@ -127,7 +133,7 @@ impl World {
     }
 
     /// One block becomes another value, if it is what the guest thinks it is.
-    fn compare_and_write(&mut self, lba: u64) -> (Box<Request>, Pending) {
+    fn compare_and_write(&mut self, head: u16, lba: u64) -> (Box<Request>, Pending) {
         let old = match self.random.one_in(5) {
             true => 0xbad,
             false => self.shadow.latest(lba),
@@ -137,40 +143,43 @@ impl World {
         raw[0] = 0x89;
         raw[2..10].copy_from_slice(&lba.to_be_bytes());
         raw[13] = 1;
-        let mut data = old.to_le_bytes().repeat(BLOCK / 8);
-        data.extend(new.to_le_bytes().repeat(BLOCK / 8));
+        let memory = self.filled_with(head, 2, new);
+        let first = Segment { len: BLOCK, ..memory };
+        copy::copy_out(&[first], 0, &old.to_le_bytes().repeat(BLOCK / 8));
         let cdb = Cdb::from_bytes(&raw).unwrap();
-        let (request, mut pending) =
-            self.marked(Op::Cdb { cdb, direction: Direction::Out }, Some(&data));
-        let handle = self.shadow.begin(self.moment, lba, 1, new);
-        pending.swap = Some(Swap { lba, old, new, handle });
+        let direction = Direction::Out;
+        let (request, mut pending) = self.marked(head, Op::Cdb { cdb, direction }, Some(memory));
+        let writing = self.shadow.begin(self.moment, lba, 1, new);
+        pending.swap = Some(Swap { lba, old, new, writing });
         (request, pending)
     }
 
     /// A request whose first segment tells it from every other, though it may
     /// be empty.
-    fn marked(&mut self, op: Op, data: Option<&[u8]>) -> (Box<Request>, Pending) {
-        let mut request = Box::<Request>::default();
+    fn marked(&mut self, head: u16, op: Op, data: Option<Segment>) -> (Box<Request>, Pending) {
+        let mut request = self.request(head);
         request.op = Some(op);
-        let len = data.map_or(0, <[u8]>::len);
-        let mut buffer = Buffer::zeroed(len.max(BLOCK));
-        match data {
-            Some(data) if len > 0 => {
-                buffer.write(data);
-                self.segments(Segment { len, ..buffer.segment() }, &mut request);
+        let memory = match data.filter(|d| d.len > 0) {
+            Some(memory) => {
+                self.segments(memory, &mut request);
+                memory
             }
-            _ => request.data.push(Segment { len: 0, ..buffer.segment() }),
-        }
+            None => {
+                let memory = self.untouched(head, BLOCK);
+                request.data.push(Segment { len: 0, ..memory });
+                memory
+            }
+        };
         self.serial += 1;
-        let pending = Pending::new(Some(buffer), self.moment, op);
-        (request, Pending { serial: self.serial, ..pending })
+        let pending = self.pending_request(op);
+        (request, Pending { memory: Some(memory), serial: self.serial, ..pending })
     }
 
     /// What the guest was told is what the array said, byte for byte, or one of
     /// the few things that are ours to say.
     pub(super) fn is_exact(&mut self, p: &Pending, end: &End) {
-        let marker = p.buffer.as_ref().expect("each has one").segment().addr;
-        let said = self.wire.borrow_mut().said.remove(&marker).unwrap_or_default();
+        let marker = p.memory.expect("each has some").addr;
+        let said = self.wire.take_said(marker);
         let outcome = match end {
             End::Abandoned => return,
             End::Finished(outcome) => outcome,
@@ -220,14 +229,14 @@ impl World {
                 self.totals.swapped += 1;
                 let was = self.shadow.read(p.start, self.moment, swap.lba, swap.old);
                 was.expect("it compared equal");
-                self.shadow.end(self.moment, swap.handle, true);
+                self.shadow.end(self.moment, swap.writing, true);
             }
-            _ if unknown => self.shadow.end(self.moment, swap.handle, false),
+            _ if unknown => self.shadow.end(self.moment, swap.writing, false),
             Outcome::Host(_) | Outcome::TimedOut => panic!("the guest was told {outcome:?}"),
             // The LU's word, no path, a stop: it was not executed.
             _ => {
                 self.totals.not_swapped += 1;
-                self.shadow.never(swap.handle, swap.new);
+                self.shadow.never(swap.writing, swap.new);
             }
         }
     }

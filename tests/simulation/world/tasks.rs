@@ -18,7 +18,7 @@ pub(super) struct Function {
 
 impl World {
     pub(super) fn manage(&mut self) {
-        let mut tasks: Vec<u64> = self.pending.values().map(|p| p.serial).collect();
+        let mut tasks: Vec<u64> = self.pending.iter().flatten().map(|p| p.serial).collect();
         tasks.sort_unstable();
         let any = match tasks.is_empty() {
             true => 0,
@@ -40,12 +40,14 @@ impl World {
             Reach::Unit(_) | Reach::Target(_) => true,
         };
         let mut reached: Vec<(u16, u64)> = Vec::new();
-        for (head, p) in self.pending.iter_mut().filter(|(_, p)| reaches(p)) {
-            reached.push((*head, p.serial));
+        for (head, p) in (0..).zip(&mut self.pending) {
+            let Some(p) = p.as_mut().filter(|p| reaches(p)) else { continue };
+            reached.push((head, p.serial));
             if let Action::End { reset } = action {
                 p.aborted.get_or_insert(reset);
             }
         }
+        self.touched = true;
         let managed = self.core.manage(self.now, &what);
         assert_eq!(managed.found, !reached.is_empty(), "{what:?}");
         if action == Action::Query {
@@ -53,14 +55,14 @@ impl World {
             return;
         }
         self.totals.functions += 1;
+        self.totals.steps += 1;
         let until = self.now + self.longest() + Duration::from_secs(1);
         self.functions.push(Function { what, ticket: managed.ticket, reached, until });
         self.settle();
         // What waited has ended at once.
-        let wire = self.wire.borrow();
-        for p in self.pending.values().filter(|p| p.aborted.is_some()) {
-            let memory = p.buffer.as_ref().expect("each has one").segment();
-            assert!(wire.uses(memory), "a task was aborted, is on no path, and has not ended");
+        for p in self.pending.iter().flatten().filter(|p| p.aborted.is_some()) {
+            let memory = p.memory.expect("each has some");
+            assert!(self.wire.uses(memory), "a task was aborted, is on no path, and has not ended");
         }
     }
 
@@ -69,7 +71,7 @@ impl World {
         let (pending, core, now) = (&self.pending, &self.core, self.now);
         self.functions.retain(|f| {
             let there = |(head, serial): &&(u16, u64)| {
-                pending.get(head).is_some_and(|p| p.serial == *serial)
+                pending[usize::from(*head)].as_ref().is_some_and(|p| p.serial == *serial)
             };
             let left = f.reached.iter().find(there);
             assert_eq!(core.is_over(&f.what, f.ticket), left.is_none(), "{f:?}");

@@ -318,10 +318,41 @@ fn a_slot_used_again_is_another_path() {
     rig.table(&[&[(1 - lost, 1)]], Queueing::Hold);
     let new = PathId { slot: lost, generation: 1 };
     let mut next = PathTable::clone(rig.core.table());
-    next.groups[0].paths = vec![PathView { id: new, epoch: 1, priority: 1 }];
+    next.groups[0].paths = vec![PathView { id: new, epoch: 1, proven: 1, priority: 1, repeat: 1 }];
     rig.core.set_table(Arc::new(next));
     rig.submit(2, read(0, 1));
     assert_eq!(rig.wire.out.len(), 1, "the old path's failure is not the new one's");
     assert_eq!(rig.core.in_flight(new), 1);
     assert_eq!(rig.core.in_flight(id(lost)), 0);
+}
+
+/// A table of one path that carries I/O again without having been proven since
+/// its first epoch.
+fn returned(rig: &mut Rig, epoch: u32, proven: u32) {
+    let mut next = PathTable::clone(rig.core.table());
+    next.generation += 1;
+    let view = PathView { id: id(0), epoch, proven, priority: 1, repeat: 1 };
+    next.groups = vec![GroupView { number: 1, paths: vec![view] }];
+    rig.core.set_table(Arc::new(next));
+    rig.pump();
+}
+
+#[test]
+fn a_doubt_outlasts_a_return_without_proof_and_is_told_again() {
+    let mut rig = Rig::single();
+    rig.submit(1, read(0, 1));
+    rig.submit(2, read(8, 1));
+    // The first is told while the path is in use, the second when it is not.
+    for _ in 0..2 {
+        rig.next(check(6, 0x3f, 0x0e));
+        rig.table(&[], Queueing::Hold);
+    }
+    rig.reports.clear();
+    returned(&mut rig, 2, 1);
+    assert!(rig.wire.out.is_empty(), "nothing proves that it leads to the LU");
+    rig.pass(Duration::from_secs(3));
+    assert!(rig.wire.out.is_empty());
+    assert!(rig.path_reports().len() >= 2, "the engine may never have heard of it");
+    returned(&mut rig, 3, 3);
+    assert_eq!(rig.all_good().len(), 2);
 }

@@ -23,10 +23,10 @@ fn a_raw_command_is_never_cut_and_counts_by_its_data() {
     assert_eq!(rig.wire.out[0].data, data);
     assert!(rig.wire.out[0].passthrough);
     let path = id(rig.wire.out[0].path);
-    assert_eq!(rig.core.paths.load(path), Load { bytes: 9 * 700, commands: 1 });
+    assert_eq!(rig.core.selector.load(path), Load { bytes: 9 * 700, commands: 1 });
     rig.next(Completion::Good);
     assert_eq!(rig.outcome(), Outcome::Good);
-    assert_eq!(rig.core.paths.load(path), Load { bytes: 0, commands: 0 });
+    assert_eq!(rig.core.selector.load(path), Load { bytes: 0, commands: 0 });
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn block_operations_and_raw_commands_count_in_the_same_unit() {
     let mut rig = Rig::single();
     rig.submit(1, read(0, 8));
     rig.submit_read(2);
-    assert_eq!(rig.core.paths.load(id(0)).bytes, 2 * 8 * BLOCK as u64);
+    assert_eq!(rig.core.selector.load(id(0)).bytes, 2 * 8 * BLOCK as u64);
 }
 
 #[test]
@@ -98,6 +98,14 @@ fn a_short_transfer_is_good_with_a_residual() {
     rig.submit_read(2);
     rig.next(Completion::Short(8 * BLOCK));
     assert_eq!(rig.outcome(), Outcome::Good);
+    // Nor is it ambiguous where it must not be repeated.
+    rig.submit_compare_and_write(3);
+    let bytes = total_len(&rig.wire.out[0].data);
+    rig.next(Completion::Short(bytes - 512));
+    assert_eq!(
+        rig.outcome(),
+        Outcome::Lu { status: Status::GOOD, sense: Sense::EMPTY, residual: 512 }
+    );
 }
 
 #[test]

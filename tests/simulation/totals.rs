@@ -1,0 +1,62 @@
+//! Counts over a run, to prove that the schedules reach something.
+
+use std::ops::AddAssign;
+
+macro_rules! totals {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts over a run.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub(crate) struct Totals {
+            $($(#[$doc])* pub(crate) $name: u64,)*
+        }
+
+        impl AddAssign for Totals {
+            fn add_assign(&mut self, other: Totals) {
+                $(self.$name = self.$name.wrapping_add(other.$name);)*
+            }
+        }
+    };
+}
+
+totals! {
+    /// Events handled: a request, a completion, a message between threads, a
+    /// timer, an answer of a checking thread, a fault, an administrator's word.
+    steps,
+    requests,
+    errors,
+    retries,
+    path_failures,
+    reinstated,
+    held,
+    hung,
+    abandoned,
+    resized,
+    // Of guests that compose their own commands:
+    /// Task management functions that end tasks, and tasks they ended.
+    functions,
+    aborted,
+    /// Events of the LU, and those the guest heard of.
+    events,
+    heard,
+    /// COMPARE AND WRITE: done, certainly not done, unknown.
+    swapped,
+    not_swapped,
+    ambiguous,
+    // Of the engine:
+    /// I/O moved to another group.
+    switches,
+    /// Target port groups were seen to change their state.
+    access_changes,
+    activations,
+    activated,
+    /// Paths found unreliable.
+    marginal,
+    samples,
+    readings,
+    /// `set map`.
+    reconfigured,
+    /// Answers of checking threads that came too late or did not come.
+    late,
+    /// When the run ended, in virtual nanoseconds: tells two runs apart.
+    end,
+}
