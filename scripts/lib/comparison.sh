@@ -63,7 +63,7 @@ group 1 non-optimized|by prio, .*|in use|p3,p4|p1,p2,p3,p4|may|the same
 
 # --- a path lost while multipathd reads its priority
 .*|.*|p[1-4]\.prio|-1|.*|may|multipathd was just reading the priority of the path that was lost
-.*|by prio, .*|groups|(p1 / p2 / p3,p4|p1,p2,p3,p4)|p1,p2 / p3,p4|may|the same, or of one path of two when it changed
+.*|by prio, .*|groups|(p1 / p2 / p3,p4|.*p[12],p[34].*)|p1,p2 / p3,p4|may|the same, or of one path of two when it changed
 (port.*|all ports.*)|by prio, .*|in use|p[12]|p1,p2|may|the same
 
 # --- standby and unavailable
