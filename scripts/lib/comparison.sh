@@ -54,7 +54,7 @@ group 1 in transition|.*|p[12]\.(dm|checker)|(failed|faulty)|(active|i/o pending
 group 1 in transition|.*|p[12]\.prio|50|0|must|the report of target port groups is read during a transition, too
 group 1 in transition|.*|prio of .*|(50|30|10)|(5|0)|must|the same
 group 1 in transition|.*|read (at once|later)|held|good|must|a group in transition is left while another carries I/O; dm's read waits in the SCSI layer until it is over
-group 1 in transition|.*|in use|(p1|p1,p2)|(p3|p3,p4)|must|the same
+group 1 in transition|.*|in use|(p1|p1,p2|none)|(p3|p3,p4)|must|the same
 group 1 in transition|.*|status of .*|(active|enabled)|(active|enabled)|must|the same
 (group 1 (non-)?optimized|disk 1 .*)|.*(manual|7 s|followover)|in use|p1,p2|(p3,p4|p1,p2,p3,p4)|must|the same: I/O had left group 1 during the transition, and failback is not immediate
 (group 1 (non-)?optimized|disk 1 .*)|.*(manual|7 s|followover)|status of .*|.*|.*|must|the same
