@@ -141,19 +141,33 @@ comparison_compare() {
     }' phase=1 <(comparison_expected) phase=2 -
 }
 
-# comparison_judge CONSOLE: true if the differences are exactly the intended ones; says which are not.
+# comparison_wrong CONSOLE…: what has no reason in any of the runs, one line each; nothing if all is as it should be.
+# multipathd's moment of looking is a chance of time, so one run alone may show what no other shows: what is wrong is
+# wrong in each.
+comparison_wrong() {
+  local console
+  for console; do
+    comparison_compare "$console" | awk -F'|' '
+      $1 == "unused" { print "should differ and does not: " substr($0, 8); next }
+      $6 == "different" && $7 == "" { print "unexpected: " $1 ", " $2 ", " $3 ": multipathd " $4 ", ours " $5 }' | sort -u
+  done | sort | uniq -c | awk -v runs=$# '$1 == runs { sub(/^ *[0-9]+ /, "    "); print }'
+}
+
+# comparison_judge CONSOLE…: true if the differences are exactly the intended ones; says which are not. Of several runs,
+# which are not in any of them.
 comparison_judge() {
-  local list wrong facts
-  list=$(comparison_compare "$1")
-  facts=$(grep -c -v '^unused|' <<<"$list")
-  [ "$facts" -ge 6000 ] || die "only $facts facts to compare"
-  wrong=$(awk -F'|' '
-    $1 == "unused" { print "    should differ and does not: " substr($0, 8); next }
-    $6 == "different" && $7 == "" { print "    unexpected: " $1 ", " $2 ", " $3 ": multipathd " $4 ", ours " $5 }' <<<"$list")
+  local list wrong facts console
+  for console; do
+    facts=$(comparison_facts "$console" | wc -l)
+    [ "$facts" -ge 6000 ] || die "only $facts facts to compare"
+  done
+  wrong=$(comparison_wrong "$@")
   if [ -n "$wrong" ]; then
     say "$wrong"
-    die "our decisions differ from multipathd's in what has no reason"
+    warn "our decisions differ from multipathd's in what has no reason"
+    return 1
   fi
+  list=$(comparison_compare "$1")
   step "$(good "$facts facts, $(grep -c '|different|' <<<"$list") differ from multipathd's with a reason, of these $(grep -c '|different|not yet: ' <<<"$list" || true) to be mended")"
 }
 
@@ -170,8 +184,9 @@ multipathd $version with dm-multipath, and our daemon with the same policy, live
 each over a logical unit of its own (LIO) with four paths: p1 and p2 in target port group 1, p3 and p4 in group 2, which is
 active/non-optimized at first. After each fault and each repair both say what they think of every path and which path
 groups they have made, and both read: at once and after it has settled. The differences must be those with a reason and no
-others: \`scripts/rig all\` fails otherwise. Most are intended; *not yet* marks what is to be mended. Some of multipathd's
-answers are a chance of time, so the numbers vary from run to run. Written by \`scripts/rig write-docs\`, not by hand.
+others: \`scripts/rig all\` fails otherwise, if a second run shows the same difference again. Most are intended;
+*not yet* marks what is to be mended. Some of multipathd's answers are a chance of time, so the numbers vary from run
+to run. Written by \`scripts/rig write-docs\`, not by hand.
 
 HEAD
     awk -F'|' '$1 == "unused" { next } { n++ } $6 == "same" { same++ } $7 ~ /^not yet: / { open++ }
