@@ -125,11 +125,6 @@ fn told(reason: &IoReason) -> AccessState {
     }
 }
 
-/// Whether a prioritizer learns access states on the way.
-fn reads_access(prio: &PrioKind) -> bool {
-    matches!(prio, PrioKind::Detect | PrioKind::Alua { .. } | PrioKind::Sysfs { .. })
-}
-
 impl Multipath {
     /// Paths that carry I/O.
     pub(super) fn carrying(&self) -> usize {
@@ -141,7 +136,7 @@ impl Multipath {
     /// A guest's command was told that the path's target port group does not
     /// carry I/O now. It has not failed; what is true of it is read.
     pub(super) fn passive(&mut self, now: Time, id: PathId, reason: &IoReason, fx: &mut Effects) {
-        let (number, reads) = (self.numbers, reads_access(&self.policy.prio));
+        let (number, reads) = (self.numbers, self.policy.prio.reads_access());
         let Some(path) = self.path_mut(id).filter(|p| p.carries()) else { return };
         let access = Access { state: Some(told(reason)), ..path.access };
         path.standing.known(number, true);
@@ -196,7 +191,7 @@ impl Multipath {
     /// paths: one that has begun already may have read too early, and is
     /// followed by one more, however many paths tell of it.
     pub(super) fn refresh(&mut self, now: Time, id: PathId, fx: &mut Effects) {
-        let reads_groups = matches!(self.policy.prio, PrioKind::Detect | PrioKind::Alua { .. });
+        let reads_groups = self.policy.prio.reads_groups();
         let usable = |p: &&Path| p.is_usable();
         // (A prioritizer that reads no groups speaks for its own path.)
         let covers = |p: &&Path| p.standing.is_being_read() && (reads_groups || p.id == id);
@@ -241,7 +236,7 @@ impl Multipath {
                 path.standing.reading = None;
                 path.priority = 1;
             }
-            if !reads_access(&prio) {
+            if !prio.reads_access() {
                 // From now on it is for the checker, and guests' commands.
                 path.standing.explicit = None;
                 if path.standing.carries(path.access) {
@@ -516,7 +511,7 @@ impl Multipath {
         let any = self.all().any(|p| p.standing.in_transition());
         self.reread_at = any.then(|| now + REREAD);
         for id in by {
-            if reads_access(&self.policy.prio) {
+            if self.policy.prio.reads_access() {
                 self.read(now, id, false, fx);
             } else {
                 self.check_now(now, id, fx);

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+use super::access::REREAD;
 use super::effect::{Cause, Change, Effect, Effects};
 use super::hwhandler::{Activation, HandlerKind};
 use super::path::{Outstanding, Path};
@@ -18,8 +19,6 @@ use crate::scsi::alua::AccessState;
 
 /// Controllers are left alone for so long between two attempts (dm-mpath).
 const REST: Duration = Duration::from_secs(2);
-/// A transition is looked at so often.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Of one path.
 #[derive(Clone, Debug, Default)]
@@ -243,7 +242,7 @@ impl Multipath {
             Activation::Transition => {
                 let until = *path.init.transition.get_or_insert(now + patience);
                 if now < until {
-                    path.init.again_at = Some(until.min(now + LOOK));
+                    path.init.again_at = Some(until.min(now + REREAD));
                     return;
                 }
                 self.fail(now, id, Cause::Activation("in transition for too long"), fx);

@@ -77,6 +77,19 @@ pub enum PrioKind {
     Emc,
 }
 
+impl PrioKind {
+    /// Reads the state of every target port group on the way (SPC-5 6.37).
+    pub(super) fn reads_groups(&self) -> bool {
+        matches!(self, PrioKind::Detect | PrioKind::Alua { .. })
+    }
+
+    /// Learns access states on the way, be it the path's own alone.
+    #[must_use]
+    pub fn reads_access(&self) -> bool {
+        self.reads_groups() || matches!(self, PrioKind::Sysfs { .. })
+    }
+}
+
 /// The target port groups as a path reported them (SPC-5 6.37).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AluaReading {

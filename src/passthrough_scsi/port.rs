@@ -86,9 +86,10 @@ impl PathPort {
     ///
     /// Where anybody has met a unit attention that questions the path's
     /// identity, a checker or a guest's command of any thread, no command is
-    /// sent until a proof has settled that: each ends with ESTALE ([`ErrnoFrom::Ioctl`]), the transport's word for "doubt this
-    /// path". (Once would not do: the news may not have reached the engine when
-    /// a table with a later epoch comes for another reason.)
+    /// sent until a proof has settled that: each ends with ESTALE
+    /// ([`ErrnoFrom::Ioctl`]), the transport's word for "doubt this path".
+    /// (Once would not do: the news may not have reached the engine when a
+    /// table with a later epoch comes for another reason.)
     ///
     /// # Errors
     /// [`Rejected`] when there is no room.

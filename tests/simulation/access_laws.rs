@@ -11,7 +11,6 @@ use vhost_mpath::mpath::effect::{Change, Effect};
 use vhost_mpath::mpath::event::{Event, IoReason, IoReport};
 use vhost_mpath::mpath::hwhandler::Activation;
 use vhost_mpath::mpath::path::{CheckerState, Path};
-use vhost_mpath::mpath::prio::PrioKind;
 use vhost_mpath::mpath::snapshot::PathId;
 use vhost_mpath::scsi::alua::AccessState;
 
@@ -68,11 +67,6 @@ pub(crate) struct AccessLaws {
     says: Says,
     /// (For ever, if all paths of the group go: nothing is told of that.)
     activating: bool,
-}
-
-fn reads_access(map: &Multipath) -> bool {
-    let prio = &map.policy().prio;
-    matches!(prio, PrioKind::Detect | PrioKind::Alua { .. } | PrioKind::Sysfs { .. })
 }
 
 fn in_transition(path: &Path) -> bool {
@@ -266,7 +260,7 @@ impl AccessLaws {
                 w.path == path.id || (group.is_some() && other == group)
             };
             let looked = self.paths.iter().filter(same).map(|w| w.looked).max();
-            let checked = !reads_access(map) && path.is_being_checked();
+            let checked = !map.policy().prio.reads_access() && path.is_being_checked();
             assert!(
                 !watched.readings.is_empty() || checked || looked.is_some_and(|l| l + SOON >= time),
                 "{} is in transition, and nobody has asked since {looked:?}",

@@ -21,10 +21,8 @@ impl Dispatcher {
             self.end_part(index, Outcome::Stopped, "ring-stopped", None);
         } else if self.table.queueing == Queueing::Hold || self.paths.any_undecided() {
             if self.may_be_held(now, index) {
-                let since = self.parts[index].held_since.unwrap_or(now);
                 self.parts[index].place = Place::Held;
-                self.held.push_back(index);
-                self.held_since = Some(self.held_since.map_or(since, |first| first.min(since)));
+                self.hold(now, index);
             } else {
                 self.held_too_long(index);
             }
@@ -36,6 +34,12 @@ impl Dispatcher {
             self.end_part(index, outcome, rule, None);
         }
         Choice::Gone
+    }
+
+    fn hold(&mut self, now: Time, index: PartIndex) {
+        let since = self.parts[index].held_since.unwrap_or(now);
+        self.held_since = Some(self.held_since.map_or(since, |first| first.min(since)));
+        self.held.push_back(index);
     }
 
     /// Whether the part may go on waiting for want of a path. Its time runs
@@ -65,9 +69,7 @@ impl Dispatcher {
                 // A sibling was held for longer.
                 self.drop_part(index);
             } else if self.may_be_held(now, index) {
-                let since = self.parts[index].held_since.unwrap_or(now);
-                self.held_since = Some(self.held_since.map_or(since, |first| first.min(since)));
-                self.held.push_back(index);
+                self.hold(now, index);
             } else {
                 self.held_too_long(index);
             }
