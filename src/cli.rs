@@ -167,8 +167,9 @@ struct Serve {
 
     /// How reads and writes travel.
     ///
-    /// auto: io_uring where a path can do it, else SG_IO. sg-io: every command with its full
-    /// sense, a little slower. blk-uring: insist on io_uring.
+    /// auto: bsg-uring where the kernel can, else blk-uring, for SCSI guests sg-io. sg-io: every
+    /// command with its full sense, a thread for each. bsg-uring: the same by io_uring on the
+    /// disk's bsg node (Linux 7.1). blk-uring: reads and writes by io_uring on the block node.
     #[arg(long, value_name = "HOW", help_heading = "Paths", default_value = "auto")]
     #[arg(value_parser = transport_parser())]
     transport: TransportChoice,
@@ -325,7 +326,7 @@ impl Serve {
                 "--transport blk-uring carries reads and writes only; with --device scsi leave it \
                  at auto",
             )),
-            (Device::Scsi(_), _) => Ok(TransportChoice::SgIo),
+            (Device::Scsi(_), choice) => Ok(choice),
         }
     }
 
@@ -397,8 +398,10 @@ fn parse_queue_size(text: &str) -> Result<u16, String> {
 }
 
 fn transport_parser() -> impl TypedValueParser<Value = TransportChoice> {
-    PossibleValuesParser::new(["auto", "sg-io", "blk-uring"]).map(|text| match text.as_str() {
+    let known = PossibleValuesParser::new(["auto", "sg-io", "bsg-uring", "blk-uring"]);
+    known.map(|text| match text.as_str() {
         "sg-io" => TransportChoice::SgIo,
+        "bsg-uring" => TransportChoice::BsgUring,
         "blk-uring" => TransportChoice::BlkUring,
         _ => TransportChoice::Auto,
     })

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 fn reap_all(ring: &mut Uring) -> Vec<(u64, i32, bool)> {
     let mut got = Vec::new();
-    ring.reap(|user_data, result, more| got.push((user_data, result, more)));
+    ring.reap(|c| got.push((c.user_data, c.result, c.more)));
     got
 }
 
