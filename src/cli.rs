@@ -25,6 +25,7 @@ use crate::control::settings::{
 use crate::control::{Listen, Settings, ctl, daemon, journal};
 use crate::host::{Options, PathSpec, TransportChoice};
 use crate::mpath::policy::keywords::Setting;
+use crate::passthrough_scsi::HELPERS;
 
 /// Request queues of a vhost-user-blk disk unless told otherwise.
 const BLK_QUEUES: u16 = 16;
@@ -174,6 +175,11 @@ struct Serve {
     #[arg(value_parser = transport_parser())]
     transport: TransportChoice,
 
+    /// Most commands of one path at once by SG_IO, each with a thread of its own.
+    #[arg(long, value_name = "N", help_heading = "Paths", default_value_t = HELPERS)]
+    #[arg(value_parser = parse_threads)]
+    sg_io_threads: usize,
+
     /// The kernel gives up on a command after this long, in seconds.
     #[arg(long, value_name = "SECONDS", help_heading = "Paths", default_value = "30")]
     #[arg(value_parser = parse_seconds)]
@@ -303,6 +309,7 @@ impl Serve {
                 transport,
                 command_timeout: self.command_timeout,
                 scsi_only: matches!(device, Device::Scsi(_)),
+                helpers: self.sg_io_threads,
                 ..Options::default()
             },
             device,
@@ -395,6 +402,11 @@ fn parse_queue_size(text: &str) -> Result<u16, String> {
         .ok()
         .filter(|size: &u16| size.is_power_of_two() && (4..=MAX_QUEUE_SIZE).contains(size))
         .ok_or_else(|| format!("give a power of two from 4 to {MAX_QUEUE_SIZE}"))
+}
+
+fn parse_threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=256).contains(number));
+    number.ok_or_else(|| "give a number from 1 to 256".to_owned())
 }
 
 fn transport_parser() -> impl TypedValueParser<Value = TransportChoice> {

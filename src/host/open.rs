@@ -75,7 +75,7 @@ pub struct Options {
     pub read_only: bool,
     /// Refuse what takes no SCSI commands.
     pub scsi_only: bool,
-    /// Helper threads of a SCSI path.
+    /// Helper threads of a SCSI path: so many commands at once by SG_IO.
     pub helpers: usize,
 }
 

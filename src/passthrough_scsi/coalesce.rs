@@ -19,9 +19,6 @@ use crate::sys::segment;
 const SIZES: [(usize, usize); 5] =
     [(4 << 10, 256), (16 << 10, 128), (64 << 10, 64), (256 << 10, 24), (1 << 20, 8)];
 
-/// The longest transfer that can be coalesced here, in bytes.
-pub(super) const LONGEST: usize = SIZES[SIZES.len() - 1].0;
-
 /// A buffer on loan; whoever has it gives it back by [`Pool::take_back`].
 #[derive(Debug)]
 #[must_use]
@@ -159,6 +156,8 @@ impl Drop for Coalescer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LONGEST: usize = SIZES[SIZES.len() - 1].0;
 
     fn pool() -> Rc<Coalescer> {
         let coalescer = Coalescer::new();
