@@ -5,7 +5,7 @@
 //! is held O_EXCL beside it. Identity is then proved through the open file
 //! (law 2), in [`PathHandle::new`]. Blocks; control thread only.
 
-mod bsg;
+pub(super) mod bsg;
 mod regular;
 
 use std::fs::{self, File, Metadata};
@@ -497,21 +497,14 @@ fn open_generic(path: &Path, meta: &Metadata, options: &Options) -> Result<Found
     let file = file::open(path, mode).map_err(|e| refused(path, e, "opening"))?;
     lock(path, &file, options.read_only)?;
     let able = match (kind, options.transport) {
-        (PathKind::ScsiBsg, TransportChoice::Auto | TransportChoice::BsgUring) => {
-            probe_bsg(file.as_fd(), options.command_timeout)
+        (PathKind::ScsiGeneric, _) => {
+            Err("an sg node takes no commands by io_uring, the disk's block or bsg node may".to_owned())
         }
-        _ => Err("sg nodes take none; give the disk's block or bsg node".to_owned()),
+        (_, TransportChoice::SgIo) => Ok(()),
+        _ => probe_bsg(file.as_fd(), options.command_timeout),
     };
-    let (transport, reason) = match able {
-        // What is said of a disk holds for its bsg node.
-        Ok(()) => choose(path, options, Ok(()))?,
-        Err(why) if options.transport == TransportChoice::BsgUring => {
-            choose(path, options, Err(why))?
-        }
-        Err(_) => {
-            (Transport::SgIo, "sg and bsg nodes take SCSI commands only".to_owned())
-        }
-    };
+    // Such a node carries nothing but SCSI commands.
+    let (transport, reason) = choose(path, &Options { scsi_only: true, ..*options }, able)?;
     let queue = disk.as_ref().map(|(facts, _)| facts.queue()).unwrap_or_default();
     let node = ScsiNode {
         file: Arc::new(file),
@@ -557,3 +550,6 @@ fn claim_sibling(
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,7 +42,7 @@ pub(super) fn open(
 
 /// Whether the bsg node belongs to the very device that the open sd node is of.
 /// Numbers of open nodes are not given away, addresses are.
-pub(super) fn is_of(sysfs: &Sysfs, bsg: DevT, scsi: &ScsiFacts, sd: DevT) -> bool {
+pub(in crate::host) fn is_of(sysfs: &Sysfs, bsg: DevT, scsi: &ScsiFacts, sd: DevT) -> bool {
     let device = |dir: Option<std::path::PathBuf>| {
         ScsiFacts::read(&dir?.join("device")).map(|facts| facts.dir)
     };
