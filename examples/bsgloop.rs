@@ -15,8 +15,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use random::Random;
 use vhost_mpath::io::{Direction, Extent};
 use vhost_mpath::scsi::cdb::Cdb;
-use vhost_mpath::sys::buffer::Arena;
 use vhost_mpath::sys::bsg;
+use vhost_mpath::sys::buffer::Arena;
 
 #[path = "../tests/simulation/random.rs"]
 #[allow(dead_code)] // of what simulations use

@@ -530,7 +530,10 @@ impl PathHandle {
         match BsgSlots::new(depth, node.queue.max_segments, coalescer) {
             Ok(slots) => InRing::Commands(slots),
             Err(e) => {
-                log::warn!("{}: no memory for commands by io_uring, SG_IO instead: {e}", self.name());
+                log::warn!(
+                    "{}: no memory for commands by io_uring, SG_IO instead: {e}",
+                    self.name()
+                );
                 InRing::Nothing
             }
         }

@@ -498,7 +498,8 @@ fn open_generic(path: &Path, meta: &Metadata, options: &Options) -> Result<Found
     lock(path, &file, options.read_only)?;
     let able = match (kind, options.transport) {
         (PathKind::ScsiGeneric, _) => {
-            Err("an sg node takes no commands by io_uring, the disk's block or bsg node may".to_owned())
+            Err("an sg node takes no commands by io_uring, the disk's block or bsg node may"
+                .to_owned())
         }
         (_, TransportChoice::SgIo) => Ok(()),
         _ => probe_bsg(file.as_fd(), options.command_timeout),
@@ -515,13 +516,7 @@ fn open_generic(path: &Path, meta: &Metadata, options: &Options) -> Result<Found
         queue: queue_limits(&queue, Some(&scsi)),
         read_only: options.read_only,
     };
-    Ok(Found {
-        kind,
-        place: Place::of(&scsi, dev),
-        transport,
-        reason,
-        opened: Opened::Scsi(node),
-    })
+    Ok(Found { kind, place: Place::of(&scsi, dev), transport, reason, opened: Opened::Scsi(node) })
 }
 
 /// Holds the sd sibling, so that nobody mounts or maps the disk meanwhile.

@@ -224,9 +224,12 @@ mod tests {
         }
         assert!(coalescer.empty(LONGEST + 1, false).is_none(), "too long for any");
         // All the small ones gone, a larger one serves.
-        for _ in 0..=SIZES[0].1 {
-            let (loan, _) = coalescer.empty(1, false).unwrap();
-            std::mem::forget(loan);
-        }
+        let loans: Vec<_> =
+            (0..=SIZES[0].1).map(|_| coalescer.empty(1, false).unwrap().0).collect();
+        assert_eq!(loans.last().unwrap().size, 1);
+        let whole = |coalescer: &Coalescer| coalescer.0.borrow().as_ref().unwrap().is_whole();
+        assert!(!whole(&coalescer));
+        loans.into_iter().for_each(|loan| coalescer.take_back(loan));
+        assert!(whole(&coalescer));
     }
 }

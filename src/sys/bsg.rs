@@ -154,7 +154,10 @@ mod tests {
         assert_eq!((word(&read, 12), word(&read, 16)), (0, 0), "a SCSI command");
         assert_eq!((word(&read, 20), long(&read, 24)), (96, 0x4444_5555_6666));
         assert_eq!((long(&read, 32), word(&read, 40), word(&read, 44)), (0, 0, 0));
-        assert_eq!((long(&read, 48), word(&read, 56), word(&read, 60)), (0x7777_8888_9000, 4096, 0));
+        assert_eq!(
+            (long(&read, 48), word(&read, 56), word(&read, 60)),
+            (0x7777_8888_9000, 4096, 0)
+        );
         assert_eq!(word(&read, 64), 30_500);
         assert_eq!(read[68..], [0; 12], "reserved");
         let write = Command { direction: Direction::Out, ..command }.to_bytes();

@@ -336,10 +336,8 @@ impl Uring {
     /// # Errors
     /// What io_uring_enter(2) says otherwise.
     pub fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
-        if wait == Wait::No {
-            if !self.ring.wants_enter() {
-                return Ok(()); // completions that are there need no system call
-            }
+        if wait == Wait::No && !self.ring.wants_enter() {
+            return Ok(()); // completions that are there need no system call
         }
         let submitter = self.ring.submitter();
         let result = match wait {

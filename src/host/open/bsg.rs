@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Options, lock, io_error};
+use super::{Options, io_error, lock};
 use crate::host::error::OpenError;
 use crate::host::sysfs::{DevT, ScsiFacts, Sysfs};
 use crate::sys::file::{self, Mode};

@@ -210,3 +210,56 @@ fn a_node_that_takes_none_says_so() {
     assert_eq!(port.run(Op::Flush, &[]), refused);
     assert_eq!(probe(Port::null().file.as_fd(), TIMEOUT), Ok(()));
 }
+
+/// `cargo test --release --lib -- --ignored --nocapture what_a_command_costs`
+#[test]
+#[ignore = "a measurement, for a release build on a quiet machine"]
+#[allow(clippy::disallowed_methods)] // a measurement watches the clock
+fn what_a_command_costs_beyond_its_entry() {
+    const ROUNDS: u32 = 20_000;
+    const DEPTH: u64 = 32;
+    let mut data = vec![0u8; 8192];
+    let (one, two) = data.split_at_mut(4096);
+    let flat = [segment::of(one)];
+    let pieces = [segment::of(&mut two[2048..]), segment::of(&mut two[..2048])];
+    let mut port = Port::null();
+    port.uring = Uring::wide(64).unwrap();
+    port.slots = BsgSlots::new(64, 128, &port.coalescer).unwrap();
+    let places = Arena::new(4096).unwrap();
+    let bare = bsg::Command {
+        cdb: places.segment(0, 16).addr,
+        cdb_len: 16,
+        sense: places.segment(128, 96).addr,
+        direction: Direction::In,
+        data: flat[0],
+        timeout: TIMEOUT,
+    };
+    let mut measure = |what: &dyn Fn(&mut Port, u64)| {
+        let begun = std::time::Instant::now();
+        for _ in 0..ROUNDS {
+            for cookie in 0..DEPTH {
+                what(&mut port, cookie);
+            }
+            port.uring.submit_and_wait(Wait::Forever).unwrap();
+            let slots = &mut port.slots;
+            port.uring.reap(|cqe| {
+                slots.complete(&cqe);
+            });
+        }
+        begun.elapsed().as_nanos() as f64 / f64::from(ROUNDS) / DEPTH as f64
+    };
+    for _ in 0..3 {
+        let floor = measure(&|port, cookie| {
+            // SAFETY: `/dev/null` looks at nothing of it.
+            unsafe { port.uring.bsg(port.file.as_fd(), &bare, cookie) }.unwrap();
+        });
+        let whole = measure(&|port, cookie| {
+            assert!(matches!(port.issue(cookie, read(8), &flat), Taken::Queued));
+        });
+        let coalesced = measure(&|port, cookie| {
+            assert!(matches!(port.issue(cookie, read(8), &pieces), Taken::Queued));
+        });
+        println!("ns per command: {floor:.0} bare, {whole:.0} in one piece, {coalesced:.0} in two");
+        assert!(whole - floor < 500.0 && coalesced - floor < 1500.0);
+    }
+}
