@@ -8,7 +8,7 @@ set -euo pipefail
 . rig.d/paths.sh
 
 rounds=${1:-5} seconds=${2:-2} depth=${RIG_DEPTH:-32}
-for tool in loadgen bsgloop; do [ -x /rig/bin/$tool ] || die "only with the daemon built here, and its example $tool"; done
+for tool in loadgen bareloop; do [ -x /rig/bin/$tool ] || die "only with the daemon built here, and its example $tool"; done
 make_paths 64
 node=/dev/bsg/$(basename "$(readlink -f "/sys/block/$P1/device")")
 dir=/tmp/job
@@ -28,8 +28,8 @@ row() {
 through() {
   local name=$1 line
   shift
-  daemon_start $dir --num-queues 1 "$@" --path "/dev/$P1"
-  line=$(/rig/bin/loadgen --socket "$DAEMON_SOCKET" --pid "$DAEMON_PID" --depth "$depth" --seconds "$seconds" --sleep)
+  daemon_start $dir --num-queues 1 "$@"
+  line=$(/rig/bin/loadgen --socket "$DAEMON_SOCKET" --pid "$DAEMON_PID" --depth "$depth" --seconds "$seconds" --pieces "${PIECES:-1}" --sleep)
   row "$name" "$line"
   daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
 }
@@ -37,19 +37,19 @@ through() {
 bare() {
   local name=$1
   shift
-  row "$name" "$(/rig/bin/bsgloop --device "$node" --depth "$depth" --seconds "$seconds" "$@")"
+  row "$name" "$(/rig/bin/bareloop --depth "$depth" --seconds "$seconds" "$@")"
 }
 
 for ((round = 1; round <= rounds; round++)); do
   step "round $round"
-  bare bare
-  through bsg-uring --transport bsg-uring
-  through sg-io-1 --transport sg-io --sg-io-threads 1
-  through sg-io-4 --transport sg-io --sg-io-threads 4
-  through sg-io-8 --transport sg-io --sg-io-threads 8
-  through sg-io-16 --transport sg-io --sg-io-threads 16
-  through blk-uring --transport blk-uring
-  bare registered --registered
+  bare bare-bsg --device "$node"
+  through bsg-uring --transport bsg-uring --path "/dev/$P1"
+  for n in 1 4 8 16; do through sg-io-$n --transport sg-io --sg-io-threads $n --path "/dev/$P1"; done
+  bare bare-blk --device "/dev/$P1"
+  through blk-uring --transport blk-uring --path "/dev/$P1"
+  bare bare-bsg-registered --device "$node" --registered
+  through null --path null:64M
+  PIECES=2 through bsg-uring-2-pieces --transport bsg-uring --path "/dev/$P1"
 done
 
 # median FILE COLUMN: median (least–most)
@@ -70,9 +70,10 @@ against() {
 say "4 KiB random reads, depth $depth, one queue, one path (${RIG_PATHS:-lio}); $rounds rounds of $seconds s, $(uname -sr), $(nproc) CPU"
 say "| | IOPS | CPU µs per I/O | p50 µs | p99 µs |"
 say "|---|---|---|---|---|"
-for name in bare registered bsg-uring blk-uring sg-io-1 sg-io-4 sg-io-8 sg-io-16; do
+for name in bare-bsg bare-bsg-registered bare-blk null bsg-uring bsg-uring-2-pieces blk-uring sg-io-1 sg-io-4 sg-io-8 sg-io-16; do
   say "| $name | $(median $dir/$name.rows 1) | $(median $dir/$name.rows 2) | $(median $dir/$name.rows 3) | $(median $dir/$name.rows 4) |"
 done
-for name in bare registered blk-uring sg-io-1 sg-io-4 sg-io-8 sg-io-16; do say "bsg-uring against $name: $(against bsg-uring $name)"; done
-paste -d' ' $dir/bsg-uring.rows $dir/bare.rows | awk '{ print $2 - $6 }' >$dir/beyond
-say "CPU of the daemon by bsg-uring beyond the bare loop: $(median $dir/beyond 1) µs per I/O"
+for name in bare-bsg bsg-uring-2-pieces blk-uring sg-io-1 sg-io-4 sg-io-8 sg-io-16; do say "bsg-uring against $name: $(against bsg-uring $name)"; done
+say "blk-uring against bare-blk: $(against blk-uring bare-blk)"
+paste -d' ' $dir/bsg-uring.rows $dir/bare-bsg.rows $dir/null.rows | awk '{ print $2 - $6, $2 - $6 - $10 }' >$dir/beyond
+say "CPU of the daemon by bsg-uring beyond the bare loop: $(median $dir/beyond 1) µs per I/O; beyond that and a null path: $(median $dir/beyond 2)"

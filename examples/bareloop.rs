@@ -1,10 +1,12 @@
-//! A bare io_uring loop of random READs on a bsg node: the floor under the
-//! transport bsg-uring, with no rings of a guest, no multipath and no
-//! retries. Prints one line of JSON with the words of `loadgen`.
+//! A bare io_uring loop of random reads: READ commands to a bsg node, the floor
+//! under the transport bsg-uring, or direct reads of a block node, the one
+//! under blk-uring. No rings of a guest, no multipath, no retries. Prints one
+//! line of JSON with the words of `loadgen`.
 #![allow(clippy::disallowed_methods)] // a load generator watches the clock
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,10 +24,10 @@ use vhost_mpath::sys::buffer::Arena;
 #[allow(dead_code)] // of what simulations use
 mod random;
 
-/// A bare io_uring loop on a bsg node.
+/// A bare io_uring loop on a bsg or block node.
 #[derive(Debug, Parser)]
 struct Options {
-    /// The node, as `/dev/bsg/0:0:0:0`.
+    /// The node, as `/dev/bsg/0:0:0:0` or `/dev/sdX`.
     #[arg(long)]
     device: PathBuf,
     /// Commands at once.
@@ -39,7 +41,7 @@ struct Options {
     span: u64,
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Data in registered buffers.
+    /// Data in registered buffers; of a bsg node only.
     #[arg(long)]
     registered: bool,
     #[arg(long, default_value_t = 1)]
@@ -56,6 +58,7 @@ const PLACE: usize = 128;
 struct Loop {
     ring: Ring,
     file: File,
+    is_block: bool,
     options: Options,
     places: Arena,
     data: Arena,
@@ -78,9 +81,14 @@ impl Loop {
             // SAFETY: the arena lives as long as the ring.
             unsafe { ring.submitter().register_buffers(&[all]) }?;
         }
+        let is_block = std::fs::metadata(&options.device)?.file_type().is_block_device();
+        let flags = if is_block { libc::O_DIRECT } else { 0 };
+        let file =
+            File::options().read(true).write(true).custom_flags(flags).open(&options.device)?;
         Ok(Loop {
             ring,
-            file: File::options().read(true).write(true).open(&options.device)?,
+            file,
+            is_block,
             places: Arena::new(usize::from(options.depth) * PLACE)?,
             data,
             random: Random::new(options.seed),
@@ -91,19 +99,28 @@ impl Loop {
     fn push(&mut self, slot: usize) {
         let blocks = self.options.block_size as u64 / SECTOR;
         let lba = self.random.below(self.options.span / SECTOR / blocks) * blocks;
+        let fd = types::Fd(self.file.as_raw_fd());
+        let data = self.data.segment(slot * self.options.block_size, self.options.block_size);
+        if self.is_block {
+            let len = u32::try_from(data.len).expect("a short read");
+            let read = opcode::Read::new(fd, data.addr as *mut u8, len).offset(lba * SECTOR);
+            let entry = read.build().user_data(slot as u64).into();
+            // SAFETY: the arenas live until every command is back (`run`).
+            unsafe { self.ring.submission().push(&entry) }.expect("room for every slot");
+            return;
+        }
         let cdb = Cdb::read(Extent::new(lba, blocks)).expect("a short read");
         let cdb = cdb.as_slice();
         self.places.bytes_mut(slot * PLACE, cdb.len()).copy_from_slice(cdb);
-        let size = self.options.block_size;
         let command = bsg::Command {
             cdb: self.places.segment(slot * PLACE, 1).addr,
             cdb_len: cdb.len(),
             sense: self.places.segment(slot * PLACE + bsg::CDB_MAX, bsg::SENSE_BYTES).addr,
             direction: Direction::In,
-            data: self.data.segment(slot * size, size),
+            data,
             timeout: Duration::from_secs(30),
         };
-        let entry = opcode::UringCmd80::new(types::Fd(self.file.as_raw_fd()), 0)
+        let entry = opcode::UringCmd80::new(fd, 0)
             .cmd(command.to_bytes())
             .buf_index(self.options.registered.then_some(0))
             .build()
@@ -130,8 +147,13 @@ impl Loop {
             }
             came.clear();
             for cqe in self.ring.completion() {
-                if !bsg::is_clean(cqe.result(), cqe.big_cqe()[0]) {
-                    wrong = Some((cqe.result(), cqe.big_cqe()[0]));
+                let (result, extra) = (cqe.result(), cqe.big_cqe()[0]);
+                let good = match self.is_block {
+                    true => usize::try_from(result) == Ok(self.options.block_size),
+                    false => bsg::is_clean(result, extra),
+                };
+                if !good {
+                    wrong = Some((result, extra));
                 }
                 came.push(usize::try_from(cqe.user_data()).expect("a slot"));
             }
@@ -163,7 +185,7 @@ fn main() -> ExitCode {
     let mut bare = match Loop::new(Options::parse()) {
         Ok(bare) => bare,
         Err(e) => {
-            eprintln!("bsgloop: {e}");
+            eprintln!("bareloop: {e}");
             return ExitCode::FAILURE;
         }
     };
@@ -181,7 +203,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("bsgloop: {error}");
+            eprintln!("bareloop: {error}");
             ExitCode::FAILURE
         }
     }
