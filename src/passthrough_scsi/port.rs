@@ -72,7 +72,8 @@ impl PathPort {
         helpers: usize,
         ring: InRing,
     ) -> PathPort {
-        PathPort { handle, inbox, in_flight: InFlight::default(), helpers, ring }
+        let in_flight = InFlight::new(&handle.doubts);
+        PathPort { handle, inbox, in_flight, helpers, ring }
     }
 
     /// The path.
@@ -104,9 +105,9 @@ impl PathPort {
     /// command of this thread. Whoever made its segments keeps them mapped
     /// until the completion is delivered (contract of [`Segment`](crate::io::Segment)).
     ///
-    /// Where a checker has met a unit attention that questions the path's
-    /// identity, no command is sent until a proof has settled that: each ends
-    /// with ESTALE ([`ErrnoFrom::Ioctl`]), the transport's word for "doubt this
+    /// Where anybody has met a unit attention that questions the path's
+    /// identity, a checker or a guest's command of any thread, no command is
+    /// sent until a proof has settled that: each ends with ESTALE ([`ErrnoFrom::Ioctl`]), the transport's word for "doubt this
     /// path". (Once would not do: the news may not have reached the engine when
     /// a table with a later epoch comes for another reason.)
     ///
@@ -190,6 +191,10 @@ impl PathPort {
 
     /// Translates a completion of the ring, whose user data is the cookie.
     /// `None`: it is not one that this port has in the ring.
+    ///
+    /// A command that comes back with a unit attention which questions the
+    /// path's identity stops the next one from here on; those that were queued
+    /// beside it, or in the same round as it came back, are out already.
     pub fn on_uring(&mut self, cqe: &Cqe) -> Option<Completion> {
         let errno_from = match &self.handle.backend {
             Backend::Scsi { direct: Some(direct), .. } | Backend::Disk { direct, .. } => {
@@ -200,7 +205,13 @@ impl PathPort {
         match &mut self.ring {
             InRing::Nothing => None,
             InRing::Transfers(slots) => slots.complete(cqe.user_data, cqe.result, errno_from),
-            InRing::Commands(slots) => slots.complete(cqe),
+            InRing::Commands(slots) => {
+                let completion = slots.complete(cqe)?;
+                if completion != Completion::Good {
+                    self.handle.doubts.look_at(&completion);
+                }
+                Some(completion)
+            }
         }
     }
 }
