@@ -247,6 +247,17 @@ fn a_path_that_joins_with_a_higher_priority_takes_over_whatever_failback_says() 
 }
 
 #[test]
+fn a_path_that_failed_before_it_was_read_returns_and_does_not_join_again() {
+    let mut rig = Rig::read(failover(), &[("a", priority(50))]);
+    rig.add("b").expect("joins");
+    rig.fail("b");
+    rig.prioritized("b", priority(60));
+    rig.come_back("b");
+    rig.prioritized("b", priority(60));
+    assert_eq!(rig.groups(), [["a"], ["b"]], "failback is manual");
+}
+
+#[test]
 fn a_path_that_joins_with_no_higher_priority_leaves_it_to_failback() {
     let policy = Policy { grouping: GroupingPolicy::GroupBySerial, ..Policy::default() };
     let mut rig = Rig::new(policy, &[]);
