@@ -78,6 +78,9 @@ struct Options {
     /// Bytes of the disk that are used; all of it, or 64 MiB in verify mode.
     #[arg(long)]
     span: Option<u64>,
+    /// Pieces that the data of a request lie in.
+    #[arg(long, default_value_t = 1)]
+    pieces: u32,
     /// Do not ask for in-flight tracking.
     #[arg(long)]
     no_inflight: bool,
@@ -258,7 +261,7 @@ fn connect(socket: &Path, options: &Options) -> FrontEnd {
             slot_bytes: options.block_size.max(4096),
             event_idx: true,
             indirect: true,
-            pieces: 1,
+            pieces: options.pieces,
             polling: options.poll,
         },
         without: 0,

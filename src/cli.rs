@@ -25,6 +25,7 @@ use crate::control::settings::{
 use crate::control::{Listen, Settings, ctl, daemon, journal};
 use crate::host::{Options, PathSpec, TransportChoice};
 use crate::mpath::policy::keywords::Setting;
+use crate::passthrough_scsi::HELPERS;
 
 /// Request queues of a vhost-user-blk disk unless told otherwise.
 const BLK_QUEUES: u16 = 16;
@@ -167,11 +168,17 @@ struct Serve {
 
     /// How reads and writes travel.
     ///
-    /// auto: io_uring where a path can do it, else SG_IO. sg-io: every command with its full
-    /// sense, a little slower. blk-uring: insist on io_uring.
+    /// auto: bsg-uring where the kernel can, else blk-uring, for SCSI guests sg-io. sg-io: every
+    /// command with its full sense, a thread for each. bsg-uring: the same by io_uring on the
+    /// disk's bsg node (Linux 7.1). blk-uring: reads and writes by io_uring on the block node.
     #[arg(long, value_name = "HOW", help_heading = "Paths", default_value = "auto")]
     #[arg(value_parser = transport_parser())]
     transport: TransportChoice,
+
+    /// Most commands of one path at once by SG_IO, each with a thread of its own.
+    #[arg(long, value_name = "N", help_heading = "Paths", default_value_t = HELPERS)]
+    #[arg(value_parser = parse_threads)]
+    sg_io_threads: usize,
 
     /// The kernel gives up on a command after this long, in seconds.
     #[arg(long, value_name = "SECONDS", help_heading = "Paths", default_value = "30")]
@@ -302,6 +309,7 @@ impl Serve {
                 transport,
                 command_timeout: self.command_timeout,
                 scsi_only: matches!(device, Device::Scsi(_)),
+                helpers: self.sg_io_threads,
                 ..Options::default()
             },
             device,
@@ -325,7 +333,7 @@ impl Serve {
                 "--transport blk-uring carries reads and writes only; with --device scsi leave it \
                  at auto",
             )),
-            (Device::Scsi(_), _) => Ok(TransportChoice::SgIo),
+            (Device::Scsi(_), choice) => Ok(choice),
         }
     }
 
@@ -396,9 +404,16 @@ fn parse_queue_size(text: &str) -> Result<u16, String> {
         .ok_or_else(|| format!("give a power of two from 4 to {MAX_QUEUE_SIZE}"))
 }
 
+fn parse_threads(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=256).contains(number));
+    number.ok_or_else(|| "give a number from 1 to 256".to_owned())
+}
+
 fn transport_parser() -> impl TypedValueParser<Value = TransportChoice> {
-    PossibleValuesParser::new(["auto", "sg-io", "blk-uring"]).map(|text| match text.as_str() {
+    let known = PossibleValuesParser::new(["auto", "sg-io", "bsg-uring", "blk-uring"]);
+    known.map(|text| match text.as_str() {
         "sg-io" => TransportChoice::SgIo,
+        "bsg-uring" => TransportChoice::BsgUring,
         "blk-uring" => TransportChoice::BlkUring,
         _ => TransportChoice::Auto,
     })

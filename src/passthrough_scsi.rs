@@ -3,7 +3,8 @@
 //! A [`PathHandle`] is one open path, shared by all threads; a [`PathPort`] is
 //! one queue thread's way into it. The transports differ in what they can
 //! carry and how they wait (table in `docs/architecture.md`): SG_IO with
-//! helper threads for any CDB with full sense; io_uring reads and writes on
+//! helper threads for any CDB with full sense; io_uring on bsg nodes for the
+//! same without threads, where the kernel has it; io_uring reads and writes on
 //! block nodes and files, zero copy, errno only; the simulated array; the null
 //! path. Not here: finding, opening and claiming devices (`host`), retries and
 //! path choice (`queue`), what an error means (`mpath::classify`).
@@ -17,6 +18,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,8 @@ use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
 
 mod about;
 mod blk_uring;
+mod bsg_uring;
+mod coalesce;
 mod data;
 mod doubts;
 mod file;
@@ -44,6 +48,8 @@ mod wire;
 mod tests;
 
 pub use about::{About, Fabric};
+pub use bsg_uring::probe as probe_bsg;
+pub use coalesce::Coalescer;
 pub use data::Data;
 pub use file::{DiskNode, Nature, WwidSource};
 pub use inbox::Inbox;
@@ -53,14 +59,18 @@ pub use sg_io::ScsiNode;
 pub use sim::{FileMedium, SimFacts, SimImage, SimNexus};
 
 use blk_uring::{Direct, Slots};
+use bsg_uring::BsgSlots;
 use data::Buffer;
 use doubts::Doubts;
 use file::DiskWork;
 use pool::Pool;
+use port::InRing;
 use sg_io::ScsiWork;
 
 /// Helper threads of a SCSI path unless said otherwise.
 pub const HELPERS: usize = 16;
+/// Helper threads of a bsg path: what the ring cannot carry only.
+const BSG_HELPERS: usize = 4;
 /// Helper threads of a file: flush, punch and zero only.
 const FILE_HELPERS: usize = 4;
 /// Commands of an sg node's open file kept for checkers and proofs.
@@ -94,6 +104,8 @@ pub enum PathKind {
 pub enum Transport {
     /// SG_IO by helper threads.
     SgIo,
+    /// Every SCSI command by io_uring on the bsg node.
+    BsgUring,
     /// io_uring reads and writes; on SCSI disks everything else by SG_IO.
     BlkUring,
     /// io_uring on a file.
@@ -109,6 +121,7 @@ impl Transport {
     pub fn name(self) -> &'static str {
         match self {
             Transport::SgIo => "sg-io",
+            Transport::BsgUring => "bsg-uring",
             Transport::BlkUring => "blk-uring",
             Transport::File => "file",
             Transport::Null => "null",
@@ -203,6 +216,7 @@ impl PathHandle {
                     alignment,
                     errno_from: ErrnoFrom::Block,
                 });
+                let helpers = if node.bsg_uring { helpers.min(BSG_HELPERS) } else { helpers };
                 let pool = start(&about, helpers_for(about.kind, node.interface, helpers))?;
                 let backend = Backend::Scsi { node: Arc::new(node), direct, pool };
                 (proof.identity, proof.geometry, proof.limits, backend, read_only)
@@ -452,26 +466,58 @@ impl PathHandle {
         }
     }
 
+    /// Whether a queue thread needs a wide ring for its port
+    /// ([`Uring::widen`](crate::sys::uring::Uring::widen)). Without one
+    /// everything goes by helper threads.
+    pub fn wants_wide_ring(&self) -> bool {
+        matches!(&self.backend, Backend::Scsi { node, .. } if node.bsg_uring)
+    }
+
     /// A queue thread's way into the path, one of `share` threads. Completions
-    /// of helper threads come to `inbox`.
+    /// of helper threads come to `inbox`; data that must lie in one piece are
+    /// put together in buffers of `coalescer`.
     ///
     /// The commands of all ports together keep within the helper threads; if
     /// there are more queue threads than helpers, helpers are added.
-    pub fn port(self: &Arc<Self>, inbox: &Arc<Inbox>, share: usize) -> PathPort {
+    pub fn port(
+        self: &Arc<Self>,
+        inbox: &Arc<Inbox>,
+        coalescer: &Rc<Coalescer>,
+        share: usize,
+    ) -> PathPort {
         let share = share.max(1);
         let split = |threads: usize| (threads / share).max(1);
-        let ring = |depth: usize| Some(Slots::new((depth.min(RING_DEPTH) / share).max(8)));
-        let (helpers, slots) = match &self.backend {
-            Backend::Null { .. } | Backend::Sim(_) => (port::MEMORY_DEPTH, None),
+        let depth = |depth: usize| (depth.min(RING_DEPTH) / share).max(8);
+        let (helpers, ring) = match &self.backend {
+            Backend::Null { .. } | Backend::Sim(_) => (port::MEMORY_DEPTH, InRing::Nothing),
             Backend::Scsi { node, direct, pool } => {
-                let slots = direct.as_ref().and_then(|_| ring(node.queue.depth));
-                (split(at_least(pool, share, self.name())), slots)
+                let depth = depth(node.queue.depth);
+                let ring = match direct {
+                    Some(_) => InRing::Transfers(Slots::new(depth)),
+                    None if node.bsg_uring => self.bsg_slots(depth, node, coalescer),
+                    None => InRing::Nothing,
+                };
+                (split(at_least(pool, share, self.name())), ring)
             }
             Backend::Disk { node, pool, .. } => {
-                (split(at_least(pool, share, self.name())), ring(node.depth))
+                let ring = InRing::Transfers(Slots::new(depth(node.depth)));
+                (split(at_least(pool, share, self.name())), ring)
             }
         };
-        PathPort::new(Arc::clone(self), Arc::clone(inbox), helpers, slots)
+        PathPort::new(Arc::clone(self), Arc::clone(inbox), helpers, ring)
+    }
+
+    fn bsg_slots(&self, depth: usize, node: &ScsiNode, coalescer: &Rc<Coalescer>) -> InRing {
+        match BsgSlots::new(depth, node.queue.max_segments, coalescer) {
+            Ok(slots) => InRing::Commands(slots),
+            Err(e) => {
+                log::warn!(
+                    "{}: no memory for commands by io_uring, SG_IO instead: {e}",
+                    self.name()
+                );
+                InRing::Nothing
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! `docs/architecture.md`.
 
 pub mod block;
+pub mod bsg;
 pub mod buffer;
 pub mod eventfd;
 pub mod file;

@@ -41,10 +41,10 @@ make_lio() {
   done
 }
 
-# scsi_debug: one store in memory, two hosts.
+# scsi_debug: one store in memory, two hosts. RIG_DELAY: how a command's answer is put off.
 make_scsi_debug() {
   local hosts
-  modprobe scsi_debug dev_size_mb="$1" num_tgts=1 add_host=2 vpd_use_hostno=0 ndelay=1000 lbpu=1 lbpws=1 lbpws10=1 max_queue=64
+  modprobe scsi_debug dev_size_mb="$1" num_tgts=1 add_host=2 vpd_use_hostno=0 "${RIG_DELAY:-ndelay=1000}" lbpu=1 lbpws=1 lbpws10=1 max_queue=64
   mapfile -t hosts < <(cd /sys/bus/pseudo/drivers/scsi_debug && echo adapter*/host* | tr ' ' '\n' | sed 's/.*host//')
   H1=${hosts[0]} H2=${hosts[1]}
 }

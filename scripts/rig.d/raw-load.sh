@@ -1,5 +1,5 @@
 #!/bin/bash
-# Job: raw-load.sh sd|sg|bsg [SECONDS]. The daemon as vhost-user-scsi over two real paths by these nodes; a guest by
+# Job: raw-load.sh sd|sg|bsg [TRANSPORT [SECONDS]]. The daemon as vhost-user-scsi over two real paths by these nodes; a guest by
 # hand (examples/scsigen) sends READ, WRITE and COMPARE AND WRITE over both, every byte verified, while the paths are
 # deleted through sysfs one after the other and come back. No COMPARE AND WRITE may be carried out twice: one whose
 # path went away under it ends with 0B/00/06. At the end the guest resets the LU, in the array, too.
@@ -8,7 +8,7 @@ set -euo pipefail
 . lib/daemon.sh
 . rig.d/paths.sh
 
-kind=${1:-sd} seconds=${2:-8}
+kind=${1:-sd} transport=${2:-auto} seconds=${3:-8}
 [ -x /rig/bin/scsigen ] || { say "only with the daemon built here, and its example scsigen"; exit 1; }
 modprobe bsg 2>/dev/null || true
 make_paths 64
@@ -22,7 +22,7 @@ node_of() { # SDX
 }
 dir=/tmp/job
 mkdir -p $dir
-daemon_start $dir --device scsi --lu-reset array --path-grouping-policy multibus --path-selector "round-robin 0" \
+daemon_start $dir --device scsi --transport "$transport" --lu-reset array --path-grouping-policy multibus --path-selector "round-robin 0" \
   --polling-interval 1 --path "$(node_of "$P1")" --path "$(node_of "$P2")"
 ctl show topology
 /rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds "$seconds" \
@@ -61,4 +61,4 @@ if [ "${RIG_PATHS:-lio}" = lio ]; then
   [ "$(grep -c 'sense=70000600.*2903' <<<"$said")" = 1 ] || die "29/03 must be heard once"
 fi
 daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
-conclude "--device scsi over $kind nodes: three times a path was deleted under a verified load; no wrong byte, nothing done twice."
+conclude "--device scsi --transport $transport over $kind nodes: three times a path was deleted under a verified load; no wrong byte, nothing done twice."

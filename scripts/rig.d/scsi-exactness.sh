@@ -1,5 +1,5 @@
 #!/bin/bash
-# Job: scsi-exactness.sh. A list of SCSI commands on the bare /dev/sdX, and the same list in a guest through the daemon
+# Job: scsi-exactness.sh [TRANSPORT]. A list of SCSI commands on the bare /dev/sdX, and the same list in a guest through the daemon
 # over both paths; what came back of each is compared outside (lib/exactness.sh).
 set -euo pipefail
 . lib/say.sh
@@ -17,4 +17,4 @@ mkdir -p $dir
 step "the bare disk"
 bare answers
 step "through the daemon, in a guest"
-through answers --path "/dev/$P1" --path "/dev/$P2"
+through answers --transport "${1:-sg-io}" --path "/dev/$P1" --path "/dev/$P2"

@@ -5,6 +5,7 @@
 //! is held O_EXCL beside it. Identity is then proved through the open file
 //! (law 2), in [`PathHandle::new`]. Blocks; control thread only.
 
+pub(super) mod bsg;
 mod regular;
 
 use std::fs::{self, File, Metadata};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use crate::io::Geometry;
 use crate::passthrough_scsi::{
     About, DiskNode, Fabric, HELPERS, Nature, Opened, PathHandle, PathKind, QueueLimits, ScsiNode,
-    Transport, WwidSource,
+    Transport, WwidSource, probe_bsg,
 };
 use crate::sim::Plugged;
 use crate::sys::file::{self, DirectAlignment, Mode};
@@ -46,6 +47,8 @@ pub enum TransportChoice {
     Auto,
     /// SG_IO.
     SgIo,
+    /// io_uring on the bsg node, for every command.
+    BsgUring,
     /// io_uring for reads and writes.
     BlkUring,
 }
@@ -55,6 +58,7 @@ impl TransportChoice {
         match self {
             TransportChoice::Auto => "auto",
             TransportChoice::SgIo => "sg-io",
+            TransportChoice::BsgUring => "bsg-uring",
             TransportChoice::BlkUring => "blk-uring",
         }
     }
@@ -71,7 +75,7 @@ pub struct Options {
     pub read_only: bool,
     /// Refuse what takes no SCSI commands.
     pub scsi_only: bool,
-    /// Helper threads of a SCSI path.
+    /// Helper threads of a SCSI path: so many commands at once by SG_IO.
     pub helpers: usize,
 }
 
@@ -283,24 +287,41 @@ fn queue_limits(queue: &QueueFacts, scsi: Option<&ScsiFacts>) -> QueueLimits {
     }
 }
 
-/// Which transport a SCSI disk node gets, and why.
-fn choose(path: &Path, choice: TransportChoice) -> Result<(Transport, String), OpenError> {
-    let ring = uring::available();
-    match (choice, ring) {
-        (TransportChoice::SgIo, _) => {
-            Ok((Transport::SgIo, "asked for by --transport sg-io".to_owned()))
-        }
-        (TransportChoice::BlkUring, Ok(_)) => {
-            Ok((Transport::BlkUring, "asked for by --transport blk-uring".to_owned()))
-        }
-        (TransportChoice::BlkUring, Err(why)) => {
-            Err(OpenError::Transport { path: path.to_owned(), transport: "blk-uring", why })
-        }
-        (TransportChoice::Auto, Ok(_)) => Ok((
-            Transport::BlkUring,
-            "reads and writes by io_uring without copies; the rest, and retries, by SG_IO with sense".to_owned(),
+/// Which transport a SCSI disk gets, and why, where its bsg node takes commands
+/// by io_uring or, in words, does not.
+fn choose(
+    path: &Path,
+    options: &Options,
+    bsg: Result<(), String>,
+) -> Result<(Transport, String), OpenError> {
+    let refuse =
+        |transport, why| Err(OpenError::Transport { path: path.to_owned(), transport, why });
+    let asked = |name| format!("asked for by --transport {name}");
+    match (options.transport, bsg) {
+        (TransportChoice::SgIo, _) => Ok((Transport::SgIo, asked("sg-io"))),
+        (TransportChoice::BsgUring, Ok(())) => Ok((Transport::BsgUring, asked("bsg-uring"))),
+        (TransportChoice::BsgUring, Err(why)) => refuse("bsg-uring", why),
+        (TransportChoice::BlkUring, _) => match uring::available() {
+            Ok(_) => Ok((Transport::BlkUring, asked("blk-uring"))),
+            Err(why) => refuse("blk-uring", why),
+        },
+        (TransportChoice::Auto, Ok(())) => Ok((
+            Transport::BsgUring,
+            "every command by io_uring with its sense: the kernel can".to_owned(),
         )),
-        (TransportChoice::Auto, Err(why)) => Ok((Transport::SgIo, why)),
+        // A guest's own commands are never carried as reads and writes.
+        (TransportChoice::Auto, Err(why)) if options.scsi_only => {
+            Ok((Transport::SgIo, format!("no bsg-uring: {why}")))
+        }
+        (TransportChoice::Auto, Err(why)) => match uring::available() {
+            Ok(_) => Ok((
+                Transport::BlkUring,
+                format!(
+                    "reads and writes by io_uring without copies; the rest, and retries, by SG_IO with sense (no bsg-uring: {why})"
+                ),
+            )),
+            Err(why) => Ok((Transport::SgIo, why)),
+        },
     }
 }
 
@@ -324,12 +345,28 @@ fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, 
         .unwrap_or(DirectAlignment { memory: cautious, offset: cautious });
     let queue = facts.as_ref().map(BlockFacts::queue).unwrap_or_default();
     if let Some(scsi) = facts.as_ref().and_then(|f| f.scsi.as_ref()) {
-        let (transport, reason) = choose(path, options.transport)?;
+        // Locked where it is there at all, whatever carries the commands:
+        // those of a process that was killed may still be out by it (law 3).
+        let bsg = bsg::open(scsi, dev, options)?;
+        let able = match (&bsg, options.transport) {
+            (Err(why), _) => Err(why.clone()),
+            (Ok(bsg), TransportChoice::Auto | TransportChoice::BsgUring) => {
+                probe_bsg(bsg.as_fd(), options.command_timeout)
+            }
+            (Ok(_), _) => Ok(()),
+        };
+        let (transport, reason) = choose(path, options, able)?;
+        let (sd, bsg) = (Arc::new(file), bsg.ok().map(Arc::new));
+        let (file, claim, interface) = match (transport, bsg) {
+            (Transport::BsgUring, Some(bsg)) => (bsg, Some(sd), Interface::V4),
+            (_, bsg) => (sd, bsg, Interface::V3),
+        };
         let node = ScsiNode {
-            file: Arc::new(file),
-            claim: None,
-            interface: Interface::V3,
+            file,
+            claim,
+            interface,
             direct: (transport == Transport::BlkUring).then_some(alignment),
+            bsg_uring: transport == Transport::BsgUring,
             queue: queue_limits(&queue, Some(scsi)),
             read_only: options.read_only,
         };
@@ -365,7 +402,7 @@ fn open_block(path: &Path, meta: &Metadata, options: &Options) -> Result<Found, 
 fn only_by_ring(path: &Path, choice: TransportChoice, why: &str) -> Result<(), OpenError> {
     let refuse =
         |transport, why| Err(OpenError::Transport { path: path.to_owned(), transport, why });
-    if choice == TransportChoice::SgIo {
+    if matches!(choice, TransportChoice::SgIo | TransportChoice::BsgUring) {
         return refuse(choice.name(), format!("{why}; leave --transport at auto"));
     }
     match uring::available() {
@@ -459,22 +496,27 @@ fn open_generic(path: &Path, meta: &Metadata, options: &Options) -> Result<Found
     let mode = Mode { read_only: options.read_only, nonblocking: true, ..Mode::default() };
     let file = file::open(path, mode).map_err(|e| refused(path, e, "opening"))?;
     lock(path, &file, options.read_only)?;
+    let able = match (kind, options.transport) {
+        (PathKind::ScsiGeneric, _) => {
+            Err("an sg node takes no commands by io_uring, the disk's block or bsg node may"
+                .to_owned())
+        }
+        (_, TransportChoice::SgIo) => Ok(()),
+        _ => probe_bsg(file.as_fd(), options.command_timeout),
+    };
+    // Such a node carries nothing but SCSI commands.
+    let (transport, reason) = choose(path, &Options { scsi_only: true, ..*options }, able)?;
     let queue = disk.as_ref().map(|(facts, _)| facts.queue()).unwrap_or_default();
     let node = ScsiNode {
         file: Arc::new(file),
         claim,
         interface,
         direct: None,
+        bsg_uring: transport == Transport::BsgUring,
         queue: queue_limits(&queue, Some(&scsi)),
         read_only: options.read_only,
     };
-    Ok(Found {
-        kind,
-        place: Place::of(&scsi, dev),
-        transport: Transport::SgIo,
-        reason: "sg and bsg nodes take SCSI commands only".to_owned(),
-        opened: Opened::Scsi(node),
-    })
+    Ok(Found { kind, place: Place::of(&scsi, dev), transport, reason, opened: Opened::Scsi(node) })
 }
 
 /// Holds the sd sibling, so that nobody mounts or maps the disk meanwhile.
@@ -503,3 +545,6 @@ fn claim_sibling(
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,6 +96,9 @@ fn files_that_are_no_disks_are_refused_with_their_size() {
     let spec: PathSpec = path.to_str().unwrap().parse().unwrap();
     let words = open_path(&spec, &options).unwrap_err().to_string();
     assert!(words.contains("transport sg-io is not possible"), "{words}");
+    let options = Options { transport: TransportChoice::BsgUring, ..options };
+    let words = open_path(&spec, &options).unwrap_err().to_string();
+    assert!(words.contains("transport bsg-uring is not possible"), "{words}");
 }
 
 #[test]
@@ -257,6 +260,25 @@ fn siblings_and_hctl_are_found_from_either_node() {
     let part = BlockFacts::read(&part).unwrap();
     assert_eq!(part.partition_of.as_deref(), Some("sda"));
     assert!(part.scsi.is_some(), "a partition of a SCSI disk is recognised as such");
+}
+
+#[test]
+fn a_bsg_node_of_another_device_with_the_same_address_is_told_from_ours() {
+    let (dir, sysfs) = fake_sysfs();
+    let scsi = "devices/host1/target1:0:0/1:0:0:0";
+    let ours = sda(&sysfs).scsi.unwrap();
+    let number = |minor| DevT { major: 240, minor };
+    dir.put(&format!("{scsi}/bsg/1:0:0:0/dev"), "240:0\n");
+    dir.link(&format!("{scsi}/bsg/1:0:0:0/device"), scsi);
+    dir.link("dev/char/240:0", &format!("{scsi}/bsg/1:0:0:0"));
+    let sd = DevT { major: 8, minor: 0 };
+    let is_of = |bsg, sd| super::open::bsg::is_of(&sysfs, bsg, &ours, sd);
+    assert!(is_of(number(0), sd));
+    assert!(!is_of(number(1), sd), "a number nobody has");
+    // Our disk was deleted, and another one has its address.
+    fs::remove_file(dir.0.join("dev/block/8:0")).unwrap();
+    dir.link("dev/block/8:16", &format!("{scsi}/block/sda"));
+    assert!(!is_of(number(0), sd));
 }
 
 #[test]

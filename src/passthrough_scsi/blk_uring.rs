@@ -180,7 +180,7 @@ impl Slots {
 /// Cookies are indexes with a generation above them: one multiplication
 /// spreads them, and no guest chooses them.
 #[derive(Debug, Default)]
-struct CookieHasher(u64);
+pub(super) struct CookieHasher(u64);
 
 impl Hasher for CookieHasher {
     fn finish(&self) -> u64 {

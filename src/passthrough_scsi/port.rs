@@ -10,15 +10,17 @@
 //! CDB (DPO, FUA, group number, duration limit), the residual, the sense, and
 //! unit attentions, which sd swallows.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use super::blk_uring::{Direct, Full, Slots, Transfer};
+use super::bsg_uring::{BsgSlots, Taken};
 use super::file::DiskWork;
 use super::inbox::{InFlight, Inbox, Ticket};
 use super::sg_io::ScsiWork;
 use super::{Backend, PathHandle, null, wire};
 use crate::io::{Command, Completion, ErrnoFrom, Op};
-use crate::sys::uring::{RwFlags, Uring};
+use crate::sys::uring::{Cqe, RwFlags, Uring};
 
 /// Room for commands that end at once or in memory.
 pub(super) const MEMORY_DEPTH: usize = 128;
@@ -43,6 +45,16 @@ pub enum Issued {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejected;
 
+/// What a port may put into its thread's ring, and what it has there.
+#[derive(Debug)]
+pub(super) enum InRing {
+    Nothing,
+    /// Reads and writes of a block node or a file.
+    Transfers(Slots),
+    /// SCSI commands to a bsg node.
+    Commands(BsgSlots),
+}
+
 /// One queue thread's share of one path; see [`PathHandle::port`].
 #[derive(Debug)]
 pub struct PathPort {
@@ -50,7 +62,7 @@ pub struct PathPort {
     inbox: Arc<Inbox>,
     in_flight: InFlight,
     helpers: usize,
-    slots: Option<Slots>,
+    ring: InRing,
 }
 
 impl PathPort {
@@ -58,10 +70,10 @@ impl PathPort {
         handle: Arc<PathHandle>,
         inbox: Arc<Inbox>,
         helpers: usize,
-        slots: Option<Slots>,
+        ring: InRing,
     ) -> PathPort {
         let in_flight = InFlight::new(&handle.doubts);
-        PathPort { handle, inbox, in_flight, helpers, slots }
+        PathPort { handle, inbox, in_flight, helpers, ring }
     }
 
     /// The path.
@@ -72,12 +84,21 @@ impl PathPort {
     /// Most commands at once from this thread. Commands that need a helper
     /// thread may be rejected earlier.
     pub fn capacity(&self) -> usize {
-        self.slots.as_ref().map_or(self.helpers, Slots::capacity)
+        match &self.ring {
+            InRing::Nothing => self.helpers,
+            InRing::Transfers(slots) => slots.capacity(),
+            InRing::Commands(slots) => slots.capacity(),
+        }
     }
 
     /// Commands accepted whose completion has not been seen.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.count() + self.slots.as_ref().map_or(0, Slots::busy)
+        let in_ring = match &self.ring {
+            InRing::Nothing => 0,
+            InRing::Transfers(slots) => slots.busy(),
+            InRing::Commands(slots) => slots.busy(),
+        };
+        self.in_flight.count() + in_ring
     }
 
     /// Gives `command` to the path under `cookie`, which must name no other
@@ -122,11 +143,21 @@ impl PathPort {
                     _ => false,
                 };
                 if let (Some(direct), true, false) = (direct, by_ring, command.passthrough) {
-                    return transfer(&mut self.slots, uring, direct, block_size, cookie, command);
+                    return transfer(&mut self.ring, uring, direct, block_size, cookie, command);
                 }
                 let wire = match wire::encode(command, block_size) {
                     Ok(wire) => wire,
                     Err(refused) => return Ok(Issued::Done(refused)),
+                };
+                let wire = match &mut self.ring {
+                    InRing::Commands(slots) => {
+                        match slots.issue(uring, node.file.as_fd(), cookie, wire, command) {
+                            Taken::Queued => return Ok(Issued::Pending),
+                            Taken::Full => return Err(Rejected),
+                            Taken::Unfit(wire) => wire,
+                        }
+                    }
+                    _ => wire,
                 };
                 let ticket = self.ticket(cookie)?;
                 let segments = wire.segments(command);
@@ -136,7 +167,7 @@ impl PathPort {
             }
             Backend::Disk { node, direct, pool } => match command.op {
                 Op::Read(_) | Op::Write { .. } => {
-                    transfer(&mut self.slots, uring, direct, block_size, cookie, command)
+                    transfer(&mut self.ring, uring, direct, block_size, cookie, command)
                 }
                 // No SCSI here: such a path never joins a map that is shown as SCSI.
                 Op::Cdb { .. } => Ok(Issued::Done(Completion::Errno {
@@ -159,21 +190,36 @@ impl PathPort {
         Ok(Ticket::new(&self.inbox, cookie, &self.in_flight))
     }
 
-    /// Translates a completion of the ring whose user data is `cookie`.
-    /// `None`: the cookie is not one this port has in the ring.
-    pub fn on_uring(&mut self, cookie: u64, result: i32) -> Option<Completion> {
-        let direct = match &self.handle.backend {
-            Backend::Scsi { direct, .. } => direct.as_ref()?,
-            Backend::Disk { direct, .. } => direct,
-            Backend::Null { .. } | Backend::Sim(_) => return None,
+    /// Translates a completion of the ring, whose user data is the cookie.
+    /// `None`: it is not one that this port has in the ring.
+    ///
+    /// A command that comes back with a unit attention which questions the
+    /// path's identity stops the next one from here on; those that were queued
+    /// beside it, or in the same round as it came back, are out already.
+    pub fn on_uring(&mut self, cqe: &Cqe) -> Option<Completion> {
+        let errno_from = match &self.handle.backend {
+            Backend::Scsi { direct: Some(direct), .. } | Backend::Disk { direct, .. } => {
+                direct.errno_from
+            }
+            _ => ErrnoFrom::Ioctl,
         };
-        self.slots.as_mut()?.complete(cookie, result, direct.errno_from)
+        match &mut self.ring {
+            InRing::Nothing => None,
+            InRing::Transfers(slots) => slots.complete(cqe.user_data, cqe.result, errno_from),
+            InRing::Commands(slots) => {
+                let completion = slots.complete(cqe)?;
+                if completion != Completion::Good {
+                    self.handle.doubts.look_at(&completion);
+                }
+                Some(completion)
+            }
+        }
     }
 }
 
 /// Puts a read or write into the ring.
 fn transfer(
-    slots: &mut Option<Slots>,
+    ring: &mut InRing,
     uring: &mut Uring,
     direct: &Direct,
     block_size: u32,
@@ -181,7 +227,7 @@ fn transfer(
     command: &Command<'_>,
 ) -> Result<Issued, Rejected> {
     let refused = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::EINVAL };
-    let Some(slots) = slots else { return Err(Rejected) };
+    let InRing::Transfers(slots) = ring else { return Err(Rejected) };
     let (write, extent, flags) = match command.op {
         Op::Read(extent) => (false, extent, RwFlags::NONE),
         Op::Write { extent, fua: false } => (true, extent, RwFlags::NONE),

@@ -27,7 +27,7 @@ use crate::sys::segment;
 
 /// What every kernel and host adapter carries (SPC-4's longest but for the
 /// variable-length ones).
-const CDB_SURE: usize = 16;
+pub(super) const CDB_SURE: usize = 16;
 /// A CDB too long for the host adapter comes back with `DID_ABORT` without
 /// having been sent (`scsi_dispatch_cmd`), that is at once; an abort that the
 /// error handler did takes a timeout first.
@@ -41,12 +41,16 @@ const MOST_SEGMENTS: usize = 1024;
 pub struct ScsiNode {
     /// Carries every command: the sd, sg or bsg node.
     pub file: Arc<File>,
-    /// The sd sibling of an sg or bsg node, held O_EXCL and never used.
+    /// A sibling that is held and never used: of an sg or bsg node the sd node,
+    /// O_EXCL; of an sd node the bsg node with its lock, by which the successor
+    /// of a process knows of commands that are still out (law 3).
     pub claim: Option<Arc<File>>,
     /// Header version the node takes.
     pub interface: Interface,
     /// Reads and writes go by io_uring on `file`, with buffers so aligned.
     pub direct: Option<DirectAlignment>,
+    /// All commands go by io_uring on `file`, a bsg node that was probed.
+    pub bsg_uring: bool,
     /// What one SG_IO may carry.
     pub queue: QueueLimits,
     /// Opened read-only.
@@ -147,6 +151,18 @@ pub(super) fn is_torn(cdb: &Cdb, data: &[Segment]) -> bool {
         }
 }
 
+/// How many of `len` bytes of data-in a completion brought.
+pub(super) fn moved(completion: &Completion, len: usize) -> usize {
+    match *completion {
+        Completion::Good => len,
+        Completion::Short(moved) => moved.min(len),
+        Completion::Scsi { residual, .. } => {
+            len.saturating_sub(usize::try_from(residual).unwrap_or(len))
+        }
+        Completion::Errno { .. } => 0,
+    }
+}
+
 impl ScsiWork {
     fn carry(&self, scratch: &mut Scratch) -> Completion {
         if let Some(parameters) = &self.wire.parameters {
@@ -183,16 +199,9 @@ impl ScsiWork {
         }
         let completion = self.send(&[buffer.segment(len)]);
         if self.wire.direction == Direction::In {
-            let moved = match completion {
-                Completion::Good => len,
-                Completion::Short(moved) => moved,
-                Completion::Scsi { residual, .. } => {
-                    len.saturating_sub(usize::try_from(residual).unwrap_or(len))
-                }
-                Completion::Errno { .. } => 0,
-            };
+            let moved = moved(&completion, len);
             // SAFETY: as above.
-            unsafe { segment::copy_out(&self.segments, 0, &buffer.bytes()[..moved.min(len)]) };
+            unsafe { segment::copy_out(&self.segments, 0, &buffer.bytes()[..moved]) };
         }
         completion
     }

@@ -45,7 +45,7 @@ impl Thread {
         let inbox = Arc::new(Inbox::new().unwrap());
         let mut uring = Uring::new(16).unwrap();
         uring.poll_multi(std::os::fd::AsFd::as_fd(&*inbox), u64::MAX).unwrap();
-        Thread { uring, port: path.port(&inbox, 1), inbox, cookie: 0 }
+        Thread { uring, port: path.port(&inbox, &Coalescer::new(), 1), inbox, cookie: 0 }
     }
 
     fn issue(&mut self, command: &Command<'_>) -> Result<Issued, Rejected> {
@@ -58,9 +58,9 @@ impl Thread {
         while done.is_empty() {
             self.uring.submit_and_wait(Wait::AtMost(Duration::from_secs(10))).unwrap();
             let port = &mut self.port;
-            self.uring.reap(|cookie, result, _| {
-                if let Some(completion) = port.on_uring(cookie, result) {
-                    done.push((cookie, completion));
+            self.uring.reap(|cqe| {
+                if let Some(completion) = port.on_uring(&cqe) {
+                    done.push((cqe.user_data, completion));
                 }
             });
             self.inbox.drain(&mut done);
@@ -351,7 +351,15 @@ fn a_file_that_is_no_scsi_device_proves_nothing() {
 fn scsi_node(path: &str, interface: Interface) -> ScsiNode {
     let queue = QueueLimits { max_transfer_bytes: 65536, max_segments: 2, depth: 4 };
     let file = Arc::new(File::open(path).unwrap());
-    ScsiNode { file, claim: None, interface, direct: None, queue, read_only: true }
+    ScsiNode {
+        file,
+        claim: None,
+        interface,
+        direct: None,
+        bsg_uring: false,
+        queue,
+        read_only: true,
+    }
 }
 
 /// LIO writes other bytes than those it was given, else.
@@ -436,7 +444,7 @@ fn slots_translate_only_their_own_cookies() {
     slots.issue(&mut uring, &direct, 9, &transfer).unwrap();
     uring.submit_and_wait(Wait::Forever).unwrap();
     let mut results = Vec::new();
-    uring.reap(|cookie, result, _| results.push((cookie, result)));
+    uring.reap(|cqe| results.push((cqe.user_data, cqe.result)));
     assert_eq!(results, [(9, 512)]);
     assert_eq!(slots.complete(8, 512, ErrnoFrom::File), None);
     assert_eq!(slots.complete(9, 512, ErrnoFrom::File), Some(Completion::Good));

@@ -28,7 +28,7 @@ use crate::guest::ring::Chain;
 use crate::guest::virtqueue::VirtQueue;
 use crate::io::{Completion, Front, Outcome, Request, Time};
 use crate::passthrough_scsi::Inbox;
-use crate::sys::uring::Uring;
+use crate::sys::uring::{Cqe, Uring};
 use events::Events;
 use manage::{Functions, Orders};
 use maps::Maps;
@@ -78,7 +78,7 @@ pub(super) struct Worker<F: Front> {
     // Reused buffers.
     chain: Chain,
     heads: Vec<u16>,
-    from_uring: VecDeque<(u64, i32)>,
+    from_uring: VecDeque<Cqe>,
     from_inbox: Vec<(u64, Completion)>,
 }
 
@@ -192,6 +192,12 @@ impl<F: Front> Worker<F> {
                     self.end_parked_of(map);
                 }
                 Mail::Attach(map, id, handle) => {
+                    if handle.wants_wide_ring() {
+                        if let Err(error) = self.widen() {
+                            let name = handle.name();
+                            log::error!("{name}: no io_uring for its commands: {error}");
+                        }
+                    }
                     self.maps.attach(map, id, &handle, &self.inbox, self.peers.len());
                 }
                 Mail::Detach(map, id) => self.maps.detach(map, id),

@@ -143,19 +143,20 @@ const _: () = {
     assert!(offset_of!(Segment, len) == offset_of!(libc::iovec, iov_len));
 };
 
-/// What the kernel reports of a command, in either header version.
-struct Report {
-    status: u32,
-    host: u32,
-    driver: u32,
-    sense: Sense,
-    residual: i32,
+/// What the kernel reports of a command, in either header version or by
+/// io_uring.
+pub(super) struct Report {
+    pub(super) status: u32,
+    pub(super) host: u32,
+    pub(super) driver: u32,
+    pub(super) sense: Sense,
+    pub(super) residual: i32,
 }
 
 impl Report {
     /// Everything the kernel said, the sense that comes with a GOOD and the
     /// residual of a GOOD included; `Good` only where there is nothing to add.
-    fn completion(self, requested: usize) -> Completion {
+    pub(super) fn completion(self, requested: usize) -> Completion {
         let byte = |v: u32| u8::try_from(v & 0xff).unwrap_or(u8::MAX);
         let status = Status(byte(self.status));
         let mut host = HostByte(byte(self.host));

@@ -3,16 +3,24 @@
 //! Owned and used by one thread (`SINGLE_ISSUER` where the kernel has it).
 //! User data are opaque numbers; who they belong to is the reactor's business.
 //! No retries and no policy: a result is handed over as the kernel gave it.
+//!
+//! A ring is narrow until somebody asks for commands to bsg nodes, which the
+//! kernel takes by a wide ring only; then [`Uring::widen`] puts a wide one in
+//! its place (ADR 0005 says why not both shapes in one ring).
+
+mod ring;
 
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{opcode, squeue, types};
 
+use super::bsg;
 use crate::io::Segment;
+use ring::Ring;
 
 /// How far the set-up had to fall back; newest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,52 +66,105 @@ pub enum Wait {
     Forever,
 }
 
+/// A completion as the kernel gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cqe {
+    /// What the operation was queued with.
+    pub user_data: u64,
+    /// Its result, or a negative errno.
+    pub result: i32,
+    /// More completions of the same operation will come.
+    pub more: bool,
+    /// The second result, which only commands to devices have.
+    pub extra: u64,
+}
+
+/// User data of the watch on a ring that was replaced; nobody else's.
+const OLD_RING: u64 = u64::MAX - 1;
+
 /// One io_uring instance. Not `Send`: it stays on the thread that made it.
 pub struct Uring {
-    ring: IoUring,
+    ring: Ring,
+    /// The narrow ring that a wide one replaced, where it had operations in
+    /// the kernel. Takes no new ones, and costs nothing once they are back.
+    old: Option<Ring>,
+    entries: u32,
     mode: Mode,
+    /// Something other than a watch was ever queued.
+    was_used: bool,
     _stays: PhantomData<*const ()>,
 }
 
 impl Uring {
-    /// A ring of `entries` submissions (rounded up to a power of two) and four
-    /// times as many completions.
+    /// A narrow ring of `entries` submissions (rounded up to a power of two)
+    /// and four times as many completions.
     ///
     /// # Errors
     /// ENOSYS or EPERM where io_uring is missing or switched off
     /// (`kernel.io_uring_disabled`, seccomp); ENOMEM.
     pub fn new(entries: u32) -> io::Result<Uring> {
-        let base = || {
-            let mut builder = IoUring::builder();
-            builder.setup_clamp().setup_cqsize(entries.next_power_of_two().saturating_mul(4));
-            builder
-        };
-        let deferred = || {
-            let mut b = base();
-            b.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().setup_submit_all();
-            b.build(entries)
-        };
-        let cooperative = || {
-            let mut b = base();
-            b.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
-            b.build(entries)
-        };
-        let made = |mode| move |ring| Uring { ring, mode, _stays: PhantomData };
-        // EINVAL: an older kernel does not know a flag. Anything else would
-        // fail the same way without it.
-        let unknown = |e: &io::Error| e.raw_os_error() == Some(libc::EINVAL);
-        match deferred() {
-            Err(e) if unknown(&e) => match cooperative() {
-                Err(e) if unknown(&e) => base().build(entries).map(made(Mode::Plain)),
-                result => result.map(made(Mode::Cooperative)),
-            },
-            result => result.map(made(Mode::Deferred)),
-        }
+        Ring::narrow(entries).map(|made| Uring::of(made, entries))
+    }
+
+    /// The same, wide.
+    ///
+    /// # Errors
+    /// As [`new`](Uring::new), and EINVAL before Linux 5.19.
+    pub fn wide(entries: u32) -> io::Result<Uring> {
+        Ring::wide(entries).map(|made| Uring::of(made, entries))
+    }
+
+    fn of((ring, mode): (Ring, Mode), entries: u32) -> Uring {
+        Uring { ring, old: None, entries, mode, was_used: false, _stays: PhantomData }
     }
 
     /// Which set of flags the kernel took.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether commands to bsg nodes can be queued.
+    #[inline]
+    pub fn is_wide(&self) -> bool {
+        self.ring.is_wide()
+    }
+
+    /// Puts a wide ring in the place of a narrow one. What is in the kernel
+    /// completes as before. The watches end, `watches` names them by their user
+    /// data: the caller arms them again. Completions of theirs that are under
+    /// way come as if there were more to come, so that nobody arms them twice.
+    ///
+    /// # Errors
+    /// As [`wide`](Uring::wide); nothing has changed then.
+    pub fn widen(
+        &mut self,
+        ignored: u64,
+        watches: impl IntoIterator<Item = u64>,
+    ) -> io::Result<()> {
+        if self.is_wide() {
+            return Ok(());
+        }
+        let (ring, mode) = Ring::wide(self.entries)?;
+        if self.was_used {
+            for watch in watches {
+                self.cancel(watch, ignored)?;
+            }
+            self.submit_and_wait(Wait::No)?;
+            self.old = Some(std::mem::replace(&mut self.ring, ring));
+            self.watch_old()?;
+        } else {
+            // The kernel ends its watches when it is closed.
+            self.ring = ring;
+        }
+        self.mode = mode;
+        Ok(())
+    }
+
+    fn watch_old(&mut self) -> io::Result<()> {
+        let Some(old) = &self.old else { return Ok(()) };
+        let entry = watch(old.as_raw_fd(), OLD_RING);
+        // SAFETY: points to nothing.
+        unsafe { self.push(&entry) }
     }
 
     /// Puts an entry into the submission queue, making room first if it is full.
@@ -112,16 +173,58 @@ impl Uring {
     /// What the entry points to stays valid as the operation demands.
     unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
         // SAFETY: passed on to the caller.
-        if unsafe { self.ring.submission().push(entry) }.is_ok() {
+        if unsafe { self.ring.push(entry) } {
             return Ok(());
         }
-        match self.ring.submit() {
-            Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-            result => drop(result?),
-        }
+        self.make_room()?;
         // SAFETY: passed on to the caller.
-        unsafe { self.ring.submission().push(entry) }
-            .map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))
+        let pushed = unsafe { self.ring.push(entry) };
+        if pushed { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EBUSY)) }
+    }
+
+    fn make_room(&mut self) -> io::Result<()> {
+        match self.ring.submitter().submit() {
+            Err(e) if e.raw_os_error() == Some(libc::EINTR) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Sends a SCSI command to a bsg node. Its completion's result is zero, and
+    /// what became of the command is in the second one (see [`bsg::completion`]);
+    /// or the errno of a command that was not sent.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP on a narrow ring; EBUSY when the submission queue stays full.
+    /// The entry was not queued then.
+    ///
+    /// # Safety
+    /// What the command names stays mapped and, where the kernel writes to it,
+    /// writable, until the completion is reaped: CDB, sense buffer of
+    /// [`bsg::SENSE_BYTES`] and data. The descriptor stays open until the next
+    /// [`submit_and_wait`](Uring::submit_and_wait).
+    #[inline]
+    pub unsafe fn bsg(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        command: &bsg::Command,
+        user_data: u64,
+    ) -> io::Result<()> {
+        if !self.is_wide() {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        self.was_used = true;
+        let entry = opcode::UringCmd80::new(types::Fd(fd.as_raw_fd()), 0)
+            .cmd(command.to_bytes())
+            .build()
+            .user_data(user_data);
+        // SAFETY: passed on to the caller.
+        if unsafe { self.ring.push_wide(&entry) } {
+            return Ok(());
+        }
+        self.make_room()?;
+        // SAFETY: passed on to the caller.
+        let pushed = unsafe { self.ring.push_wide(&entry) };
+        if pushed { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EBUSY)) }
     }
 
     /// Reads into the segments from byte `offset`.
@@ -144,6 +247,7 @@ impl Uring {
         flags: RwFlags,
         user_data: u64,
     ) -> io::Result<()> {
+        self.was_used = true;
         let fd = types::Fd(fd.as_raw_fd());
         let entry = match single(segments) {
             Some((addr, len)) => {
@@ -173,6 +277,7 @@ impl Uring {
         flags: RwFlags,
         user_data: u64,
     ) -> io::Result<()> {
+        self.was_used = true;
         let fd = types::Fd(fd.as_raw_fd());
         let entry = match single(segments) {
             Some((addr, len)) => {
@@ -192,6 +297,7 @@ impl Uring {
     /// # Errors
     /// EBUSY when the submission queue stays full.
     pub fn fsync(&mut self, fd: BorrowedFd<'_>, user_data: u64) -> io::Result<()> {
+        self.was_used = true;
         let entry = opcode::Fsync::new(types::Fd(fd.as_raw_fd()))
             .flags(types::FsyncFlags::DATASYNC)
             .build()
@@ -206,11 +312,7 @@ impl Uring {
     /// # Errors
     /// EBUSY when the submission queue stays full.
     pub fn poll_multi(&mut self, fd: BorrowedFd<'_>, user_data: u64) -> io::Result<()> {
-        let events = u32::try_from(libc::POLLIN).unwrap_or(0);
-        let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), events)
-            .multi(true)
-            .build()
-            .user_data(user_data);
+        let entry = watch(fd.as_raw_fd(), user_data);
         // SAFETY: points to nothing.
         unsafe { self.push(&entry) }
     }
@@ -234,11 +336,8 @@ impl Uring {
     /// # Errors
     /// What io_uring_enter(2) says otherwise.
     pub fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
-        if wait == Wait::No {
-            let submissions = self.ring.submission();
-            if submissions.is_empty() && !submissions.taskrun() && !submissions.cq_overflow() {
-                return Ok(()); // completions that are there need no system call
-            }
+        if wait == Wait::No && !self.ring.wants_enter() {
+            return Ok(()); // completions that are there need no system call
         }
         let submitter = self.ring.submitter();
         let result = match wait {
@@ -258,22 +357,55 @@ impl Uring {
         }
     }
 
-    /// Hands over every completion that is there, oldest first, as
-    /// `(user data, result, more to come)`; returns how many. No system call.
-    pub fn reap(&mut self, mut each: impl FnMut(u64, i32, bool)) -> usize {
+    /// Hands over every completion that is there, oldest first; returns how
+    /// many. No system call, but for what a replaced ring has left.
+    #[inline]
+    pub fn reap(&mut self, mut each: impl FnMut(Cqe)) -> usize {
         let mut count = 0;
-        for completion in self.ring.completion() {
-            let more = io_uring::cqueue::more(completion.flags());
-            each(completion.user_data(), completion.result(), more);
-            count += 1;
+        let mut old = None;
+        self.ring.reap(|cqe| {
+            if cqe.user_data == OLD_RING {
+                old = Some(cqe.more);
+            } else {
+                each(cqe);
+                count += 1;
+            }
+        });
+        if let Some(still_watched) = old {
+            count += self.reap_old(still_watched, each);
+        }
+        count
+    }
+
+    #[cold]
+    fn reap_old(&mut self, still_watched: bool, mut each: impl FnMut(Cqe)) -> usize {
+        let mut count = 0;
+        if let Some(ring) = &mut self.old {
+            // Deferred completion work runs in a system call only. What it
+            // cannot do now wakes the watch again.
+            let _ = ring.submitter().submit();
+            ring.reap(|cqe| {
+                each(Cqe { more: true, ..cqe });
+                count += 1;
+            });
+        }
+        if !still_watched && self.watch_old().is_err() {
+            log::error!("cannot watch the io_uring that a wide one has replaced");
         }
         count
     }
 
     /// Entries queued and not yet given to the kernel.
     pub fn queued(&mut self) -> usize {
-        self.ring.submission().len()
+        self.ring.queued()
     }
+}
+
+/// Watches a descriptor for input, again and again.
+fn watch(fd: RawFd, user_data: u64) -> squeue::Entry {
+    let events = u32::try_from(libc::POLLIN).unwrap_or(0);
+    let poll = opcode::PollAdd::new(types::Fd(fd), events).multi(true);
+    poll.build().user_data(user_data)
 }
 
 /// Address and length of a list of one.
@@ -292,7 +424,10 @@ fn list(segments: &[Segment]) -> io::Result<(*const libc::iovec, u32)> {
 
 impl fmt::Debug for Uring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Uring").field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("Uring")
+            .field("mode", &self.mode)
+            .field("wide", &self.is_wide())
+            .finish_non_exhaustive()
     }
 }
 

@@ -112,7 +112,7 @@ struct Running {
     _guest: Guest,
 }
 
-fn start(paths: &[String], maps: u16) -> Running {
+fn start(paths: &[String], maps: u16, pieces: u32) -> Running {
     let open = |text: &String| {
         let spec: PathSpec = text.parse().expect("a path");
         open_path(&spec, &Options::default()).expect("opens")
@@ -164,7 +164,7 @@ fn start(paths: &[String], maps: u16) -> Running {
         slot_bytes: 4096,
         event_idx: true,
         indirect: true,
-        pieces: 1,
+        pieces,
         polling: false,
     };
     let queue = BlkQueue::from(SlotQueue::new(&mut guest, manner));
@@ -221,8 +221,13 @@ impl Running {
 /// still grow to a depth that it has not seen, on a busy machine late; what is
 /// allocated per I/O is allocated in every round.
 fn allocations(paths: &[String], maps: u16, count: u64) -> u64 {
+    allocations_in(paths, maps, count, 1)
+}
+
+/// The same, where a request's data lie in so many pieces.
+fn allocations_in(paths: &[String], maps: u16, count: u64, pieces: u32) -> u64 {
     const ROUNDS: usize = 5;
-    let mut running = start(paths, maps);
+    let mut running = start(paths, maps, pieces);
     running.run(count / 4);
     let mut fewest = u64::MAX;
     for _ in 0..ROUNDS {
@@ -254,4 +259,18 @@ fn a_warm_queue_thread_allocates_nothing() {
     let file = |name| format!("{},name={name}", image.display());
     assert_eq!(allocations(&[file("c"), file("d")], 1, 20_000), 0, "two paths to a file");
     assert_eq!(allocations(&[file("e"), file("f")], 3, 20_000), 0, "three maps of two such");
+}
+
+/// Overwrites the first 2 MiB of the SCSI disks that the environment variable
+/// `VHOST_MPATH_DISKS` names (`/dev/sda,/dev/sdb`), paths to one LU.
+#[test]
+#[ignore = "needs SCSI disks to overwrite; scripts/rig run allocations.sh"]
+fn a_warm_queue_thread_allocates_nothing_for_a_scsi_disk() {
+    IS_GUEST.with(|guest| guest.set(true));
+    let disks = std::env::var("VHOST_MPATH_DISKS").expect("VHOST_MPATH_DISKS");
+    let paths: Vec<_> = disks.split(',').map(str::to_owned).collect();
+    for (pieces, maps) in [(1, 1), (1, 3), (3, 1)] {
+        let count = allocations_in(&paths, maps, 5_000, pieces);
+        assert_eq!(count, 0, "{maps} maps, data in {pieces} pieces");
+    }
 }

@@ -28,8 +28,8 @@ fn paths_alone_are_lun_0_of_target_0() {
     assert!(matches!(device.no_path, NoPathAnswer::TransportError));
     assert!(device.policy.denies(Group::FormatUnit, false));
     assert_eq!(settings.num_queues, 64);
-    // A faster transport of reads and writes would lose unit attentions.
-    assert_eq!(settings.open.transport, TransportChoice::SgIo);
+    // No faster transport of reads and writes, which would lose unit attentions.
+    assert_eq!(settings.open.transport, TransportChoice::Auto);
     assert!(settings.open.scsi_only);
 }
 

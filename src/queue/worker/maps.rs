@@ -5,17 +5,18 @@
 //! looked at. Owned by the queue thread. Not here: rings and requests that no
 //! map has (`worker`), the maps' engines (`control`).
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::io::{
     Command, Completion, ErrnoFrom, Limits, Management, MapSlot, Op, Outcome, Reach, Request, Time,
 };
 use crate::mpath::snapshot::{PathId, PathTable};
-use crate::passthrough_scsi::{Inbox, Issued, PathHandle, PathPort, Rejected};
+use crate::passthrough_scsi::{Coalescer, Inbox, Issued, PathHandle, PathPort, Rejected};
 use crate::queue::dispatch::{Cookie, Dispatcher, End, Issue, Managed, Settings, Ticket};
 use crate::queue::mailbox::NewMap;
 use crate::queue::{Counters, FromQueue, Outbox, Stop};
-use crate::sys::uring::Uring;
+use crate::sys::uring::{Cqe, Uring};
 
 /// User data of a command: the tag of the reactor (0), the map, the cookie.
 const MAP_BITS: u32 = 16;
@@ -63,11 +64,20 @@ pub(super) struct Maps {
     room: usize,
     max_requests: usize,
     rings: usize,
+    /// For the ports of all maps.
+    coalescer: Rc<Coalescer>,
 }
 
 impl Maps {
     pub(super) fn new(max_requests: usize, rings: usize) -> Maps {
-        Maps { sides: Vec::new(), active: Vec::new(), room: max_requests, max_requests, rings }
+        Maps {
+            sides: Vec::new(),
+            active: Vec::new(),
+            room: max_requests,
+            max_requests,
+            rings,
+            coalescer: Coalescer::new(),
+        }
     }
 
     /// How many more requests fit.
@@ -124,12 +134,13 @@ impl Maps {
         inbox: &Arc<Inbox>,
         share: usize,
     ) {
+        let coalescer = Rc::clone(&self.coalescer);
         let Some(side) = self.get_mut(map.0) else { return };
         let slot = usize::from(id.slot);
         if side.ports.len() <= slot {
             side.ports.resize_with(slot + 1, || None);
         }
-        let port = handle.port(inbox, share);
+        let port = handle.port(inbox, &coalescer, share);
         side.ports[slot] = Some(Port { id, port, leaving: false });
     }
 
@@ -210,12 +221,12 @@ impl Maps {
         self.active.iter().filter_map(|&slot| self.get(slot)?.core.next_deadline()).min()
     }
 
-    pub(super) fn complete_from_uring(&mut self, now: Time, user_data: u64, result: i32) {
-        let (slot, cookie) = split(user_data);
+    pub(super) fn complete_from_uring(&mut self, now: Time, cqe: &Cqe) {
+        let (slot, cookie) = split(cqe.user_data);
         let Some(side) = self.get_mut(slot) else { return };
         let Some(id) = side.core.path_of(cookie) else { return };
         let Some(port) = side.port_mut(id) else { return };
-        if let Some(completion) = port.port.on_uring(user_data, result) {
+        if let Some(completion) = port.port.on_uring(cqe) {
             side.core.complete(now, cookie, &completion);
         }
     }

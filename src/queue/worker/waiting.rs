@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::{TAG_INBOX, TAG_KICK, TAG_MAIL, TAG_SHIFT, Worker};
+use super::{TAG_IGNORE, TAG_INBOX, TAG_KICK, TAG_MAIL, TAG_SHIFT, Worker};
 use crate::io::{Front, RingRole, Time};
 use crate::queue::ring::RunningRing;
 use crate::sys::uring::Wait;
@@ -48,24 +48,24 @@ impl<F: Front> Worker<F> {
         let mut look_in_inbox = false;
         let rings = &mut self.rings;
         let mut lost_kick_polls: Option<u16> = None;
-        self.uring.reap(|user_data, result, more| match user_data >> TAG_SHIFT {
-            0 => from_uring.push_back((user_data, result)),
+        self.uring.reap(|cqe| match cqe.user_data >> TAG_SHIFT {
+            0 => from_uring.push_back(cqe),
             TAG_KICK => {
-                let (index, generation) = split_kick(user_data);
+                let (index, generation) = split_kick(cqe.user_data);
                 if let Some(ring) = rings.get_mut(usize::from(index)).and_then(Option::as_mut) {
                     if ring.poll_generation == generation {
                         ring.look = true;
-                        if !more {
+                        if !cqe.more {
                             ring.poll_lost = true;
                             lost_kick_polls = Some(index);
                         }
                     }
                 }
             }
-            TAG_MAIL => rearm_mail |= !more,
+            TAG_MAIL => rearm_mail |= !cqe.more,
             TAG_INBOX => {
                 look_in_inbox = true;
-                rearm_inbox |= !more;
+                rearm_inbox |= !cqe.more;
             }
             _ => {}
         });
@@ -85,6 +85,24 @@ impl<F: Front> Worker<F> {
         Ok(())
     }
 
+    /// Commands to bsg nodes want another kind of ring, which a thread has from
+    /// its first such path on.
+    pub(super) fn widen(&mut self) -> io::Result<()> {
+        if self.uring.is_wide() {
+            return Ok(());
+        }
+        let kicks = self.rings.iter().flatten();
+        let kicks = kicks.map(|ring| kick_user_data(ring.queue.index, ring.poll_generation));
+        let watches = [TAG_MAIL << TAG_SHIFT, TAG_INBOX << TAG_SHIFT];
+        self.uring.widen(TAG_IGNORE << TAG_SHIFT, watches.into_iter().chain(kicks))?;
+        self.uring.poll_multi(self.mailbox.as_fd(), TAG_MAIL << TAG_SHIFT)?;
+        self.uring.poll_multi(self.inbox.as_fd(), TAG_INBOX << TAG_SHIFT)?;
+        for ring in self.rings.iter_mut().flatten() {
+            ring.poll_lost = true;
+        }
+        self.rearm_kicks()
+    }
+
     fn rearm_kicks(&mut self) -> io::Result<()> {
         for ring in self.rings.iter_mut().flatten() {
             if std::mem::take(&mut ring.poll_lost) {
@@ -97,8 +115,8 @@ impl<F: Front> Worker<F> {
 
     fn complete_from_uring(&mut self) {
         let now = self.now();
-        while let Some((user_data, result)) = self.from_uring.pop_front() {
-            self.maps.complete_from_uring(now, user_data, result);
+        while let Some(cqe) = self.from_uring.pop_front() {
+            self.maps.complete_from_uring(now, &cqe);
         }
     }
 

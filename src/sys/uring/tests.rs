@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 fn reap_all(ring: &mut Uring) -> Vec<(u64, i32, bool)> {
     let mut got = Vec::new();
-    ring.reap(|user_data, result, more| got.push((user_data, result, more)));
+    ring.reap(|c| got.push((c.user_data, c.result, c.more)));
     got
 }
 
@@ -96,4 +96,69 @@ fn a_cancelled_operation_still_completes_itself() {
     }
     got.sort_unstable();
     assert_eq!(got, [(1, -libc::ECANCELED, false), (2, 0, false)]);
+}
+
+#[test]
+fn a_wide_ring_does_all_that_a_narrow_one_does() {
+    let mut ring = Uring::wide(4).unwrap();
+    assert!(ring.is_wide());
+    let file = scratch();
+    let mut data = [5u8; 512];
+    let list = [segment::of(&mut data)];
+    // SAFETY: list and array live until the completion is reaped below.
+    unsafe { ring.writev(file.as_fd(), &list, 0, RwFlags::NONE, 7) }.unwrap();
+    for n in 0..9 {
+        ring.fsync(file.as_fd(), n).unwrap();
+    }
+    let mut seen = 0;
+    while seen < 10 {
+        ring.submit_and_wait(Wait::Forever).unwrap();
+        seen += reap_all(&mut ring).len();
+    }
+    assert_eq!(file.metadata().unwrap().len(), 512);
+}
+
+#[test]
+fn a_ring_that_was_widened_gives_back_what_it_had() {
+    let mut ring = Uring::new(4).unwrap();
+    let (kick, slow) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+    ring.poll_multi(kick.as_fd(), 1).unwrap();
+    // A read that is out for as long as nobody signals.
+    let mut word = [0u8; 8];
+    let list = [segment::of(&mut word)];
+    // SAFETY: list and array live until the completion is reaped below.
+    unsafe { ring.readv(slow.as_fd(), &list, u64::MAX, RwFlags::NONE, 2) }.unwrap();
+    ring.submit_and_wait(Wait::No).unwrap();
+    ring.widen(3, [1]).unwrap();
+    assert!(ring.is_wide());
+    ring.poll_multi(kick.as_fd(), 1).unwrap();
+    ring.submit_and_wait(Wait::No).unwrap();
+    slow.signal();
+    let mut got = Vec::new();
+    while !got.iter().any(|c: &(u64, i32, bool)| c.0 == 2) {
+        ring.submit_and_wait(Wait::AtMost(Duration::from_secs(5))).unwrap();
+        got.extend(reap_all(&mut ring));
+    }
+    assert!(got.contains(&(2, 8, true)), "{got:?}");
+    assert!(got.iter().all(|c| c.2), "no watch is armed twice: {got:?}");
+    // The old watch is gone, the new one is there.
+    kick.signal();
+    ring.submit_and_wait(Wait::AtMost(Duration::from_secs(5))).unwrap();
+    let got = reap_all(&mut ring);
+    assert!(got.len() == 1 && got[0].0 == 1 && got[0].2, "{got:?}");
+}
+
+#[test]
+fn an_unused_ring_is_widened_without_a_trace() {
+    let mut ring = Uring::new(4).unwrap();
+    let kick = EventFd::new().unwrap();
+    ring.poll_multi(kick.as_fd(), 1).unwrap();
+    ring.widen(3, [1]).unwrap();
+    assert!(ring.old.is_none());
+    ring.poll_multi(kick.as_fd(), 1).unwrap();
+    kick.signal();
+    ring.submit_and_wait(Wait::AtMost(Duration::from_secs(5))).unwrap();
+    assert_eq!(reap_all(&mut ring).iter().map(|c| c.0).collect::<Vec<_>>(), [1]);
+    ring.widen(3, [1]).unwrap();
+    assert!(ring.is_wide(), "again is nothing");
 }

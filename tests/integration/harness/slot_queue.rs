@@ -42,7 +42,8 @@ pub(crate) struct Manner {
     pub(crate) event_idx: bool,
     /// Chains go into an indirect table.
     pub(crate) indirect: bool,
-    /// Descriptors that the data is spread over.
+    /// Descriptors that the data is spread over, the first one at the end of the
+    /// buffer, so that no two of them lie one behind the other.
     pub(crate) pieces: u32,
     /// No interrupts wanted: the driver looks by itself.
     pub(crate) polling: bool,
@@ -253,11 +254,18 @@ impl SlotQueue {
                 let len = u32::try_from(bytes.len()).expect("short");
                 // Range lists must not need a data buffer.
                 let at = if len <= self.manner.slot_bytes { slot.data } else { slot.extra };
-                write(&self.memory, at, bytes);
                 (at, len)
             }
         };
+        let first = self.readable.len();
         pieces(&mut self.readable, at, len, self.manner.pieces);
+        if let Payload::Bytes(mut left) = chain.payload {
+            for &(at, len) in &self.readable[first..] {
+                let (bytes, rest) = left.split_at(len as usize);
+                write(&self.memory, at, bytes);
+                left = rest;
+            }
+        }
         let reply = (chain.reply > 0).then_some((slot.reply, chain.reply));
         self.writable.extend(reply.filter(|_| chain.reply_first));
         let data = self.data_at(&slot, chain.data_in);
@@ -449,7 +457,14 @@ impl SlotQueue {
     /// The data a request has read.
     pub(crate) fn data(&self, done: &Done) -> Vec<u8> {
         let mut bytes = vec![0; done.data_in as usize];
-        read(&self.memory, done.data, &mut bytes);
+        let mut places = Vec::new();
+        pieces(&mut places, done.data, done.data_in, self.manner.pieces);
+        let mut left = &mut bytes[..];
+        for (at, len) in places {
+            let (piece, rest) = left.split_at_mut(len as usize);
+            read(&self.memory, at, piece);
+            left = rest;
+        }
         bytes
     }
 
@@ -490,16 +505,16 @@ pub(crate) struct RawSlot {
     pub(crate) data: u64,
 }
 
-/// Cuts a buffer into at most `count` descriptors, not of equal length.
+/// Cuts a buffer into at most `count` descriptors, not of equal length, from
+/// its end to its beginning.
 fn pieces(out: &mut Vec<(u64, u32)>, at: u64, len: u32, count: u32) {
-    let (mut at, mut left) = (at, len);
+    let mut left = len;
     for i in (1..=count).rev() {
         if left == 0 {
             return;
         }
         let piece = if i == 1 { left } else { (left / i).next_multiple_of(512).min(left) };
-        out.push((at, piece));
-        at += u64::from(piece);
         left -= piece;
+        out.push((at + u64::from(left), piece));
     }
 }

@@ -1,0 +1,79 @@
+#!/bin/bash
+# Job: transports.sh [ROUNDS [SECONDS]]. 4 KiB random reads at depth 32 from the front-end double through the daemon, one
+# path, by every transport, beside a bare io_uring loop on the same bsg node; interleaved. Prints the rows of
+# docs/performance.md: median (least–most), and the ratios of each round.
+set -euo pipefail
+. lib/say.sh
+. lib/daemon.sh
+. rig.d/paths.sh
+
+rounds=${1:-5} seconds=${2:-2} depth=${RIG_DEPTH:-32}
+for tool in loadgen bareloop; do [ -x /rig/bin/$tool ] || die "only with the daemon built here, and its example $tool"; done
+make_paths 64
+node=/dev/bsg/$(basename "$(readlink -f "/sys/block/$P1/device")")
+dir=/tmp/job
+mkdir -p $dir
+
+# field NAME: from a line of JSON
+field() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p"; }
+
+# row NAME JSON
+row() {
+  local f values=()
+  for f in iops cpu_us_per_io p50_us p99_us; do f=$(field $f <<<"$2"); values+=("${f:--}"); done
+  echo "${values[*]}" >>"$dir/$1.rows"
+}
+
+# through NAME OPTION…: one run of the load generator against a daemon with these options
+through() {
+  local name=$1 line
+  shift
+  daemon_start $dir --num-queues 1 "$@"
+  line=$(/rig/bin/loadgen --socket "$DAEMON_SOCKET" --pid "$DAEMON_PID" --depth "$depth" --seconds "$seconds" --pieces "${PIECES:-1}" --sleep)
+  row "$name" "$line"
+  daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+}
+
+bare() {
+  local name=$1
+  shift
+  row "$name" "$(/rig/bin/bareloop --depth "$depth" --seconds "$seconds" "$@")"
+}
+
+for ((round = 1; round <= rounds; round++)); do
+  step "round $round"
+  bare bare-bsg --device "$node"
+  through bsg-uring --transport bsg-uring --path "/dev/$P1"
+  for n in 1 4 8 16; do through sg-io-$n --transport sg-io --sg-io-threads $n --path "/dev/$P1"; done
+  bare bare-blk --device "/dev/$P1"
+  through blk-uring --transport blk-uring --path "/dev/$P1"
+  bare bare-bsg-registered --device "$node" --registered
+  through null --path null:64M
+  PIECES=2 through bsg-uring-2-pieces --transport bsg-uring --path "/dev/$P1"
+done
+
+# median FILE COLUMN: median (least–most)
+median() {
+  awk -v c="$2" '$c != "-" { print $c }' "$1" | sort -g | awk '
+    { a[NR] = $1 } END {
+      if (!NR) { print "-"; exit }
+      m = NR % 2 ? a[(NR + 1) / 2] : (a[NR / 2] + a[NR / 2 + 1]) / 2
+      f = (m >= 100) ? "%.0f (%.0f–%.0f)\n" : "%.2f (%.2f–%.2f)\n"; printf f, m, a[1], a[NR] }'
+}
+
+# against A B: the ratio of IOPS, round by round
+against() {
+  paste -d' ' "$dir/$1.rows" "$dir/$2.rows" | awk '{ print $1 / $5 }' >$dir/ratio
+  median $dir/ratio 1
+}
+
+say "4 KiB random reads, depth $depth, one queue, one path (${RIG_PATHS:-lio}); $rounds rounds of $seconds s, $(uname -sr), $(nproc) CPU"
+say "| | IOPS | CPU µs per I/O | p50 µs | p99 µs |"
+say "|---|---|---|---|---|"
+for name in bare-bsg bare-bsg-registered bare-blk null bsg-uring bsg-uring-2-pieces blk-uring sg-io-1 sg-io-4 sg-io-8 sg-io-16; do
+  say "| $name | $(median $dir/$name.rows 1) | $(median $dir/$name.rows 2) | $(median $dir/$name.rows 3) | $(median $dir/$name.rows 4) |"
+done
+for name in bare-bsg bsg-uring-2-pieces blk-uring sg-io-1 sg-io-4 sg-io-8 sg-io-16; do say "bsg-uring against $name: $(against bsg-uring $name)"; done
+say "blk-uring against bare-blk: $(against blk-uring bare-blk)"
+paste -d' ' $dir/bsg-uring.rows $dir/bare-bsg.rows $dir/null.rows | awk '{ print $2 - $6, $2 - $6 - $10 }' >$dir/beyond
+say "CPU of the daemon by bsg-uring beyond the bare loop: $(median $dir/beyond 1) µs per I/O; beyond that and a null path: $(median $dir/beyond 2)"
