@@ -230,6 +230,7 @@ pub(super) fn cause_in_words(cause: &Cause) -> String {
             found.capacity, found.block_size, expected.capacity, expected.block_size
         ),
         Cause::IdentityUnknown(why) => format!("its identity could not be read: {why}"),
+        Cause::Host(word) => format!("the kernel has heard {word} from it"),
         Cause::Activation(why) => format!("its activation was {why}"),
         Cause::Administrator => {
             "taken out by the administrator (reinstate path lifts it)".to_owned()
@@ -264,6 +265,7 @@ pub(super) fn cause_as_data(cause: &Cause) -> Value {
             "found-blocks": found.capacity.0,
         }),
         Cause::IdentityUnknown(why) => json!({ "kind": "identity", "error": why }),
+        Cause::Host(word) => json!({ "kind": "uevent", "reason": word }),
         Cause::Activation(why) => json!({ "kind": "activation", "reason": why }),
         Cause::Administrator => json!({ "kind": "administrator" }),
     }
