@@ -128,6 +128,15 @@ pub(super) fn of_denied(denied: &Denied, joined: bool) -> Notice {
     Notice::new("COMMAND_DENIED", Level::Warn, text, data)
 }
 
+/// Nothing tells when a disk comes or goes.
+pub(super) fn of_no_uevents(why: &str) -> Notice {
+    let text = format!(
+        "{why}: /sys is looked at once a second for disks that come and go; what a logical unit \
+         says of itself to others is not heard"
+    );
+    Notice::new("NO_UEVENTS", Level::Warn, text, json!({ "reason": why }))
+}
+
 /// News of the front-end's connection.
 pub(super) fn of_session(event: &SessionEvent) -> Option<Notice> {
     let notice = |name, level, text: String, data| Some(Notice::new(name, level, text, data));
