@@ -23,6 +23,7 @@ mod wwid;
 #[cfg(test)]
 mod tests;
 
+pub use discover::in_user_namespace;
 pub use bindings::{AliasError, wwid_of_alias};
 pub use error::OpenError;
 pub use open::{Options, TransportChoice, open_path};

@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::mailbox::{Mail, Post};
+use crate::host;
 use crate::host::discover::{Disk, Disks, Found};
 use crate::host::uevent::{SdevChange, Uevent};
 use crate::sys::netlink::{LONGEST, UeventSocket};
@@ -51,7 +52,8 @@ pub(super) fn start(post: Post) -> io::Result<()> {
         disks: Disks::of_host(),
         socket: UeventSocket::open(),
         buffer: vec![0; LONGEST],
-        unheard: 0,
+        // The kernel tells the network namespaces of the machine only.
+        unheard: if host::in_user_namespace() { UNHEARD } else { 0 },
     };
     std::thread::Builder::new().name("uevents".to_owned()).spawn(move || thread.run())?;
     Ok(())
@@ -72,6 +74,9 @@ impl Thread {
         news.push(DeviceNews::Looked);
         if let Err(why) = &self.socket {
             news.push(DeviceNews::Deaf(format!("no netlink socket for uevents: {why}")));
+        } else if self.is_deaf() {
+            let why = "uevents do not reach user namespaces (a container)";
+            news.push(DeviceNews::Deaf(why.to_owned()));
         }
         loop {
             if !news.is_empty() {
@@ -89,13 +94,17 @@ impl Thread {
         self.disks.look().into_iter().map(news).collect()
     }
 
+    fn is_deaf(&self) -> bool {
+        self.unheard >= UNHEARD
+    }
+
     /// Until something happens, or it is time to look.
     fn wait(&mut self) -> Vec<DeviceNews> {
         let Ok(socket) = &self.socket else {
             std::thread::sleep(OFTEN);
             return self.look();
         };
-        let deaf = self.unheard >= UNHEARD;
+        let deaf = self.is_deaf();
         let mut fds = [PollFd::new(socket.as_fd(), Interest::READ)];
         let timeout = if deaf { OFTEN } else { SELDOM };
         match poll::wait(&mut fds, Some(timeout)) {
@@ -154,7 +163,9 @@ impl Thread {
                 }
             }
         }
-        self.unheard = 0;
+        if moved {
+            self.unheard = 0; // a uevent has come, after all
+        }
         let mut news = if moved || lost { self.look() } else { Vec::new() };
         if lost {
             news.push(DeviceNews::Looked);

@@ -143,6 +143,13 @@ fn siblings_below(sysfs: &Sysfs, hctl: &str) -> Siblings {
     Siblings { sg: first("scsi_generic"), bsg: first("bsg").map(|name| format!("bsg/{name}")) }
 }
 
+/// Whether this process is in a user namespace of its own, as in a container
+/// without privileges.
+pub fn in_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.is_empty() && !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Address of each SCSI disk, with a number that no other device at that
 /// address has: the inode of its entry.
 fn addresses(sysfs: &Sysfs) -> BTreeMap<String, u64> {
