@@ -1,9 +1,10 @@
 #!/bin/bash
-# Job: discovery.sh [scsi|blk|container]. Paths that are found by the logical unit's name, leave when their devices are
+# Job: discovery.sh [scsi|blk|container|outages]. Paths that are found by the logical unit's name, leave when their devices are
 # deleted and join again by themselves, under load with every byte verified; names that another logical unit gets;
 # disks that somebody else uses. Prints how long each took.
 #   scsi       vhost-user-scsi: one logical unit by --map, another by add lun --wwid; dm holder, mounted node
 #   blk        vhost-user-blk by --wwid, over io_uring: what only a uevent tells (a path that may lead elsewhere)
+#   outages    both paths deleted at once and back, twenty times
 #   container  the daemon in a user namespace of its own, where no uevent comes
 set -euo pipefail
 . lib/say.sh
@@ -43,11 +44,12 @@ has_said() { grep -q "$@" "$DAEMON_LOG"; }
 load_goes_on() { kill -0 "$load" 2>/dev/null || { cat $dir/load; tail -20 "$DAEMON_LOG"; die "the load ended"; }; }
 load_start() { # SECONDS
   if [ "$kind" = blk ]; then
-    /rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds "$1" >$dir/load 2>&1 &
+    /rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --block-size 65536 --span 4194304 \
+      --seconds "$1" >$dir/load 2>&1 &
     load=$!
   else
     /rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds "$1" \
-      --allow 06/,0b/00/06 >$dir/load 2>&1 &
+      --compare 0 --allow 06/ >$dir/load 2>&1 &
     load=$!
     until grep -q verifying $dir/load; do load_goes_on; sleep 0.1; done
   fi
@@ -57,7 +59,7 @@ load_end() {
   step "waiting for the load's end"
   wait "$load" || rc=$?
   sed 's/^/  /' $dir/load
-  [ $rc = 0 ] || { tail -40 "$DAEMON_LOG"; die "the guest saw an error"; }
+  [ $rc = 0 ] || { grep -B12 -A3 -m 3 "the guest sees" "$DAEMON_LOG"; die "the guest saw an error"; }
 }
 
 # another_lu N: a second logical unit, in LIO only. lu_at HOST-NUMBER-OF-PATH LUN LU|none: what a target shows there;
@@ -146,16 +148,17 @@ story_scsi() {
   load_goes_on
 
   step "another logical unit under the old name"
-  another_lu 1
+  another_lu 3
   local new
   lu_at 1 0 none
   within 1000 "$P1 has left" has_no_path "$P1"
   within 1000 "and its file is closed" has_let_go "$P1"
-  lu_at 1 0 1
+  lu_at 1 0 3
   new=$(sd_at "$H1" 0)
   [ "$new" = "$P1" ] || die "the other logical unit is $new, not $P1"
   sleep 1
   ctl show devices
+  ! has_said "$new .*cannot be a path" || die "another logical unit was opened"
   has_no_path "$new" || die "another logical unit has joined"
   has_let_go "$new" || die "another logical unit's disk is open"
   load_goes_on
@@ -234,6 +237,26 @@ story_blk() {
   within 3000 "that is known, long before the next check" has_said "$P1 .*is active/non-optimized"
   load_end
   ctl show topology
+}
+
+story_outages() {
+  local turn again
+  daemon_start $dir --device scsi --wwid "$W" --polling-interval 1 --path-grouping-policy multibus \
+    --path-selector "round-robin 0"
+  within 2000 "both paths" eval "has_path $P1 && has_path $P2"
+  load_start 40
+  for ((turn = 1; turn <= 20; turn++)); do
+    delete_path "$P1"
+    delete_path "$P2"
+    within 1000 "turn $turn: both have left" eval "has_no_path $P1 && has_no_path $P2"
+    load_goes_on
+    rescan "$H1"
+    rescan "$H2"
+    P1=$(sd_at "$H1" 0) P2=$(sd_at "$H2" 0)
+    within 1000 "turn $turn: $P1 and $P2 are back" eval "has_path $P1 && has_path $P2"
+    sleep 0.2
+  done
+  load_end
 }
 
 story_container() {
