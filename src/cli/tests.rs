@@ -144,7 +144,7 @@ fn the_help_names_every_group_and_default() {
         assert!(help.contains(text), "{text} is missing in:\n{help}");
     }
     for keyword in KEYWORDS {
-        let (name, default) = (keyword.name, keyword.default());
+        let (name, default) = (keyword.name, keyword.default_in_words());
         assert!(help.contains(&format!("{name}: ")), "{name} is missing in:\n{help}");
         assert!(help.contains(&format!("[default: {default}]")), "{name}");
     }
@@ -195,7 +195,7 @@ fn the_man_page_has_every_option_and_verb() {
     let plain = page.replace("\\(aq", "'").replace("...", "…");
     let plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     for keyword in KEYWORDS {
-        let (name, takes, default) = (keyword.name, keyword.takes, keyword.default());
+        let (name, takes, default) = (keyword.name, keyword.takes, keyword.default_in_words());
         let there = plain.contains(&format!(".It Cm {name} {takes}; default: {default}. "))
             && plain.contains(keyword.help)
             && plain.contains(keyword.differs.unwrap_or_default());

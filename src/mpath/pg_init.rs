@@ -171,7 +171,10 @@ impl Multipath {
     ) {
         let mut paths = Vec::new();
         let mut seen: Vec<Option<u16>> = Vec::new();
-        for path in self.members(&self.groups[index]).filter(|p| self.can_activate(p)) {
+        // (A group's paths may have been bypassed at different times: one that
+        // is news since is tried again by itself.)
+        let ready = |p: &&Path| self.turn(p).is_some_and(|turn| turn <= now);
+        for path in self.members(&self.groups[index]).filter(ready) {
             let group = path.access.group;
             let shared = self.handler(path) == Some(HandlerKind::Alua);
             if !shared || !seen.contains(&group) {

@@ -387,3 +387,30 @@ fn a_delayed_retry_whose_handler_is_gone_by_then_keeps_the_timer_from_nothing() 
     rig.pass(Duration::from_secs(10));
     assert!(!rig.is_activating("b"));
 }
+
+/// Its array was busy just now; the other path is news since.
+#[test]
+fn a_path_that_is_left_alone_is_not_activated_along_with_another_of_its_group() {
+    let (hardware_handler, prio) = (HandlerKind::Rdac, PrioKind::Rdac);
+    let policy = Policy { hardware_handler, prio, ..multibus() };
+    let mut rig = Rig::read(policy, &[("a", priority(6)), ("b", priority(6))]);
+    rig.saw("b", PathVerdict::Check);
+    rig.checked("b", Verdict::Ghost);
+    rig.prioritized("b", priority(6));
+    rig.fail("a");
+    assert!(rig.is_activating("b"));
+    rig.come_back("a");
+    rig.activated("b", Activation::Busy);
+    let epoch = rig.path("a").epoch;
+    rig.report("a", epoch, not_ready(0x0b));
+    rig.prioritized("a", priority(6));
+    while rig.is_reading("a") {
+        rig.prioritized("a", priority(6));
+    }
+    rig.all_checked(Verdict::Ghost);
+    assert!(rig.is_activating("a") && !rig.is_activating("b"));
+    rig.activated("a", Activation::Failed);
+    assert!(!rig.is_activating("b"));
+    rig.pass(Duration::from_secs(2));
+    assert!(rig.is_activating("b"), "two seconds are over");
+}

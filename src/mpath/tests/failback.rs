@@ -177,3 +177,27 @@ fn a_group_that_is_not_there_or_cannot_carry_is_refused_in_words() {
     assert_eq!(switch(&mut rig, 3), Err(MapError::GroupPassive(3)));
     assert_eq!(in_use(&rig), "a");
 }
+
+/// A path that joins takes I/O over for what it is itself worth.
+#[test]
+fn a_path_that_joins_has_io_go_to_no_other_group() {
+    let mut rig = Rig::read(failover(), &[("a", priority(10)), ("b", priority(5))]);
+    rig.saw("b", PathVerdict::Refresh);
+    rig.prioritized("b", priority(50));
+    rig.add("c").expect("joins");
+    rig.prioritized("c", priority(7));
+    assert_eq!(in_use(&rig), "a", "failback is manual");
+}
+
+#[test]
+fn a_path_that_failed_before_its_first_priority_comes_back_as_any_other_does() {
+    let mut rig = Rig::read(failover(), &[("a", priority(10))]);
+    rig.add("b").expect("joins");
+    rig.fail("b");
+    rig.readings.clear();
+    rig.come_back("b");
+    if rig.is_reading("b") {
+        rig.prioritized("b", priority(50));
+    }
+    assert_eq!(in_use(&rig), "a", "failback is manual");
+}

@@ -131,17 +131,18 @@ fn each_policy_groups_by_what_it_is_called_and_the_best_group_is_first() {
 }
 
 /// As in multipath-tools, where an unknown serial number or node is an empty
-/// one.
+/// one, and an unknown target port group is no group.
 #[test]
-fn paths_of_which_nothing_is_known_are_alike() {
+fn paths_of_which_nothing_is_known_are_alike_but_for_their_target_port_group() {
     for grouping in [
         GroupingPolicy::GroupBySerial,
         GroupingPolicy::GroupByNodeName,
-        GroupingPolicy::GroupByTpg,
         GroupingPolicy::GroupByPrio,
     ] {
         assert_eq!(grouped_by(grouping, &["a", "b"].map(new_path)), [["a", "b"]]);
     }
+    let by_tpg = grouped_by(GroupingPolicy::GroupByTpg, &["a", "b"].map(new_path));
+    assert_eq!(by_tpg, [["a"], ["b"]]);
 }
 
 /// The average, rounded down, not the sum; then the number of paths; then the
@@ -272,4 +273,22 @@ fn regrouping_follows_the_paths_that_carry_io() {
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(1));
     assert_eq!(rig.groups(), [["c"], ["e"]], "it is used on");
+}
+
+/// The group in use falls apart in the step in which most of its paths begin to
+/// carry I/O: those that have carried it so far count.
+#[test]
+fn paths_that_begin_to_carry_as_their_group_falls_apart_draw_no_io() {
+    use AccessState::{ActiveNonOptimized, ActiveOptimized};
+    let policy = Policy { grouping: GroupingPolicy::GroupByPrio, ..Policy::default() };
+    let paths = [("a", 1), ("b", 2), ("c", 2)];
+    let mut rig = Rig::read(policy, &paths.map(|(n, own)| (n, alua(own, &[ActiveOptimized; 2]))));
+    for name in ["b", "c"] {
+        rig.report(name, 1, not_ready(0x0b));
+    }
+    assert_eq!(rig.groups(), [["a"]]);
+    rig.saw("a", PathVerdict::Check);
+    rig.checked("a", UP);
+    rig.prioritized("a", alua(1, &[ActiveNonOptimized, ActiveOptimized]));
+    assert_eq!(rig.groups(), [vec!["a"], vec!["b", "c"]], "failback is manual");
 }
