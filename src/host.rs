@@ -23,8 +23,8 @@ mod wwid;
 #[cfg(test)]
 mod tests;
 
-pub use discover::in_user_namespace;
 pub use bindings::{AliasError, wwid_of_alias};
+pub use discover::in_user_namespace;
 pub use error::OpenError;
 pub use open::{Options, TransportChoice, open_path};
 pub use spec::{PathSpec, SimSpec, SpecError, Target, parse_size, split_list};

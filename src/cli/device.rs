@@ -120,7 +120,8 @@ impl ScsiOptions {
             lus.push(first(disk));
         } else if disk.alias.is_some() {
             return Err(
-                "--alias names the map of --path or --wwid; for a --lun write alias=NAME in it".into()
+                "--alias names the map of --path or --wwid; for a --lun write alias=NAME in it"
+                    .into(),
             );
         }
         let each = self.luns.iter().cloned();
@@ -130,9 +131,11 @@ impl ScsiOptions {
             ..lu
         }));
         if lus.is_empty() && !disk.control {
-            return Err("--path, --wwid or --lun is missing; a device without any wants --control, by \
+            return Err(
+                "--path, --wwid or --lun is missing; a device without any wants --control, by \
                         which `vhost-mpath ctl add lun` adds them"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let scsi = self.options()?;
         check_together(&lus, scsi.expose == Expose::Paths).map_err(|error| match error {

@@ -9,12 +9,12 @@ use super::discovery::{Opening, Refusal, Want};
 use super::events;
 use super::mailbox::Mail;
 use super::map::{Map, ScsiPath};
-use super::opening::{self, Arrival, open_one};
+use super::opening::{self, Arrival, introduce, open_quietly};
 use super::status::DeviceStatus;
 use super::uevents::{self, DeviceNews};
+use crate::host::OpenError;
 use crate::host::discover::{Disk, is_there, siblings};
 use crate::host::uevent::SdevChange;
-use crate::host::OpenError;
 use crate::io::{MapSlot, Time};
 use crate::mpath::event::{Event, HostNews};
 use crate::mpath::snapshot::PathId;
@@ -45,7 +45,7 @@ impl Daemon {
         let open: Vec<ScsiPath> = maps.iter().flat_map(|map| map.scsi_paths()).collect();
         let taken = |disk: &Disk| open.iter().any(|path| path.is_of(disk));
         for opening in self.discovery.next(now, &wants, taken) {
-            self.open_found(now, opening);
+            self.open_found(now, &opening);
         }
     }
 
@@ -54,7 +54,7 @@ impl Daemon {
         self.discovery.deadline().filter(|_| !self.is_stopping())
     }
 
-    fn open_found(&mut self, now: Time, opening: Opening) {
+    fn open_found(&mut self, now: Time, opening: &Opening) {
         let slot = opening.want.slot;
         let Some(map) = self.maps.get(slot) else { return };
         let (options, policy) = (map.options(self.open), map.policy());
@@ -62,12 +62,12 @@ impl Daemon {
         let name = format!("open-{}", opening.devname);
         let job = opening.clone();
         let open = move || {
-            let result = open_one(&opening::found(&job.devname), &options, &policy);
+            let result = open_quietly(&opening::found(&job.devname), &options, &policy);
             post.send(Mail::Found { opening: job, result });
         };
         if let Err(error) = std::thread::Builder::new().name(name).spawn(open) {
             let refusal = Refusal::Other(format!("cannot start a thread: {error}"));
-            self.found_ended(now, slot, &opening, Err(refusal));
+            self.found_ended(now, slot, opening, Err(refusal));
         }
     }
 
@@ -108,7 +108,10 @@ impl Daemon {
         match self.maps.get_mut(slot).filter(|map| map.wwid() == proven) {
             None => other("its map has gone meanwhile"),
             Some(map) => match map.join(now, path) {
-                Ok(_) => Ok(()),
+                Ok(_) => {
+                    introduce(path);
+                    Ok(())
+                }
                 Err(error) => Err(Refusal::Other(error.to_string())),
             },
         }
@@ -221,7 +224,8 @@ impl Daemon {
 
 /// Whether the device behind an open path that is in no map yet has gone.
 fn has_gone(path: &Arrival) -> bool {
-    ScsiPath::of(PathId { slot: 0, generation: 0 }, &path.handle).is_some_and(|path| path.has_gone())
+    ScsiPath::of(PathId { slot: 0, generation: 0 }, &path.handle)
+        .is_some_and(|path| path.has_gone())
 }
 
 impl ScsiPath {

@@ -17,9 +17,9 @@ use serde_json::json;
 
 use super::events::Notice;
 use super::uevents::DeviceNews;
-use crate::host::OpenError;
 use crate::host::discover::Disk;
 use crate::host::uevent::SdevChange;
+use crate::host::{OpenError, User};
 use crate::io::{MapSlot, Time};
 
 /// Disks opened at once.
@@ -27,8 +27,11 @@ const MAX_OPENING: usize = 8;
 /// The first trial after one that failed: a node's owner and mode come from
 /// udevd a moment after the node.
 const SOON: Duration = Duration::from_millis(500);
-/// The others.
+/// The second, and all others where somebody uses the disk; else less and less
+/// often.
 const LATER: Duration = Duration::from_secs(5);
+/// But this often.
+const SELDOM: Duration = Duration::from_secs(60);
 
 /// A map that takes what is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,9 +64,11 @@ pub(super) enum Refusal {
 impl From<&OpenError> for Refusal {
     fn from(error: &OpenError) -> Refusal {
         match error {
-            OpenError::InUse { .. } | OpenError::MultipathHead { .. } | OpenError::Locked { .. } => {
-                Refusal::InUse(error.to_string())
-            }
+            // A path that has left and is not closed yet.
+            OpenError::InUse { user: User::Ourselves, .. } => Refusal::Other(error.to_string()),
+            OpenError::InUse { .. }
+            | OpenError::MultipathHead { .. }
+            | OpenError::Locked { .. } => Refusal::InUse(error.to_string()),
             _ => Refusal::Other(error.to_string()),
         }
     }
@@ -115,17 +120,18 @@ impl Discovery {
                     entry.disk = disk.clone();
                 }
                 let another = matches!(change, SdevChange::InquiryData | SdevChange::ReportedLuns);
-                if another && matches!(entry.standing, Standing::OtherLu(_) | Standing::Waiting(_)) {
-                    entry.standing = Standing::Idle;
+                match entry.standing {
+                    Standing::OtherLu(_) if another => entry.standing = Standing::Idle,
+                    // It may fit by now.
+                    Standing::Waiting(_) => entry.standing = Standing::Waiting(now),
+                    _ => {}
                 }
             }
             DeviceNews::Freed => {
                 for entry in self.disks.values_mut() {
-                    match (&mut entry.standing, &entry.refusal) {
-                        (Standing::Waiting(again), Some((Refusal::InUse(_), _))) => {
-                            *again = (*again).min(now + SOON);
-                        }
-                        _ => {}
+                    let in_use = matches!(&entry.refusal, Some((Refusal::InUse(_), _)));
+                    if let (Standing::Waiting(again), true) = (&mut entry.standing, in_use) {
+                        *again = (*again).min(now + SOON);
                     }
                 }
             }
@@ -181,7 +187,9 @@ impl Discovery {
             Standing::Waiting(again) => Some(again),
             _ => None,
         };
-        self.disks.values().filter_map(again).min()
+        // While too many are under way, their ends are waited for.
+        let room = self.under_way() < MAX_OPENING;
+        self.disks.values().filter_map(again).min().filter(|_| room)
     }
 
     /// Whether the device that was opened is still the one at its address, as
@@ -209,9 +217,13 @@ impl Discovery {
             Err(refusal) => refusal,
         };
         entry.trials += 1;
-        entry.standing = match &refusal {
-            Refusal::OtherLu(wwid) => Standing::OtherLu(wwid.clone()),
-            _ => Standing::Waiting(now + if entry.trials == 1 { SOON } else { LATER }),
+        entry.standing = match (&refusal, entry.trials) {
+            (Refusal::OtherLu(wwid), _) => Standing::OtherLu(wwid.clone()),
+            (_, 1) => Standing::Waiting(now + SOON),
+            (Refusal::InUse(_), _) => Standing::Waiting(now + LATER),
+            (Refusal::Other(_), n) => {
+                Standing::Waiting(now + SELDOM.min(LATER * 2_u32.pow((n - 2).min(4))))
+            }
         };
         let before = entry.refusal.take().filter(|(old, _)| *old == refusal);
         // What passes by itself within a moment is not worth a word.

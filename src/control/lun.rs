@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::host::{PathSpec, SpecError, Target, split_list};
 #[cfg(doc)]
 use crate::host::understand_wwid;
+use crate::host::{PathSpec, SpecError, Target, split_list};
 use crate::mpath::policy::keywords::{KeywordError, Setting};
 use crate::scsi::command::{CommandPolicy, Group, UnknownGroup};
 use crate::scsi::luns::LUN_MAX;
@@ -57,9 +57,7 @@ pub enum LunError {
     #[error("`{0}` is given twice")]
     Twice(&'static str),
     /// An LU must lead somewhere.
-    #[error(
-        "LUN {0} has no path; give path=SPEC, once for each, or wwid=WWID to have them found"
-    )]
+    #[error("LUN {0} has no path; give path=SPEC, once for each, or wwid=WWID to have them found")]
     NoPath(Address),
     /// Named twice over.
     #[error("wwid and map both say which logical unit is meant; give one of them")]

@@ -108,12 +108,20 @@ pub(super) fn open_one(
     options: &Options,
     policy: &Policy,
 ) -> Result<Arrival, OpenError> {
+    open_quietly(spec, options, policy).inspect(introduce)
+}
+
+/// The same without a word: nobody has asked for this path by name.
+pub(super) fn open_quietly(
+    spec: &PathSpec,
+    options: &Options,
+    policy: &Policy,
+) -> Result<Arrival, OpenError> {
     let handle = open_path(spec, options)?;
     let timeout = policy.checker_timeout;
     let attributes = probing::attributes(&handle, timeout);
     let mut prioritizer = Prioritizer::new(policy.prio.clone(), &attributes);
     let reading = Unheard(&handle, timeout).prioritize(&mut prioritizer);
-    introduce(&handle, &reading);
     Ok(Arrival { handle, attributes, reading })
 }
 
@@ -287,7 +295,9 @@ impl Lu {
     }
 }
 
-fn introduce(handle: &PathHandle, reading: &Reading) {
+/// Says in the log what a path is.
+pub(super) fn introduce(path: &Arrival) {
+    let Arrival { handle, reading, .. } = path;
     let identity = handle.identity();
     let own = reading.alua.as_ref().and_then(|alua| {
         let group = alua.groups.iter().find(|(id, ..)| *id == alua.own)?;

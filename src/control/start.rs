@@ -208,11 +208,7 @@ fn bad_fd(number: RawFd) -> StartError {
 
 /// Opens the paths of every LU; waits for the first of one that is given by
 /// its name.
-fn open_all(
-    settings: &Settings,
-    signals: &SignalFd,
-    clock: Clock,
-) -> Result<Vec<Lu>, StartError> {
+fn open_all(settings: &Settings, signals: &SignalFd, clock: Clock) -> Result<Vec<Lu>, StartError> {
     let until = clock.now() + settings.wait_paths;
     let mut all = Vec::new();
     for lu in &settings.lus {

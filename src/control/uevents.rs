@@ -139,8 +139,7 @@ impl Thread {
     fn listen(&mut self) -> Vec<DeviceNews> {
         let (mut moved, mut freed, mut lost) = (false, false, false);
         let mut said = Vec::new();
-        loop {
-            let Ok(socket) = &self.socket else { break };
+        while let Ok(socket) = &self.socket {
             match socket.receive(&mut self.buffer) {
                 Ok(Some(message)) => {
                     let Some(event) = Uevent::parse(message) else { continue };

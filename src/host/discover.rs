@@ -184,8 +184,7 @@ fn name_of(device: &Path) -> Option<String> {
     let page = |name: &str| fs::read(device.join(name)).ok().filter(|page| page.len() >= 4);
     let (page83, page80) = (page("vpd_pg83"), page("vpd_pg80"));
     let text = |name: &str| attribute(&device.join(name)).unwrap_or_default();
-    let inquiry =
-        Inquiry { vendor: text("vendor"), product: text("model"), ..Inquiry::default() };
+    let inquiry = Inquiry { vendor: text("vendor"), product: text("model"), ..Inquiry::default() };
     let serial = page80.as_deref().map(|page| (&inquiry, page));
     vpd::wwid(page83.as_deref(), None)
         .or_else(|| wwid::of_sysfs(&attribute(&device.join("wwid"))?))

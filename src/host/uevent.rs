@@ -157,8 +157,7 @@ impl Uevent {
     /// Whether somebody may have let go of a disk: a volume, a map or an array
     /// has gone, or (udevd's word) whoever had the disk open has closed it.
     pub fn may_free_disks(&self) -> bool {
-        self.subsystem == Subsystem::Block
-            && matches!(self.action, Action::Remove | Action::Change)
+        self.subsystem == Subsystem::Block && matches!(self.action, Action::Remove | Action::Change)
     }
 }
 
@@ -252,11 +251,8 @@ mod tests {
     fn a_volume_that_goes_may_free_a_disk_and_a_partition_moves_none() {
         let dm = event(&["remove@/devices/virtual/block/dm-0", "SUBSYSTEM=block", "DEVNAME=dm-0"]);
         assert!(dm.may_free_disks() && dm.hctl().is_none());
-        let part = event(&[
-            &format!("add@{DISK}/block/sdb/sdb1"),
-            "SUBSYSTEM=block",
-            "DEVTYPE=partition",
-        ]);
+        let part =
+            event(&[&format!("add@{DISK}/block/sdb/sdb1"), "SUBSYSTEM=block", "DEVTYPE=partition"]);
         assert!(!part.moves_disks());
         let network = event(&["add@/devices/virtual/net/tap0", "SUBSYSTEM=net"]);
         assert!(!network.moves_disks() && !network.may_free_disks());

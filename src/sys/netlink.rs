@@ -60,11 +60,7 @@ impl UeventSocket {
     }
 
     fn bind(&self) -> io::Result<()> {
-        // SAFETY: a `sockaddr_nl` is integers only, for which zeroes are values.
-        let mut address: libc::sockaddr_nl = unsafe { MaybeUninit::zeroed().assume_init() };
-        address.nl_family = libc::sa_family_t::try_from(libc::AF_NETLINK).unwrap_or(0);
-        address.nl_groups = KERNEL;
-        let len = libc::socklen_t::try_from(size_of::<libc::sockaddr_nl>()).unwrap_or(0);
+        let (address, len) = kernels_group();
         // SAFETY: the pointer is to an address of ours of the stated size.
         let result = unsafe { libc::bind(self.0.as_raw_fd(), (&raw const address).cast(), len) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -92,7 +88,7 @@ impl UeventSocket {
     /// Length of the next message, and whether the kernel sent it to its group.
     fn receive_any(&self, into: &mut [u8]) -> io::Result<(usize, bool)> {
         let mut from = MaybeUninit::<libc::sockaddr_nl>::zeroed();
-        let size = libc::socklen_t::try_from(size_of::<libc::sockaddr_nl>()).unwrap_or(0);
+        let (_, size) = kernels_group();
         let mut from_len = size;
         // SAFETY: buffer, address and length are ours, of the stated sizes, and
         // live for the call.
@@ -113,6 +109,15 @@ impl UeventSocket {
     }
 }
 
+/// Where the kernel sends uevents, and the address's size.
+fn kernels_group() -> (libc::sockaddr_nl, libc::socklen_t) {
+    // SAFETY: a `sockaddr_nl` is integers only, for which zeroes are values.
+    let mut address: libc::sockaddr_nl = unsafe { MaybeUninit::zeroed().assume_init() };
+    address.nl_family = libc::sa_family_t::try_from(libc::AF_NETLINK).unwrap_or(0);
+    address.nl_groups = KERNEL;
+    (address, libc::socklen_t::try_from(size_of::<libc::sockaddr_nl>()).unwrap_or(0))
+}
+
 impl AsFd for UeventSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -130,10 +135,7 @@ mod tests {
         let Ok(forger) = UeventSocket::open() else { return };
         let mut buffer = [0; LONGEST];
         while socket.receive(&mut buffer).unwrap().is_some() {}
-        // SAFETY: a `sockaddr_nl` is integers only.
-        let mut address: libc::sockaddr_nl = unsafe { MaybeUninit::zeroed().assume_init() };
-        address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
-        address.nl_groups = KERNEL;
+        let (address, len) = kernels_group();
         let message = b"remove@/devices/sdx\0ACTION=remove\0";
         // SAFETY: message and address are ours, of the stated sizes.
         unsafe {
@@ -143,7 +145,7 @@ mod tests {
                 message.len(),
                 0,
                 (&raw const address).cast(),
-                size_of::<libc::sockaddr_nl>() as libc::socklen_t,
+                len,
             )
         };
         while let Some(heard) = socket.receive(&mut buffer).unwrap() {

@@ -80,6 +80,31 @@ fn paths_to_different_disks_are_told_apart_by_wwid() {
 }
 
 #[test]
+fn a_logical_unit_that_is_not_there_is_told_with_what_was_looked_at() {
+    let scratch = Scratch::new("cli-wwid");
+    let wwid = "36001405deadbeef00010000000000fff";
+    let options = ["--wwid", "naa.6001405deadbeef00010000000000fff", "--wait-paths", "0.3"];
+    let said = refused(&scratch, 1, &options);
+    mentions(&said, &[wwid, "waiting for one", "no path to", "SCSI disk"]);
+    let named = refused(&scratch, 1, &["--map", "no-such-map-of-this-host"]);
+    mentions(&named, &["--map", "no-such-map-of-this-host", "bindings", "--wwid"]);
+    let lun = format!("3:1,wwid={wwid}");
+    let said = refused(&scratch, 1, &["--device", "scsi", "--lun", &lun, "--wait-paths", "0"]);
+    mentions(&said, &["--lun 3:1", wwid]);
+    let image = scratch.text("lu.img");
+    let said = refused(&scratch, 1, &["--wwid", wwid, "--path", &format!("sim:{image},size=1M")]);
+    mentions(&said, &["sim0 leads to 36525400", wwid, "asked for"]);
+    for (options, word) in [
+        (&["--wwid", "3a", "--map", "b"][..], "--map"),
+        (&["--wwid", ""], "WWID"),
+        (&["--discover", "on", "--path", "null:1M"], "yes, no"),
+        (&["--device", "scsi", "--expose", "paths", "--wwid", wwid], "paths that are named"),
+    ] {
+        mentions(&refused(&scratch, 2, options), &[word]);
+    }
+}
+
+#[test]
 fn a_name_is_given_once() {
     let scratch = Scratch::new("cli-twice");
     let image = scratch.text("lu.img");

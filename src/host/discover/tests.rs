@@ -29,11 +29,8 @@ impl Host {
         self.0.put(&format!("{device}/state"), "running\n");
         let mut bytes = [0x60; 16];
         bytes[15] = naa;
-        let lu = Designator {
-            association: Association::Lu,
-            kind: DesignatorKind::Naa,
-            bytes: &bytes,
-        };
+        let lu =
+            Designator { association: Association::Lu, kind: DesignatorKind::Naa, bytes: &bytes };
         let page = vpd::encode_identification(&[lu]);
         fs::write(self.0.0.join(format!("{device}/vpd_pg83")), page).unwrap();
         self.0.put(&format!("{device}/scsi_disk/{hctl}/cache_type"), "write back");
