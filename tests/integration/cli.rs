@@ -2,6 +2,7 @@
 //! the thing, the cause and the next step, an exit code, and no backtrace.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
@@ -102,6 +103,25 @@ fn a_logical_unit_that_is_not_there_is_told_with_what_was_looked_at() {
     ] {
         mentions(&refused(&scratch, 2, options), &[word]);
     }
+}
+
+#[test]
+fn a_start_that_waits_for_a_path_ends_when_told_to() {
+    let scratch = Scratch::new("cli-wait");
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_vhost-mpath"))
+        .args(["--socket-path", &scratch.text("s"), "--wwid", "36001405deadbeef00010000000000fff"])
+        .args(["--wait-paths", "3600"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let waits = lines.find(|line| line.as_ref().unwrap().contains("waiting for one"));
+    assert!(waits.is_some(), "it does not wait");
+    let killed = Command::new("kill").arg(daemon.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    let said: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(said.iter().any(|line| line.contains("stopped by a signal")), "{said:?}");
+    assert_eq!(daemon.wait().unwrap().code(), Some(1));
 }
 
 #[test]
