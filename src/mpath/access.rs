@@ -68,7 +68,7 @@ pub(super) struct Standing {
 impl Standing {
     /// A path carries I/O as far as its array is concerned.
     pub(super) fn carries(&self, access: Access) -> bool {
-        !self.ghost && access.state.is_none_or(carries)
+        !self.ghost && access.state.is_none_or(AccessState::carries_io)
     }
 
     /// Its target port group is in transition.
@@ -94,21 +94,6 @@ impl Standing {
     fn known(&mut self, as_of: u32, told: bool) {
         (self.as_of, self.told, self.unread) = (as_of, told, false);
         self.pause = None;
-    }
-}
-
-/// Whether a target port group in that state carries I/O. What the standard
-/// does not define is for the LU to say, command by command.
-fn carries(state: AccessState) -> bool {
-    match state {
-        AccessState::ActiveOptimized
-        | AccessState::ActiveNonOptimized
-        | AccessState::LbaDependent
-        | AccessState::Reserved(_) => true,
-        AccessState::Standby
-        | AccessState::Unavailable
-        | AccessState::Offline
-        | AccessState::Transitioning => false,
     }
 }
 
@@ -390,7 +375,7 @@ impl Multipath {
             path.standing.transition = alua.transition.or(path.standing.transition);
             let as_of = path.standing.as_of;
             let counts = number.map_or(!path.standing.told, |number| is_later(number, as_of));
-            if counts && (!carries(state) || path.standing.believes(now)) {
+            if counts && (!state.carries_io() || path.standing.believes(now)) {
                 path.standing.known(number.unwrap_or(latest), false);
                 let access = Access { group: Some(group), state: Some(state), preferred };
                 changed |= self.set_access(now, id, access, fx);
@@ -417,7 +402,7 @@ impl Multipath {
             return false;
         }
         path.init.bypassed = None;
-        if from.state.is_some() || to.state.is_some_and(|s| !carries(s)) {
+        if from.state.is_some() || to.state.is_some_and(|s| !s.carries_io()) {
             let name = path.name.clone();
             fx.push(Effect::Notify(Change::AccessChanged { path: name, access: to }));
         }

@@ -72,7 +72,7 @@ pub fn group<'a>(policy: &Policy, paths: impl Iterator<Item = &'a Path>) -> Vec<
 pub struct Rank {
     /// Whether any path is usable.
     pub usable: bool,
-    /// Whether its paths are reliable.
+    /// Whether that is a reliable one.
     pub reliable: bool,
     /// Average priority of the usable paths.
     pub priority: i32,
@@ -88,7 +88,7 @@ pub fn rank<'a>(marginal: bool, paths: impl Iterator<Item = &'a Path>) -> Rank {
         count += 1;
     }
     if count == 0 {
-        return Rank { reliable: !marginal, ..Rank::default() };
+        return Rank::default();
     }
     let average = sum / i64::try_from(count).unwrap_or(1);
     let priority = i32::try_from(average).unwrap_or(i32::MAX);

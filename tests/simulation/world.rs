@@ -389,6 +389,14 @@ impl World {
                 let undecided = self.wire.undecided(self.core.table(), self.now);
                 assert_eq!(undecided, None, "no path, while nothing is decided about this one");
             }
+            if let Report::Guest(GuestError {
+                op, outcome: Outcome::Lu { sense, .. }, tries, ..
+            }) = report
+            {
+                // (What must not be repeated is not, law 3.)
+                let retried = sense.code() == Some(CRC_ERROR) && op.is_idempotent();
+                assert!(tries > 1 || !retried, "one path's abort, and nobody else was asked");
+            }
             if let Report::Path(report) = report {
                 // The control thread's inlet may be full.
                 if self.record.is_none() && self.random.one_in(10) {

@@ -137,6 +137,7 @@ fn activated(group: u16, result: Activation) -> Notice {
         Activation::Unsupported => (Level::Info, "unsupported", "; nothing can activate it"),
         Activation::Busy => (Level::Warn, "busy", "; other path groups are tried first"),
         Activation::Retry { .. } => (Level::Info, "not activated yet", "; it is tried again"),
+        Activation::Transition => (Level::Warn, "in transition for too long", ""),
         Activation::Failed => (Level::Warn, "not activated", ""),
     };
     let text = format!("path group {group}: {word}{follows}");
@@ -189,6 +190,7 @@ mod tests {
             Activation::Unsupported,
             Activation::Busy,
             Activation::Retry { delayed: true },
+            Activation::Transition,
             Activation::Failed,
         ];
         let told = |result| of_change(&Change::Activated { group: 2, result }).text;

@@ -376,11 +376,7 @@ pub static KEYWORDS: &[Keyword] = &[
         help: "Between two checks of a path that is not good; a good one is checked less and \
                less often, up to max_polling_interval.",
         differs: Some("For each map; takes fractions."),
-        read: |text, policy| {
-            policy.polling_interval = values::seconds(text)?;
-            policy.no_path_interval = policy.no_path_interval.min(policy.polling_interval);
-            Ok(())
-        },
+        read: |text, policy| values::put(&mut policy.polling_interval, values::seconds(text)),
         print: |policy| values::seconds_text(policy.polling_interval),
     },
     Keyword {

@@ -247,6 +247,36 @@ fn a_path_that_joins_with_a_higher_priority_takes_over_whatever_failback_says() 
 }
 
 #[test]
+fn a_path_that_failed_before_it_was_read_returns_and_does_not_join_again() {
+    let mut rig = Rig::read(failover(), &[("a", priority(50))]);
+    rig.add("b").expect("joins");
+    rig.fail("b");
+    rig.prioritized("b", priority(60));
+    rig.come_back("b");
+    rig.prioritized("b", priority(60));
+    assert_eq!(rig.groups(), [["a"], ["b"]], "failback is manual");
+}
+
+#[test]
+fn a_path_that_joins_with_no_higher_priority_leaves_it_to_failback() {
+    let policy = Policy { grouping: GroupingPolicy::GroupBySerial, ..Policy::default() };
+    let mut rig = Rig::new(policy, &[]);
+    for (name, serial) in [("a", "one"), ("b", "two"), ("c", "two")] {
+        rig.join(with(name, serial, "", priority(10))).expect("joins");
+    }
+    assert_eq!(rig.groups(), [vec!["a"], vec!["b", "c"]]);
+    assert_eq!(rig.table().groups[0].number, 2, "the other is better by its two paths");
+}
+
+#[test]
+fn a_group_that_has_gone_with_its_paths_is_not_the_one_that_is_left() {
+    let mut rig = Rig::read(failover(), &[("a", priority(50)), ("b", priority(10))]);
+    rig.with(|m, now, fx| m.lose_path(now, "a", fx)).expect("it was there");
+    assert_eq!(rig.groups(), [["b"]]);
+    assert!(rig.changes.contains(&Change::GroupSwitched { from: None, to: 1 }));
+}
+
+#[test]
 fn a_table_says_how_often_round_robin_repeats_a_path() {
     let policy = Policy { rr_min_io: 3, rr_weight_priorities: true, ..multibus() };
     let rig = Rig::read(policy, &[("a", priority(50)), ("b", priority(0))]);
