@@ -1,9 +1,10 @@
 #!/bin/bash
-# Job: discovery.sh [scsi|blk|container|outages]. Paths that are found by the logical unit's name, leave when their devices are
+# Job: discovery.sh [scsi|blk|nodes|container|outages [scsi|blk]]. Paths that are found by the logical unit's name, leave when their devices are
 # deleted and join again by themselves, under load with every byte verified; names that another logical unit gets;
 # disks that somebody else uses. Prints how long each took.
 #   scsi       vhost-user-scsi: one logical unit by --map, another by add lun --wwid; dm holder, mounted node
 #   blk        vhost-user-blk by --wwid, over io_uring: what only a uevent tells (a path that may lead elsewhere)
+#   nodes      paths given as bsg and sg nodes
 #   outages    both paths deleted at once and back, twenty times
 #   container  the daemon in a user namespace of its own, where no uevent comes
 set -euo pipefail
@@ -12,6 +13,9 @@ set -euo pipefail
 . rig.d/paths.sh
 
 kind=${1:-scsi}
+# What the load is a guest of.
+device=${2:-scsi}
+[ "$kind" != blk ] || device=blk
 [ -x /rig/bin/scsigen ] || { say "only with the daemon built here, and its examples"; exit 1; }
 modprobe bsg 2>/dev/null || true
 make_paths 64
@@ -39,11 +43,11 @@ within() {
 }
 has_path() { ctl show paths raw format '%d %t' | grep -qx "$1 active"; }
 has_no_path() { ! ctl show paths raw format %d | grep -qx "$1"; }
-has_let_go() { ! ls -l "/proc/$DAEMON_PID/fd" | grep -qw "/dev/$1"; }
+has_let_go() { ! readlink "/proc/$DAEMON_PID"/fd/* | grep -qw "/dev/$1"; }
 has_said() { grep -q "$@" "$DAEMON_LOG"; }
 load_goes_on() { kill -0 "$load" 2>/dev/null || { cat $dir/load; tail -20 "$DAEMON_LOG"; die "the load ended"; }; }
 load_start() { # SECONDS
-  if [ "$kind" = blk ]; then
+  if [ "$device" = blk ]; then
     /rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --block-size 65536 --span 4194304 \
       --seconds "$1" >$dir/load 2>&1 &
     load=$!
@@ -180,7 +184,7 @@ story_scsi() {
   hold_by_dm "$b"
   if ctl add lun 0:1 --wwid "$X" 2>$dir/refused; then die "disks in use were taken"; fi
   sed 's/^/  /' $dir/refused
-  grep -q 'mounted file system' $dir/refused && grep -q 'device-mapper device held' $dir/refused || die "it does not say who"
+  grep 'mounted file system' $dir/refused | grep -q 'device-mapper device held' || die "it does not say who"
   umount /tmp/mnt
   ctl add lun 0:1 --wwid "$X"
   within 1000 "$a is not mounted any more, and a path" has_path "$a"
@@ -239,9 +243,30 @@ story_blk() {
   ctl show topology
 }
 
+story_nodes() {
+  local bsg sg
+  bsg=$(basename "$(readlink -f "/sys/block/$P1/device")") sg=$(ls "/sys/block/$P2/device/scsi_generic")
+  daemon_start $dir --device scsi --path "/dev/bsg/$bsg" --path "/dev/$sg" --polling-interval 1 \
+    --path-grouping-policy multibus --path-selector "round-robin 0"
+  within 2000 "paths $bsg and $sg" eval "has_path $bsg && has_path $sg"
+  load_start 12
+  delete_path "$P1"
+  within 1000 "$bsg is deleted and has left" has_no_path "$bsg"
+  within 1000 "and $P1 is let go of" has_let_go "$P1"
+  rescan "$H1"
+  within 2000 "it is back as $P1" has_path "$P1"
+  load_goes_on
+  delete_path "$P2"
+  within 1000 "$sg is deleted and has left" has_no_path "$sg"
+  within 1000 "and $P2 is let go of" has_let_go "$P2"
+  rescan "$H2"
+  within 2000 "it is back as $P2" has_path "$P2"
+  load_end
+}
+
 story_outages() {
   local turn again
-  daemon_start $dir --device scsi --wwid "$W" --polling-interval 1 --path-grouping-policy multibus \
+  daemon_start $dir --device "$device" --wwid "$W" --polling-interval 1 --path-grouping-policy multibus \
     --path-selector "round-robin 0"
   within 2000 "both paths" eval "has_path $P1 && has_path $P2"
   load_start 40

@@ -197,11 +197,11 @@ pub(super) fn wanted(settings: &LuSettings) -> Result<Option<String>, OpenLuErro
 fn gather(wwid: &str, options: &Options, policy: &Policy) -> Result<Vec<Arrival>, OpenLuError> {
     let mut paths = Vec::new();
     let mut seen = Vec::new();
-    for Disk { devname, wwid: name, .. } in discover::scan() {
+    for Disk { devname, wwid: name, also, .. } in discover::scan() {
         let mut refused = None;
-        if name.as_deref() == Some(wwid) {
+        if [&name, &also].iter().any(|name| name.as_deref() == Some(wwid)) {
             match open_one(&found(&devname), options, policy) {
-                Ok(path) if path.handle.identity().wwid == wwid => paths.push(path),
+                Ok(path) if Some(&path.handle.identity().wwid) == name.as_ref() => paths.push(path),
                 Ok(path) => {
                     refused = Some(format!("{devname} leads to {}", path.handle.identity().wwid));
                 }

@@ -29,6 +29,9 @@ pub struct Disk {
     /// What it called itself when the kernel last asked, as multipath-tools
     /// write it; `None`: it has no name, or the kernel has not asked.
     pub wwid: Option<String>,
+    /// Another name of it that an administrator may know: the kernel's choice,
+    /// where it is not multipath-tools' (a locally assigned NAA name).
+    pub also: Option<String>,
     /// It is the head of the kernel's own multipath over other disks.
     pub is_head: bool,
     /// Tells it from another device that had the same address before.
@@ -164,10 +167,13 @@ fn read(sysfs: &Sysfs, hctl: &str, born: u64) -> Option<Disk> {
     if state_of(&scsi.dir.join("state")) == DeviceState::Gone {
         return None;
     }
+    let wwid = name_of(&scsi.dir);
+    let also = attribute(&scsi.dir.join("wwid")).and_then(|text| wwid::of_sysfs(&text));
     Some(Disk {
         hctl: hctl.to_owned(),
         dev,
-        wwid: name_of(&scsi.dir),
+        also: also.filter(|also| wwid.as_ref().is_some_and(|wwid| wwid != also)),
+        wwid,
         is_head: is_head(&block),
         devname: block.name,
         born,

@@ -32,6 +32,7 @@ impl Rig {
             devname: devname.to_owned(),
             dev: DevT { major: 8, minor: 0 },
             wwid: wwid.map(str::to_owned),
+            also: None,
             is_head: false,
             born: self.born,
         }

@@ -139,6 +139,11 @@ fn a_name_is_made_of_what_the_kernel_keeps() {
     host.disk("1:0:0:0", "sda", "8:0", 7);
     let device = host.0.0.join("devices/host1/target/1:0:0:0");
     assert_eq!(name_of(&device), wwid(7));
+    // A name that the kernel prefers is known as well.
+    host.0.put("devices/host1/target/1:0:0:0/wwid", "naa.3333333000000001\n");
+    let also = scan_below(&host.sysfs())[0].also.clone();
+    assert_eq!(also.as_deref(), Some("33333333000000001"));
+    fs::remove_file(device.join("wwid")).unwrap();
     fs::remove_file(device.join("vpd_pg83")).unwrap();
     assert_eq!(name_of(&device), None);
     host.0.put("devices/host1/target/1:0:0:0/vendor", "ATA     \n");
