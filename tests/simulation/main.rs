@@ -14,6 +14,7 @@
 //! `VHOST_MPATH_TRACE` set it tells its story. A seed that found a bug is listed
 //! in [`REGRESSIONS`].
 
+mod access_laws;
 mod durable;
 mod engine_laws;
 mod jobs;

@@ -24,6 +24,7 @@ use vhost_mpath::sim::{
     Array, CutMode, DeviceState, Done, Fault, LuConfig, MemoryMedium, NewCapacity, NexusId,
 };
 
+use crate::access_laws::AccessLaws;
 use crate::durable::{Cached, Dirty};
 use crate::engine_laws::EngineLaws;
 use crate::plug::{Plug, Remapped};
@@ -76,6 +77,12 @@ pub(crate) fn run(seed: u64) -> Totals {
     world.totals
 }
 
+/// A guest's command was told that the LU has another size.
+fn resized(report: &IoReport) -> bool {
+    let IoReason::Judged { completion, .. } = &report.reason else { return false };
+    unit_attention(completion).and_then(|s| s.code()) == Some(SenseCode::CAPACITY_CHANGED)
+}
+
 /// A message between the threads, under way.
 #[derive(Debug)]
 enum Message {
@@ -119,6 +126,7 @@ struct World {
     wire: Wire,
     laws: EngineLaws,
     reasons: Reasons,
+    access: AccessLaws,
     dirty: Dirty,
     to_engine: Mail,
     to_queue: Mail,
@@ -153,6 +161,8 @@ struct World {
     totals: Totals,
     paths_made: u32,
     limits: Limits,
+    /// Paths that have told the queue thread that the LU has another size.
+    told_size: Vec<PathId>,
     /// When the LU changes its size, and to what; a stream of its own, so that
     /// the rest of a seed's story stays what it is.
     sizes: Random,
@@ -384,6 +394,10 @@ impl World {
     fn reports(&mut self) -> bool {
         let reports: Vec<Report> = self.core.reports().collect();
         let busy = !reports.is_empty();
+        for path in self.told_size.drain(..) {
+            let says = |r: &Report| matches!(r, Report::Path(r) if r.path == path && resized(r));
+            assert!(reports.iter().any(says), "{path} has told of another size, and nobody heard");
+        }
         for report in reports {
             if let Report::Guest(GuestError { rule: "no-path" | "timed-out", .. }) = report {
                 let undecided = self.wire.undecided(self.core.table(), self.now);

@@ -42,6 +42,7 @@ impl World {
         }
         self.laws.commanded(self.now);
         self.reasons.commanded(self.now);
+        self.access.commanded();
         self.carry_out(fx);
     }
 
@@ -173,6 +174,7 @@ impl World {
     pub(super) fn allow_everything(&mut self) {
         let mut fx = Effects::new();
         self.reasons.commanded(self.now);
+        self.access.commanded();
         self.restore_queueing(&mut fx);
         self.carry_out(fx);
         let names: Vec<String> = self.wire.plugs.iter().map(|p| p.name.clone()).collect();

@@ -42,11 +42,24 @@ impl World {
             _ => None,
         };
         self.reasons.tells(self.moment, self.now, &event, &self.map);
+        self.access.tells(self.now, &event, &self.map);
+        let resized = match &event {
+            Event::Io(report) if resized(report) => Some(report.path),
+            _ => None,
+        };
         let mut fx = Effects::new();
         self.map.handle(self.now, event, &mut fx);
         if let Some((path, state)) = old {
             let now = self.map.path(path).map(|p| p.state);
             assert_eq!(now, Some(state), "an old report about {path} changed its state");
+        }
+        if let Some(path) = resized.and_then(|id| self.map.path(id)) {
+            // (One that is out of use is proven when it returns.)
+            let id = path.id;
+            let proven = !path.is_usable() || path.is_being_proven();
+            assert!(proven, "{id} has told of another size, and is not proven");
+            let begins = |e: &Effect| matches!(e, Effect::Prove { path, .. } if *path == id);
+            assert!(!path.is_usable() || fx.iter().any(begins), "{id}: by a proof begun before");
         }
         self.carry_out(fx);
     }
@@ -56,6 +69,8 @@ impl World {
         self.laws.check(self.moment, self.now, &fx, &self.map);
         self.reasons.asks(self.moment, self.now, &fx, &self.map);
         self.has_reasons();
+        self.access.asks(self.now, &fx, &self.map);
+        self.access.check(self.now, &self.map);
         self.count_effects(&fx);
         for effect in fx {
             if self.trace {
@@ -300,6 +315,9 @@ impl World {
                 record.lost(self.now, &plug.name);
             }
             if let Some(sense) = unit_attention(&completion) {
+                if sense.code() == Some(SenseCode::CAPACITY_CHANGED) {
+                    self.told_size.push(path);
+                }
                 if let Some(scsi) = &mut self.scsi {
                     scsi.told(path, sense);
                 }
