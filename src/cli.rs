@@ -20,7 +20,7 @@ use log::LevelFilter;
 
 use crate::control::settings::{
     Access, Device, MAX_QUEUE_SIZE, MAX_QUEUES, MAX_SCSI_QUEUES, SCSI_QUEUES, check_alias,
-    group_by_name,
+    check_wwid, group_by_name,
 };
 use crate::control::{Listen, Settings, ctl, daemon, journal};
 use crate::host::{Options, PathSpec, TransportChoice};
@@ -41,6 +41,9 @@ const EXAMPLES: &str = "\
 Examples:
   # two paths to one logical unit
   vhost-mpath --socket-path /run/vm1-disk0.sock --path /dev/sdb --path /dev/sdc
+
+  # the same, found by its WWID; a path that is deleted and found again joins by itself
+  vhost-mpath --socket-path /run/vm1-disk0.sock --wwid 36001405deadbeef0001000000000000a
 
   # see a failover without a SAN: a simulated logical unit with two paths
   vhost-mpath --socket-path /tmp/disk.sock --control /tmp/disk.ctl \\
@@ -81,6 +84,7 @@ All take ,name=NAME; write a comma in a file name twice. Sizes take K, M, G, T."
     long_about = ABOUT,
     after_long_help = EXAMPLES,
     override_usage = "vhost-mpath <--socket-path SOCKET | --fd FD> --path PATH [--path PATH]… [OPTIONS]\n       \
+                      vhost-mpath <--socket-path SOCKET | --fd FD> --wwid WWID [OPTIONS]\n       \
                       vhost-mpath <--socket-path SOCKET | --fd FD> --device scsi --lun T:L,path=PATH[,path=PATH]… [--lun …]… [OPTIONS]\n       \
                       vhost-mpath ctl --control CONTROL <VERB>…",
     args_conflicts_with_subcommands = true,
@@ -162,6 +166,34 @@ struct Serve {
     #[arg(long = "path", alias = "blk-file", value_name = "PATH", help_heading = "Paths")]
     #[arg(value_parser = parse_path, long_help = PATH_HELP)]
     paths: Vec<PathSpec>,
+
+    /// Find the paths by the logical unit's WWID: 36001405…, naa.…, 0x…
+    ///
+    /// The disks of this host that have it are opened, and each proves it. `lsblk -o NAME,WWN`,
+    /// `multipath -ll` and /dev/disk/by-id show it. With --path: those must lead there.
+    #[arg(long, value_name = "WWID", help_heading = "Paths", value_parser = parse_wwid)]
+    wwid: Option<String>,
+
+    /// Find them by the name that multipath-tools has for the map
+    ///
+    /// Its WWID is looked up in multipath.conf (an alias in section multipaths) and in
+    /// /etc/multipath/bindings. The map is called so here as well, unless --alias is given.
+    #[arg(long, value_name = "NAME", help_heading = "Paths", value_parser = parse_alias)]
+    #[arg(conflicts_with = "wwid")]
+    map: Option<String>,
+
+    /// Whether paths that are SCSI disks join and leave by themselves, yes or no.
+    ///
+    /// yes: a disk with the map's WWID joins as soon as the kernel has found it, whatever its
+    /// name, and leaves when its device is deleted. no: by `ctl add path` and `ctl del path` only.
+    #[arg(long, value_name = "WHETHER", help_heading = "Paths", default_value = "yes")]
+    #[arg(value_parser = PossibleValuesParser::new(["yes", "no"]))]
+    discover: String,
+
+    /// With --wwid or --map: wait so long for the first path, in seconds.
+    #[arg(long, value_name = "SECONDS", help_heading = "Paths", default_value = "10")]
+    #[arg(value_parser = parse_wait)]
+    wait_paths: Duration,
 
     #[command(flatten)]
     scsi: device::ScsiOptions,
@@ -283,6 +315,9 @@ impl Serve {
         }
         let disk = device::Disk {
             paths: &self.paths,
+            wwid: self.wwid.as_deref(),
+            map: self.map.as_deref(),
+            discover: self.discover == "yes",
             alias: self.alias.as_deref(),
             serial: self.serial.as_deref(),
             read_only: self.read_only,
@@ -314,6 +349,8 @@ impl Serve {
             },
             device,
             lus,
+            wait_paths: self.wait_paths,
+            discover: self.discover == "yes",
             read_only: self.read_only,
             num_queues,
             queue_size: self.queue_size,
@@ -367,6 +404,18 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
         return Err("give seconds from 0.1 to 86400 (a day)".to_owned());
     }
     Ok(Duration::from_secs_f64(seconds))
+}
+
+/// Seconds, or none.
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { parse_seconds(text) }
+}
+
+fn parse_wwid(text: &str) -> Result<String, String> {
+    if !check_wwid(text) {
+        return Err("give a WWID, such as 36001405deadbeef0001000000000000a".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {

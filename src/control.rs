@@ -13,6 +13,8 @@
 mod checking;
 pub mod ctl;
 pub mod daemon;
+mod devices;
+mod discovery;
 mod events;
 pub mod journal;
 mod lun;
@@ -29,6 +31,7 @@ mod sim_fault;
 mod start;
 pub mod status;
 pub mod topology;
+mod uevents;
 pub mod wildcards;
 
 pub use settings::{Listen, Settings};

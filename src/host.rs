@@ -3,10 +3,12 @@
 //!
 //! [`open_path`] turns the administrator's words ([`PathSpec`]) into a
 //! [`PathHandle`](crate::passthrough_scsi::PathHandle) that has proved what it
-//! is a path to. It blocks (open, sysfs, INQUIRY): control thread only. Not
-//! here: carrying commands (`passthrough_scsi`), deciding whether a path
+//! is a path to. It blocks (open, sysfs, INQUIRY). [`discover`] says which SCSI
+//! disks there are, [`uevent`] what the kernel tells of them. Not here: carrying commands (`passthrough_scsi`), deciding whether a path
 //! belongs to a map (`mpath`).
 
+mod bindings;
+pub mod discover;
 mod error;
 mod fabric;
 mod image;
@@ -14,12 +16,18 @@ mod open;
 mod registry;
 mod spec;
 mod sysfs;
+pub mod uevent;
 mod users;
+mod wwid;
 
 #[cfg(test)]
 mod tests;
 
+pub use bindings::{AliasError, wwid_of_alias};
+pub use discover::in_user_namespace;
 pub use error::OpenError;
 pub use open::{Options, TransportChoice, open_path};
 pub use spec::{PathSpec, SimSpec, SpecError, Target, parse_size, split_list};
 pub use sysfs::{DevT, DeviceState, access_state, device_state};
+pub use users::User;
+pub use wwid::understand as understand_wwid;

@@ -40,7 +40,7 @@ use crate::io::{Identity, Time};
 use checker::CheckerKind;
 use classify::PathVerdict;
 use effect::{Cause, Change, Effect, Effects};
-use event::{Event, IoReason, IoReport};
+use event::{Event, HostNews, IoReason, IoReport};
 use failback::FailbackState;
 use path::{CheckerState, Path, PathState};
 use path_group::PathGroup;
@@ -233,6 +233,7 @@ impl Multipath {
                 self.activated(now, path, activation, result, fx);
             }
             Event::Sampled { path, sample, good } => self.sampled(path, sample, good),
+            Event::Told { path, news } => self.told(now, path, news, fx),
             Event::Timer => {}
         }
         self.run_due_checks(now, fx);
@@ -313,6 +314,17 @@ impl Multipath {
                 self.set_aside(id, PathState::Suspect, cause, fx);
                 self.check_now(now, id, fx);
             }
+        }
+    }
+
+    /// The host's kernel has heard something of the LU by this path. Most often
+    /// a command of ours has heard it as well; but a block device's reads and
+    /// writes do not tell (design of `blk-uring`), nor do others' commands.
+    fn told(&mut self, now: Time, id: PathId, news: HostNews, fx: &mut Effects) {
+        match news {
+            HostNews::PerhapsAnother(word) => self.doubt(now, id, Cause::Host(word), fx),
+            HostNews::Capacity => self.resized(now, id, fx),
+            HostNews::AccessStates => self.refresh(now, id, fx),
         }
     }
 

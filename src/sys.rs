@@ -13,6 +13,7 @@ pub mod buffer;
 pub mod eventfd;
 pub mod file;
 pub mod inherit;
+pub mod netlink;
 pub mod peer;
 pub mod poll;
 pub mod scsi_generic;

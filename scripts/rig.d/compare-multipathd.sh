@@ -54,7 +54,7 @@ ours_start() {
       options+=(--set "$key=$value")
     done < <(keywords_of $i)
     for p in $PORTS; do options+=(--path "/dev/${DISK[$n.$p]}"); done
-    "$VHOST_MPATH" --socket-path $dir/$i/s --control $dir/$i/c --device scsi --num-queues 1 "${options[@]}" \
+    "$VHOST_MPATH" --socket-path $dir/$i/s --control $dir/$i/c --device scsi --num-queues 1 --discover no "${options[@]}" \
       >$dir/$i/log 2>&1 &
     OURS_PID[i]=$!
   done

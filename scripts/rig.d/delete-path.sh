@@ -15,7 +15,7 @@ make_paths "${2:-256}"
 dir=/tmp/job
 mkdir -p $dir
 DAEMON_PEER_FILE=/dev/$P2
-daemon_start $dir --transport "$transport" --no-path-retry fail --polling-interval 1 --path "/dev/$P1" --path "/dev/$P2"
+daemon_start $dir --transport "$transport" --discover no --no-path-retry fail --polling-interval 1 --path "/dev/$P1" --path "/dev/$P2"
 ctl show topology
 
 written() { local w; w=$(guest_said written); w=${w#written }; echo "${w:-0}"; }

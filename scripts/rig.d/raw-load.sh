@@ -22,7 +22,7 @@ node_of() { # SDX
 }
 dir=/tmp/job
 mkdir -p $dir
-daemon_start $dir --device scsi --transport "$transport" --lu-reset array --path-grouping-policy multibus --path-selector "round-robin 0" \
+daemon_start $dir --device scsi --discover no --transport "$transport" --lu-reset array --path-grouping-policy multibus --path-selector "round-robin 0" \
   --polling-interval 1 --path "$(node_of "$P1")" --path "$(node_of "$P2")"
 ctl show topology
 /rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds "$seconds" \

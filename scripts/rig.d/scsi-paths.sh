@@ -18,7 +18,7 @@ through() {
   local job=$1
   shift
   DAEMON_PEER_FILE=/dev/$P1
-  daemon_start "$dir" --device scsi "$@"
+  daemon_start "$dir" --device scsi --discover no "$@"
   GUEST_DEVICE=scsi GUEST_ARCHIVES=/rig/guest/scsi-tools GUEST_TIMEOUT=800 guest_start "$dir" "$DAEMON_SOCKET" "guest.d/$job"
   guest_finish 800 || { tail -8 "$DAEMON_LOG"; exit 1; }
   grep -a 'GUEST: ' "$GUEST_CONSOLE" | tr -d '\r'

@@ -28,7 +28,7 @@ row() {
 through() {
   local name=$1 line
   shift
-  daemon_start $dir --num-queues 1 "$@"
+  daemon_start $dir --discover no --num-queues 1 "$@"
   line=$(/rig/bin/loadgen --socket "$DAEMON_SOCKET" --pid "$DAEMON_PID" --depth "$depth" --seconds "$seconds" --pieces "${PIECES:-1}" --sleep)
   row "$name" "$line"
   daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"

@@ -17,6 +17,7 @@ const LUN_HELP: &str = "\
 A logical unit of a SCSI device and its paths; give it once for each.
 
 T:L,path=SPEC[,path=SPEC]…[,alias=NAME][,set=KEYWORD=VALUE][,allow=GROUP][,deny=GROUP][,read-only=on]
+T:L,wwid=WWID|map=NAME[,discover=yes|no][,…]: its paths are found, as by --wwid and --map.
 T:L is target (0 to 255) and LUN (0 to 16383) as the guest sees them, SPEC is what --path takes. \
 Write a comma inside a value twice: path=sim:b.img,,size=1G. --path is short for --lun 0:0.";
 
@@ -68,6 +69,9 @@ pub(super) struct ScsiOptions {
 /// Options of the one disk of `--path`.
 pub(super) struct Disk<'a> {
     pub(super) paths: &'a [PathSpec],
+    pub(super) wwid: Option<&'a str>,
+    pub(super) map: Option<&'a str>,
+    pub(super) discover: bool,
     pub(super) alias: Option<&'a str>,
     pub(super) serial: Option<&'a str>,
     pub(super) read_only: bool,
@@ -97,8 +101,10 @@ impl ScsiOptions {
         if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
             return Err(format!("{option} belongs to a SCSI device; add --device scsi"));
         }
-        if disk.paths.is_empty() {
-            return Err("--path is missing; give it once for each path".to_owned());
+        if !disk.is_given() {
+            return Err("--path is missing; give it once for each path, or --wwid to have them \
+                        found"
+                .to_owned());
         }
         Ok((Device::Blk { serial: disk.serial.map(str::to_owned) }, vec![first(disk)]))
     }
@@ -110,19 +116,26 @@ impl ScsiOptions {
                 .to_owned());
         }
         let mut lus = Vec::new();
-        if !disk.paths.is_empty() {
+        if disk.is_given() {
             lus.push(first(disk));
         } else if disk.alias.is_some() {
             return Err(
-                "--alias names the map of --path; for a --lun write alias=NAME in it".into()
+                "--alias names the map of --path or --wwid; for a --lun write alias=NAME in it"
+                    .into(),
             );
         }
         let each = self.luns.iter().cloned();
-        lus.extend(each.map(|lu| LuSettings { read_only: lu.read_only || disk.read_only, ..lu }));
+        lus.extend(each.map(|lu| LuSettings {
+            read_only: lu.read_only || disk.read_only,
+            discover: lu.discover.or(Some(disk.discover)),
+            ..lu
+        }));
         if lus.is_empty() && !disk.control {
-            return Err("--path or --lun is missing; a device without any wants --control, by \
+            return Err(
+                "--path, --wwid or --lun is missing; a device without any wants --control, by \
                         which `vhost-mpath ctl add lun` adds them"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let scsi = self.options()?;
         check_together(&lus, scsi.expose == Expose::Paths).map_err(|error| match error {
@@ -150,10 +163,20 @@ impl ScsiOptions {
     }
 }
 
+impl Disk<'_> {
+    /// `--path`, or a name to find paths by.
+    fn is_given(&self) -> bool {
+        !self.paths.is_empty() || self.wwid.is_some() || self.map.is_some()
+    }
+}
+
 /// The LU of `--path`.
 fn first(disk: &Disk<'_>) -> LuSettings {
     LuSettings {
         paths: disk.paths.to_vec(),
+        wwid: disk.wwid.map(str::to_owned),
+        map: disk.map.map(str::to_owned),
+        discover: Some(disk.discover),
         alias: disk.alias.map(str::to_owned),
         read_only: disk.read_only,
         ..LuSettings::default()

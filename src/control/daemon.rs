@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 use serde_json::json;
 
+use super::discovery::Discovery;
 use super::events::{self, Notice};
 use super::mailbox::{Mail, Mailbox};
 use super::map::Map;
@@ -82,6 +83,8 @@ pub(super) struct Parts {
     pub(super) policy: Policy,
     /// Refuse writes to whatever is added.
     pub(super) read_only: bool,
+    /// Further maps find their paths unless told otherwise.
+    pub(super) discover: bool,
 }
 
 /// The running daemon.
@@ -99,6 +102,7 @@ pub(super) struct Daemon {
     pub(super) open: Options,
     pub(super) policy: Policy,
     pub(super) read_only: bool,
+    pub(super) discover: bool,
     pub(super) front_end: bool,
     phase: Phase,
     stopping_since: Time,
@@ -107,6 +111,12 @@ pub(super) struct Daemon {
     /// Paths and LUs that are being opened.
     pub(super) opening: Vec<Opening>,
     pub(super) next_ticket: u64,
+    /// The SCSI disks of this host.
+    pub(super) discovery: Discovery,
+    /// The uevents thread runs.
+    pub(super) listening: bool,
+    /// Something has happened that may be a path's to join.
+    pub(super) look_again: bool,
     rates: HashMap<&'static str, Rate>,
 }
 
@@ -123,7 +133,7 @@ pub fn run(settings: &Settings) -> Result<ExitCode, StartError> {
 impl Daemon {
     pub(super) fn new(parts: Parts) -> Daemon {
         let Parts { clock, maps, queues, inlet, mailbox, signals, .. } = parts;
-        let Parts { control, listener, socket, open, policy, read_only, .. } = parts;
+        let Parts { control, listener, socket, open, policy, read_only, discover, .. } = parts;
         Daemon {
             clock,
             maps,
@@ -137,12 +147,16 @@ impl Daemon {
             open,
             policy,
             read_only,
+            discover,
             front_end: false,
             phase: Phase::Running,
             stopping_since: Time(0),
             pending: Vec::new(),
             opening: Vec::new(),
             next_ticket: 0,
+            discovery: Discovery::default(),
+            listening: false,
+            look_again: false,
             rates: HashMap::new(),
         }
     }
@@ -155,6 +169,7 @@ impl Daemon {
             self.read_inlet();
             self.maps.run_timers(self.clock.now());
             self.serve_administrators();
+            self.look_for_paths();
             self.tell_changes();
             if let Phase::Over(code) = self.phase {
                 return code;
@@ -173,6 +188,7 @@ impl Daemon {
             control.watch(&mut fds);
         }
         let deadlines = self.pending.iter().map(|p| p.deadline).chain(self.maps.next_deadline());
+        let deadlines = deadlines.chain(self.discovery_deadline());
         let now = self.clock.now();
         let timeout = deadlines.min().map(|at| at.since(now).max(SHORTEST_SLEEP));
         if let Err(error) = poll::wait(&mut fds, timeout) {
@@ -220,9 +236,14 @@ impl Daemon {
                     let notices = map_there.map(|m| m.lu_reset(path, &result)).unwrap_or_default();
                     notices.into_iter().for_each(|notice| self.tell_some(Some(map), notice));
                 }
-                Mail::Closed(path) => self.maps.closed(map, path),
+                Mail::Closed(path) => {
+                    self.maps.closed(map, path);
+                    self.look_again = true;
+                }
                 Mail::Opened { ticket, result } => self.opened(map, ticket, result),
                 Mail::LunOpened { ticket, result } => self.lun_opened(ticket, result),
+                Mail::Found { opening, result } => self.found(map, &opening, result),
+                Mail::Devices(news) => self.devices(news),
                 Mail::Session(event) => self.session(&event),
                 Mail::Stopped { left } => self.stopped(left),
             }
@@ -319,7 +340,7 @@ impl Daemon {
     }
 
     /// News that somebody else could make us tell without end.
-    fn tell_some(&mut self, map: Option<MapSlot>, mut notice: Notice) {
+    pub(super) fn tell_some(&mut self, map: Option<MapSlot>, mut notice: Notice) {
         let rate = self.rates.entry(notice.name).or_default();
         let Some(kept_back) = rate.admit(self.clock.now()) else { return };
         if kept_back > 0 {

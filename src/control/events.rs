@@ -128,6 +128,15 @@ pub(super) fn of_denied(denied: &Denied, joined: bool) -> Notice {
     Notice::new("COMMAND_DENIED", Level::Warn, text, data)
 }
 
+/// Nothing tells when a disk comes or goes.
+pub(super) fn of_no_uevents(why: &str) -> Notice {
+    let text = format!(
+        "{why}: /sys is looked at once a second for disks that come and go; what a logical unit \
+         says of itself to others is not heard"
+    );
+    Notice::new("NO_UEVENTS", Level::Warn, text, json!({ "reason": why }))
+}
+
 /// News of the front-end's connection.
 pub(super) fn of_session(event: &SessionEvent) -> Option<Notice> {
     let notice = |name, level, text: String, data| Some(Notice::new(name, level, text, data));
@@ -230,6 +239,7 @@ pub(super) fn cause_in_words(cause: &Cause) -> String {
             found.capacity, found.block_size, expected.capacity, expected.block_size
         ),
         Cause::IdentityUnknown(why) => format!("its identity could not be read: {why}"),
+        Cause::Host(word) => format!("the kernel has heard {word} from it"),
         Cause::Activation(why) => format!("its activation was {why}"),
         Cause::Administrator => {
             "taken out by the administrator (reinstate path lifts it)".to_owned()
@@ -264,6 +274,7 @@ pub(super) fn cause_as_data(cause: &Cause) -> Value {
             "found-blocks": found.capacity.0,
         }),
         Cause::IdentityUnknown(why) => json!({ "kind": "identity", "error": why }),
+        Cause::Host(word) => json!({ "kind": "uevent", "reason": word }),
         Cause::Activation(why) => json!({ "kind": "activation", "reason": why }),
         Cause::Administrator => json!({ "kind": "administrator" }),
     }

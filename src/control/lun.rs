@@ -1,14 +1,16 @@
 //! Which LUs a SCSI device shows, in the administrator's words.
 //!
-//! `--lun T:L,path=SPEC[,path=SPEC…][,alias=NAME][,allow=GROUP][,deny=GROUP]
-//! [,set=KEYWORD=VALUE][,read-only=on|off]`, a list as QEMU's: a comma inside a
-//! value is doubled.
+//! `--lun T:L,path=SPEC[,path=SPEC…]|wwid=W|map=NAME[,discover=yes|no]
+//! [,alias=NAME][,allow=GROUP][,deny=GROUP][,set=KEYWORD=VALUE]
+//! [,read-only=on|off]`, a list as QEMU's: a comma inside a value is doubled.
 //! Text only: what a path leads to is seen when it is opened.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+#[cfg(doc)]
+use crate::host::understand_wwid;
 use crate::host::{PathSpec, SpecError, Target, split_list};
 use crate::mpath::policy::keywords::{KeywordError, Setting};
 use crate::scsi::command::{CommandPolicy, Group, UnknownGroup};
@@ -46,14 +48,26 @@ pub enum LunError {
     #[error("`{0}` is not of the form key=value (write a comma inside a value twice)")]
     NotAnOption(String),
     /// No such key.
-    #[error("there is no option `{0}`; a LUN takes path, alias, set, allow, deny and read-only")]
+    #[error(
+        "there is no option `{0}`; a LUN takes path, wwid, map, discover, alias, set, allow, deny \
+         and read-only"
+    )]
     UnknownOption(String),
     /// Given twice.
     #[error("`{0}` is given twice")]
     Twice(&'static str),
     /// An LU must lead somewhere.
-    #[error("LUN {0} has no path; give path=SPEC, once for each")]
+    #[error("LUN {0} has no path; give path=SPEC, once for each, or wwid=WWID to have them found")]
     NoPath(Address),
+    /// Named twice over.
+    #[error("wwid and map both say which logical unit is meant; give one of them")]
+    NamedTwice,
+    /// A WWID that is none.
+    #[error("wwid={0}: give a WWID, such as 36001405deadbeef0001000000000000a")]
+    Wwid(String),
+    /// `--expose paths` makes targets of paths that are known.
+    #[error("--expose paths shows the paths that are named: give LUN {0} path=SPEC, once for each")]
+    ExposedUnnamed(Address),
     /// See [`PathSpec`].
     #[error("{0}")]
     Path(#[from] SpecError),
@@ -69,6 +83,9 @@ pub enum LunError {
     /// Not on or off.
     #[error("read-only={0}: write on or off")]
     Switch(String),
+    /// Not yes or no.
+    #[error("discover={0}: write yes or no")]
+    Discover(String),
     /// See [`check_alias`].
     #[error("alias={0}: use letters, digits and any of _.:- (at most 127)")]
     Alias(String),
@@ -143,8 +160,15 @@ impl FromStr for Address {
 pub struct LuSettings {
     /// Where the guest finds it; 0:0 for a disk served as vhost-user-blk.
     pub address: Address,
-    /// Its paths, in order.
+    /// Its paths, in order; empty: they are found by name.
     pub paths: Vec<PathSpec>,
+    /// WWID of the LU, in any spelling ([`understand_wwid`]).
+    pub wwid: Option<String>,
+    /// Name that multipath-tools has for its map.
+    pub map: Option<String>,
+    /// Whether its paths join and leave by themselves; `None`: as the
+    /// device's.
+    pub discover: Option<bool>,
     /// Name of the map; the WWID without one.
     pub alias: Option<String>,
     /// What steers its map, whatever holds for the device.
@@ -172,8 +196,14 @@ impl LuSettings {
     ///
     /// No path; a group both allowed and denied; a name with odd characters.
     pub fn check(&self) -> Result<(), LunError> {
-        if self.paths.is_empty() {
+        if self.wwid.is_some() && self.map.is_some() {
+            return Err(LunError::NamedTwice);
+        }
+        if self.paths.is_empty() && self.wwid.is_none() && self.map.is_none() {
             return Err(LunError::NoPath(self.address));
+        }
+        if let Some(wwid) = self.wwid.as_deref().filter(|wwid| !check_wwid(wwid)) {
+            return Err(LunError::Wwid(wwid.to_owned()));
         }
         if let Some(alias) = self.alias.as_deref().filter(|alias| !check_alias(alias)) {
             return Err(LunError::Alias(alias.to_owned()));
@@ -186,8 +216,11 @@ impl LuSettings {
     ///
     /// # Errors
     ///
-    /// [`LunError::NoTargetLeft`].
+    /// [`LunError::NoTargetLeft`], [`LunError::ExposedUnnamed`].
     pub fn addresses(&self, expose_paths: bool) -> Result<Vec<Address>, LunError> {
+        if expose_paths && self.paths.is_empty() {
+            return Err(LunError::ExposedUnnamed(self.address));
+        }
         let Address { target, lun } = self.address;
         let count = if expose_paths { self.paths.len() } else { 1 };
         let targets = (0..count).map(|n| u8::try_from(usize::from(target) + n).ok());
@@ -211,6 +244,12 @@ impl FromStr for LuSettings {
             };
             match key {
                 "path" => lu.paths.push(value.parse()?),
+                "wwid" if lu.wwid.replace(value.to_owned()).is_none() => {}
+                "wwid" => return Err(LunError::Twice("wwid")),
+                "map" if lu.map.replace(value.to_owned()).is_none() => {}
+                "map" => return Err(LunError::Twice("map")),
+                "discover" if lu.discover.replace(yes_or_no(value)?).is_none() => {}
+                "discover" => return Err(LunError::Twice("discover")),
                 "alias" if lu.alias.replace(value.to_owned()).is_none() => {}
                 "alias" => return Err(LunError::Twice("alias")),
                 "set" => lu.set.push(value.parse()?),
@@ -233,6 +272,20 @@ fn switch(value: &str) -> Result<bool, LunError> {
         "off" => Ok(false),
         _ => Err(LunError::Switch(value.to_owned())),
     }
+}
+
+fn yes_or_no(value: &str) -> Result<bool, LunError> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(LunError::Discover(value.to_owned())),
+    }
+}
+
+/// Whether this can be meant for a WWID.
+pub fn check_wwid(text: &str) -> bool {
+    let printable = |c: char| c.is_ascii_graphic() || c == ' ';
+    text.trim().len() >= 2 && text.chars().all(printable)
 }
 
 /// Whether a map may have this name.

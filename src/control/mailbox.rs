@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use super::discovery::Opening;
 use super::opening::{Arrival, Lu, OpenLuError};
+use super::uevents::DeviceNews;
 use crate::host::OpenError;
 use crate::io::{Identity, MapSlot};
 use crate::mpath::checker::Verdict;
@@ -36,6 +38,10 @@ pub(super) enum Mail {
     Opened { ticket: u64, result: Result<Arrival, OpenError> },
     /// The paths of an LU to be added were opened, or not.
     LunOpened { ticket: u64, result: Result<Box<Lu>, OpenLuError> },
+    /// A disk that discovery has found was opened, or not.
+    Found { opening: Opening, result: Result<Arrival, OpenError> },
+    /// SCSI disks came, went or spoke.
+    Devices(Vec<DeviceNews>),
     /// Something happened to the front-end's connection.
     Session(SessionEvent),
     /// Rings and queue threads have ended; so many rings could not.

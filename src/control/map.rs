@@ -9,6 +9,7 @@ mod display;
 mod limits;
 mod outages;
 mod reset;
+mod scsi_paths;
 
 use std::collections::HashMap;
 use std::io;
@@ -39,6 +40,7 @@ use limits::shrunk;
 pub(super) use limits::smallest;
 use outages::Outages;
 use reset::Resets;
+pub(super) use scsi_paths::ScsiPath;
 
 /// Why a path could not join.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +147,10 @@ pub(super) struct Map {
     happened: Vec<Happened>,
     outages: Outages,
     resets: Resets,
+    /// Paths to its LU join and leave by themselves.
+    discover: bool,
+    /// It has, or has had, paths that are SCSI devices of this host.
+    of_scsi_disks: bool,
     /// It is being removed: so many queue threads still have it.
     leaving: Option<usize>,
 }
@@ -163,12 +169,14 @@ pub(super) struct Parts {
     pub(super) read_only: bool,
     pub(super) check_timeout: Duration,
     pub(super) post: Post,
+    /// Paths to its LU join and leave by themselves, if they are SCSI disks.
+    pub(super) discover: bool,
 }
 
 impl Map {
     pub(super) fn new(parts: Parts) -> Map {
         let Parts { slot, name, lun, engine, queues, .. } = parts;
-        let Parts { limits, geometry, read_only, check_timeout, post, .. } = parts;
+        let Parts { limits, geometry, read_only, check_timeout, post, discover, .. } = parts;
         Map {
             slot,
             name,
@@ -186,6 +194,8 @@ impl Map {
             happened: Vec::new(),
             outages: Outages::default(),
             resets: Resets::default(),
+            discover,
+            of_scsi_disks: false,
             leaving: None,
         }
     }
@@ -298,6 +308,7 @@ impl Map {
             self.queues.set_limits(self.slot, limits);
         }
         self.changed = true;
+        self.of_scsi_disks |= handle.hctl().is_some();
         self.queues.attach(self.slot, id, handle);
         let open = Some((Arc::clone(handle), checking));
         self.paths.insert(id, OpenPath { name, open, users: self.queues.threads() });

@@ -241,6 +241,7 @@ impl Maps {
             read_only: lu.read_only,
             check_timeout,
             post: self.common.post.of(slot),
+            discover: lu.discover,
         })
     }
 

@@ -1,14 +1,19 @@
 //! Opening the paths of an LU, and what a map of them is made of.
 //!
 //! Waits for paths: at the start on the control thread, at run time on a
-//! thread of its own. Compares what each path has proved (law 2).
+//! thread of its own. Compares what each path has proved (law 2). Paths are
+//! those that were named or, where the LU was named, the disks that sysfs
+//! calls by its WWID.
 
 use std::sync::Arc;
 
 use super::lun::{Address, LuSettings};
 use super::map::smallest;
 use super::probing::{self, Ask, Unheard};
-use crate::host::{OpenError, Options, PathSpec, open_path};
+use crate::host::discover::{self, Disk};
+use crate::host::{
+    AliasError, OpenError, Options, PathSpec, Target, open_path, understand_wwid, wwid_of_alias,
+};
 use crate::io::{Geometry, Limits};
 use crate::mpath::policy::keywords::{KeywordError, Setting};
 use crate::mpath::policy::{NoPathRetry, Policy};
@@ -27,9 +32,64 @@ pub enum OpenLuError {
     /// The paths do not belong together.
     #[error("{0}")]
     Map(#[from] MapError),
+    /// No map of that name.
+    #[error("{0}")]
+    Alias(#[from] AliasError),
+    /// Nothing that could be a path to the LU that was named.
+    #[error("no path to {wwid}: {}", seen_in_words(.wwid, .seen))]
+    NoneFound {
+        /// Its WWID.
+        wwid: String,
+        /// Each disk of this host with its WWID, or why it could not be used.
+        seen: Vec<Seen>,
+    },
+    /// A path that was named leads elsewhere than was said.
+    #[error("path {path} leads to {found}, and {expected} was asked for")]
+    OtherLu {
+        /// Its name.
+        path: String,
+        /// Its WWID.
+        found: String,
+        /// The LU's.
+        expected: String,
+    },
     /// What it is set to contradicts what holds for the device.
     #[error("{0}")]
     Setting(#[from] KeywordError),
+}
+
+/// A disk that was looked at for a path.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Kernel name.
+    pub devname: String,
+    /// What it calls itself.
+    pub wwid: Option<String>,
+    /// Why it could not be opened, where its WWID is the right one.
+    pub refused: Option<String>,
+}
+
+/// Most disks that an error lists.
+const LISTED: usize = 8;
+
+fn seen_in_words(wwid: &str, seen: &[Seen]) -> String {
+    let refused: Vec<&str> = seen.iter().filter_map(|disk| disk.refused.as_deref()).collect();
+    if !refused.is_empty() {
+        return refused.join("; ");
+    }
+    if seen.is_empty() {
+        return "this host has no SCSI disk (`lsblk -S`)".to_owned();
+    }
+    let name = |disk: &Seen| {
+        let wwid = disk.wwid.as_deref().unwrap_or("no WWID");
+        format!("{} {wwid}", disk.devname)
+    };
+    let mut all: Vec<String> = seen.iter().take(LISTED).map(name).collect();
+    if seen.len() > LISTED {
+        all.push(format!("{} more", seen.len() - LISTED));
+    }
+    let kind = if wwid.len() < 17 { " (a WWID has 17 or 33 characters mostly)" } else { "" };
+    format!("none of this host's SCSI disks is called so{kind}: {}", all.join(", "))
 }
 
 /// A path that is open, and what is known of it before it carries anything.
@@ -48,12 +108,20 @@ pub(super) fn open_one(
     options: &Options,
     policy: &Policy,
 ) -> Result<Arrival, OpenError> {
+    open_quietly(spec, options, policy).inspect(introduce)
+}
+
+/// The same without a word: nobody has asked for this path by name.
+pub(super) fn open_quietly(
+    spec: &PathSpec,
+    options: &Options,
+    policy: &Policy,
+) -> Result<Arrival, OpenError> {
     let handle = open_path(spec, options)?;
     let timeout = policy.checker_timeout;
     let attributes = probing::attributes(&handle, timeout);
     let mut prioritizer = Prioritizer::new(policy.prio.clone(), &attributes);
     let reading = Unheard(&handle, timeout).prioritize(&mut prioritizer);
-    introduce(&handle, &reading);
     Ok(Arrival { handle, attributes, reading })
 }
 
@@ -70,12 +138,15 @@ pub(super) struct Lu {
     pub(super) read_only: bool,
     /// The guest sees one LU; otherwise a path.
     pub(super) joined: bool,
+    /// Its paths join and leave by themselves.
+    pub(super) discover: bool,
     /// What the guest may send beyond, or short of, the device's policy.
     settings: LuSettings,
     policy: Policy,
 }
 
-/// Opens every path of an LU.
+/// Opens every path of an LU: those that are named or, where none is, those
+/// that are there.
 pub(super) fn open_lu(
     settings: &LuSettings,
     options: &Options,
@@ -83,44 +154,109 @@ pub(super) fn open_lu(
 ) -> Result<Lu, OpenLuError> {
     let options = Options { read_only: settings.read_only, ..*options };
     let policy = &Setting::apply_all(&settings.set, policy)?;
+    let wanted = wanted(settings)?;
     let mut lu: Option<Lu> = None;
+    let mut take = |path: Arrival| match &mut lu {
+        None => {
+            lu = Some(Lu::of(path, settings.clone(), policy.clone()));
+            Ok(())
+        }
+        Some(lu) => lu.take(path),
+    };
+    if let (true, Some(wwid)) = (settings.paths.is_empty(), &wanted) {
+        for path in gather(wwid, &options, policy)? {
+            let name = path.handle.name().to_owned();
+            // It is named by nobody; it joins when it can.
+            take(path).unwrap_or_else(|error| log::warn!("path {name} is left out: {error}"));
+        }
+    }
     for spec in &settings.paths {
         let path = open_one(spec, &options, policy).map_err(OpenLuError::Open)?;
-        let handle = &path.handle;
-        let protected = handle.geometry().read_only;
-        if protected && !settings.read_only {
-            log::warn!("path {} is write protected: the disk is served read-only", handle.name());
+        let (name, found) = (path.handle.name(), &path.handle.identity().wwid);
+        if let Some(expected) = wanted.clone().filter(|wanted| wanted != found) {
+            let (path, found) = (name.to_owned(), found.clone());
+            return Err(OpenLuError::OtherLu { path, found, expected });
         }
-        match &mut lu {
-            None => lu = Some(Lu::of(path, settings.clone(), policy.clone())),
-            Some(lu) => {
-                lu.engine.admits(handle.name(), handle.identity())?;
-                lu.limits = smallest(lu.limits, *handle.limits());
-                lu.geometry.unmap &= handle.geometry().unmap;
-                lu.geometry.unmap_reads_zero &= handle.geometry().unmap_reads_zero;
-                lu.read_only |= protected;
-                lu.paths.push(path);
-            }
-        }
+        take(path)?;
     }
     // Whoever asks has at least one.
     lu.ok_or_else(|| OpenLuError::Map(MapError::NoSuchPath("(none given)".to_owned())))
 }
 
+/// The WWID that was given, in whatever words.
+pub(super) fn wanted(settings: &LuSettings) -> Result<Option<String>, OpenLuError> {
+    Ok(match (&settings.wwid, &settings.map) {
+        (Some(wwid), _) => Some(understand_wwid(wwid)),
+        (None, Some(map)) => Some(wwid_of_alias(map)?),
+        (None, None) => None,
+    })
+}
+
+/// Opens the disks that sysfs calls by this WWID and that prove it; at least
+/// one.
+fn gather(wwid: &str, options: &Options, policy: &Policy) -> Result<Vec<Arrival>, OpenLuError> {
+    let mut paths = Vec::new();
+    let mut seen = Vec::new();
+    for Disk { devname, wwid: name, also, .. } in discover::scan() {
+        let mut refused = None;
+        if [&name, &also].iter().any(|name| name.as_deref() == Some(wwid)) {
+            match open_one(&found(&devname), options, policy) {
+                Ok(path) if Some(&path.handle.identity().wwid) == name.as_ref() => paths.push(path),
+                Ok(path) => {
+                    refused = Some(format!("{devname} leads to {}", path.handle.identity().wwid));
+                }
+                Err(error) => refused = Some(error.to_string()),
+            }
+        }
+        seen.push(Seen { devname, wwid: name, refused });
+    }
+    if paths.is_empty() {
+        return Err(OpenLuError::NoneFound { wwid: wwid.to_owned(), seen });
+    }
+    Ok(paths)
+}
+
+/// A disk that nobody has named, as a path.
+pub(super) fn found(devname: &str) -> PathSpec {
+    let text = format!("/dev/{devname}");
+    PathSpec { target: Target::Node(text.clone().into()), text, name: None }
+}
+
 impl Lu {
+    /// One more path.
+    fn take(&mut self, path: Arrival) -> Result<(), OpenLuError> {
+        let handle = &path.handle;
+        self.engine.admits(handle.name(), handle.identity())?;
+        if handle.geometry().read_only && !self.read_only {
+            log::warn!("path {} is write protected: the disk is served read-only", handle.name());
+        }
+        self.limits = smallest(self.limits, *handle.limits());
+        self.geometry.unmap &= handle.geometry().unmap;
+        self.geometry.unmap_reads_zero &= handle.geometry().unmap_reads_zero;
+        self.read_only |= handle.geometry().read_only;
+        self.paths.push(path);
+        Ok(())
+    }
+
     /// An LU of one path, to begin with.
     fn of(path: Arrival, settings: LuSettings, policy: Policy) -> Lu {
         let handle = &path.handle;
         let identity = handle.identity().clone();
+        let protected = handle.geometry().read_only;
+        if protected && !settings.read_only {
+            log::warn!("path {} is write protected: the disk is served read-only", handle.name());
+        }
+        let called = settings.alias.clone().or_else(|| settings.map.clone());
         Lu {
             address: settings.address,
-            name: settings.alias.clone().unwrap_or_else(|| identity.wwid.clone()),
+            name: called.unwrap_or_else(|| identity.wwid.clone()),
             engine: Multipath::new(identity, policy.clone()),
             limits: *handle.limits(),
             geometry: handle.geometry().clone(),
-            read_only: settings.read_only || handle.geometry().read_only,
+            read_only: settings.read_only || protected,
             paths: vec![path],
             joined: true,
+            discover: settings.discover.unwrap_or(true),
             settings,
             policy,
         }
@@ -159,7 +295,9 @@ impl Lu {
     }
 }
 
-fn introduce(handle: &PathHandle, reading: &Reading) {
+/// Says in the log what a path is.
+pub(super) fn introduce(path: &Arrival) {
+    let Arrival { handle, reading, .. } = path;
     let identity = handle.identity();
     let own = reading.alua.as_ref().and_then(|alua| {
         let group = alua.groups.iter().find(|(id, ..)| *id == alua.own)?;

@@ -97,6 +97,7 @@ const COMMANDS: &[(&str, Deed)] = &[
     ("path-reinstate", Daemon::path_reinstate),
     ("path-remove", Daemon::path_remove),
     ("query-commands", Daemon::query_commands),
+    ("query-devices", Daemon::query_devices),
     ("query-luns", Daemon::query_luns),
     ("query-maps", Daemon::query_maps),
     ("query-paths", Daemon::query_paths),
@@ -256,6 +257,11 @@ impl Daemon {
         Ok(Reply::Now(names.map(|name| json!({ "name": name })).collect()))
     }
 
+    fn query_devices(&mut self, given: Value) -> Done {
+        arguments::<Nothing>(given)?;
+        Ok(Reply::Now(json!(self.devices_status())))
+    }
+
     fn query_version(&mut self, given: Value) -> Done {
         arguments::<Nothing>(given)?;
         Ok(Reply::Now(qmp::version()))
@@ -323,6 +329,10 @@ impl Daemon {
         let (now, map) = (self.clock.now(), self.maps.with_path(&path)?);
         let slot = map.slot;
         let (path, generation) = map.remove_path(now, &path)?;
+        let device = map.scsi_paths().into_iter().find(|device| device.id == path);
+        if let Some(device) = device {
+            self.leave_out(&device);
+        }
         Ok(Reply::Later { wait: Wait::Removed { map: slot, generation, path }, patience: CLOSE })
     }
 
@@ -377,7 +387,9 @@ impl Daemon {
     /// A path to be added was opened, or not.
     pub(super) fn opened(&mut self, map: MapSlot, ticket: u64, result: Result<Arrival, OpenError>) {
         let now = self.clock.now();
+        self.look_again = true;
         let joined = result.map_err(|error| error.to_string()).and_then(|path| {
+            self.added_by_hand(&path)?;
             let map = self.maps.get_mut(map).ok_or("the map has gone meanwhile")?;
             let id = map.join(now, &path).map_err(|e| e.to_string())?;
             let handle = &path.handle;

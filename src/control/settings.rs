@@ -8,7 +8,9 @@ use crate::host::Options;
 use crate::mpath::policy::Policy;
 use crate::scsi::command::CommandPolicy;
 
-pub use super::lun::{Address, LuSettings, LunError, check_alias, check_together, undecided};
+pub use super::lun::{
+    Address, LuSettings, LunError, check_alias, check_together, check_wwid, undecided,
+};
 pub use crate::scsi::command::Group;
 pub use crate::sys::inherit::group_by_name;
 pub use crate::vhost_blk::{MAX_QUEUE_SIZE, MAX_QUEUES};
@@ -89,6 +91,12 @@ pub struct Settings {
     pub lus: Vec<LuSettings>,
     /// How paths are opened.
     pub open: Options,
+    /// How long to wait at the start for the first path of an LU that is given
+    /// by its name.
+    pub wait_paths: Duration,
+    /// Paths of LUs added later join and leave by themselves, unless their own
+    /// settings say otherwise.
+    pub discover: bool,
     /// Refuse writes to all LUs, those added later as well.
     pub read_only: bool,
     /// Request queues offered.

@@ -4,9 +4,10 @@
 //! wait for paths. Whatever fails ends the start with a message that names it.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::daemon::{Clock, Daemon};
 use super::lun::Address;
@@ -16,8 +17,10 @@ use super::opening::{Lu, OpenLuError, open_lu};
 use super::qmp::Server;
 use super::settings::{self, Expose, Listen, LuReset, LuSettings, Settings};
 use super::topology;
+use crate::host::understand_wwid;
 use crate::queue::{DeviceSettings, Inlet, Queues};
 use crate::sys::inherit;
+use crate::sys::poll::{self, Interest, PollFd};
 use crate::sys::signal::{self, SignalFd};
 use crate::vhost_blk::{BlkDevice, BlkError, BlkSettings};
 use crate::vhost_scsi::{ScsiDevice, ScsiError, ScsiSettings};
@@ -28,6 +31,9 @@ use crate::vhost_user::{self, Extras};
 /// Most requests one queue thread has at once, whatever the rings could hold:
 /// more wait in their rings.
 const MAX_REQUESTS: usize = 4096;
+
+/// Between two looks for a path at the start.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Longest transfer told to SCSI drivers that ask us, in 512-byte sectors:
 /// what QEMU tells. Each LU's Block Limits page says what counts.
@@ -48,6 +54,9 @@ pub enum StartError {
         /// Why.
         error: OpenLuError,
     },
+    /// Told to end before it could begin.
+    #[error("stopped by a signal while waiting for a path")]
+    Stopped,
     /// The paths do not belong together, or cannot be served for another
     /// reason.
     #[error("{0}")]
@@ -117,7 +126,7 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         Listen::Fd(number) => Some(adopt(number)?),
     };
     let clock = Clock::start();
-    let lus = open_all(settings)?;
+    let lus = open_all(settings, &signals, clock)?;
     let front = front(settings, &lus)?;
     let (queues, inlet) = start_queues(settings, &front)?;
     let queues = Arc::new(queues);
@@ -158,6 +167,7 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         open: settings.open,
         policy: settings.policy.clone(),
         read_only: settings.read_only,
+        discover: settings.discover,
     };
     let mut daemon = Daemon::new(parts);
     daemon.tell_changes();
@@ -196,12 +206,32 @@ fn bad_fd(number: RawFd) -> StartError {
     StartError::Fd { number, error: io::Error::from_raw_os_error(libc::EBADF) }
 }
 
-/// Opens the paths of every LU.
-fn open_all(settings: &Settings) -> Result<Vec<Lu>, StartError> {
+/// Opens the paths of every LU; waits for the first of one that is given by
+/// its name.
+fn open_all(settings: &Settings, signals: &SignalFd, clock: Clock) -> Result<Vec<Lu>, StartError> {
+    let until = clock.now() + settings.wait_paths;
     let mut all = Vec::new();
     for lu in &settings.lus {
-        let opened = open_lu(lu, &settings.open, &settings.policy);
-        let opened = opened.map_err(|error| in_the_options_words(settings, lu, error))?;
+        if let Some(given) = &lu.wwid {
+            let wwid = understand_wwid(given);
+            if wwid != *given {
+                log::info!("{given} is {wwid}, as multipath-tools write it");
+            }
+        }
+        let mut waits = false;
+        let opened = loop {
+            match open_lu(lu, &settings.open, &settings.policy) {
+                Ok(opened) => break opened,
+                Err(error @ OpenLuError::NoneFound { .. }) if clock.now() < until => {
+                    if !std::mem::replace(&mut waits, true) {
+                        let left = until.since(clock.now()).as_secs_f64();
+                        log::info!("{error}; waiting for one, up to {left:.0} s");
+                    }
+                    pause(signals)?;
+                }
+                Err(error) => return Err(in_the_options_words(settings, lu, error)),
+            }
+        };
         match &settings.device {
             settings::Device::Scsi(scsi) if scsi.expose == Expose::Paths => {
                 all.extend(opened.by_path());
@@ -212,6 +242,16 @@ fn open_all(settings: &Settings) -> Result<Vec<Lu>, StartError> {
     Ok(all)
 }
 
+/// Between two looks for a path, unless a signal says to end.
+fn pause(signals: &SignalFd) -> Result<(), StartError> {
+    let mut fds = [PollFd::new(signals.as_fd(), Interest::READ)];
+    poll::wait(&mut fds, Some(LOOK)).map_err(system("wait for a path"))?;
+    match signals.next() {
+        Some(_) => Err(StartError::Stopped),
+        None => Ok(()),
+    }
+}
+
 /// Names the option that is to be changed.
 fn in_the_options_words(settings: &Settings, lu: &LuSettings, error: OpenLuError) -> StartError {
     let address = lu.address;
@@ -220,6 +260,10 @@ fn in_the_options_words(settings: &Settings, lu: &LuSettings, error: OpenLuError
             StartError::Lun { address, error }
         }
         (OpenLuError::Map(error), _) => StartError::Join(error.to_string()),
+        (OpenLuError::Alias(error), _) => StartError::Join(format!("--map {error}")),
+        (error @ (OpenLuError::NoneFound { .. } | OpenLuError::OtherLu { .. }), _) => {
+            StartError::Join(error.to_string())
+        }
         (error, _) => StartError::Path(error),
     }
 }

@@ -147,6 +147,12 @@ pub struct PathStatus {
     pub wwid: String,
     /// Faults of a simulated path.
     pub faults: Option<String>,
+    /// The sg node of its device, `sg2`.
+    #[serde(default)]
+    pub sg: Option<String>,
+    /// The bsg node of its device, `bsg/1:0:0:0`.
+    #[serde(default)]
+    pub bsg: Option<String>,
 }
 
 /// An LU of a SCSI device (`query-luns`, `ctl show luns`).
@@ -174,6 +180,26 @@ pub struct LunStatus {
     pub denied: Vec<String>,
     /// A unit attention waits for the guest's next command.
     pub attention_pending: bool,
+}
+
+/// A SCSI disk of this host (`query-devices`, `ctl show devices`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct DeviceStatus {
+    pub dev: String,
+    /// `H:C:T:L`.
+    pub hcil: String,
+    pub dev_t: String,
+    /// WWID, as the kernel has it; empty: it has none.
+    pub uuid: String,
+    /// Its sg node, `sg2`.
+    pub sg: Option<String>,
+    /// Its bsg node, `bsg/1:0:0:0`.
+    pub bsg: Option<String>,
+    /// The map it is a path of.
+    pub multipath: Option<String>,
+    /// Why it is no path, where one was wanted.
+    pub reason: Option<String>,
 }
 
 /// The daemon as a whole (`query-status`, `ctl show status`).

@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use super::status::{DaemonStatus, LunStatus, MapStatus, PathStatus};
+use super::status::{DaemonStatus, DeviceStatus, LunStatus, MapStatus, PathStatus};
 use crate::mpath::policy::keywords::KEYWORDS;
 
 /// Whether to mark what needs attention with colour.
@@ -129,6 +129,34 @@ fn path_row(path: &PathStatus, several: bool) -> [String; 9] {
         path.dev_st.clone(),
         next_check(path),
         if several { path.multipath.clone() } else { String::new() },
+    ]
+}
+
+/// SCSI disks of the host, with the map of each that is a path.
+pub fn devices(devices: &[DeviceStatus], colour: Colour) -> String {
+    let header = ["hcil", "dev", "dev_t", "sg", "bsg", "uuid", "multipath", "no path because"];
+    let cells: Vec<[String; 8]> = devices.iter().map(device_row).collect();
+    let mut rows = vec![header];
+    rows.extend(cells.iter().map(|row| row.each_ref().map(String::as_str)));
+    let good = |row: usize| {
+        let device = row.checked_sub(1).map(|n| &devices[n])?;
+        let judged = device.multipath.is_some() || device.reason.is_some();
+        judged.then(|| device.reason.is_none())
+    };
+    table(&rows, good, colour)
+}
+
+fn device_row(device: &DeviceStatus) -> [String; 8] {
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    [
+        device.hcil.clone(),
+        device.dev.clone(),
+        device.dev_t.clone(),
+        or_none(&device.sg),
+        or_none(&device.bsg),
+        if device.uuid.is_empty() { "-".to_owned() } else { device.uuid.clone() },
+        or_none(&device.multipath),
+        or_none(&device.reason),
     ]
 }
 

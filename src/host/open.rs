@@ -3,7 +3,8 @@
 //! Block nodes are opened O_DIRECT and O_EXCL always (laws 8 and 3); sg, bsg
 //! nodes and files carry an OFD lock, and the sd sibling of an sg or bsg node
 //! is held O_EXCL beside it. Identity is then proved through the open file
-//! (law 2), in [`PathHandle::new`]. Blocks; control thread only.
+//! (law 2), in [`PathHandle::new`]. Blocks: at the
+//! start the control thread, later threads of their own.
 
 pub(super) mod bsg;
 mod regular;

@@ -2,8 +2,8 @@
 //!
 //! Two paths to one file are one inode *and one open file* (laws 2 and 8): an
 //! exclusive lock belongs to the open file, and must be held by the very one
-//! that carries the commands (law 3). Hence the one process-wide table; the
-//! control thread is its only user in the daemon.
+//! that carries the commands (law 3). Hence the one process-wide table;
+//! whoever opens a path uses it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, Metadata};

@@ -25,7 +25,7 @@ impl DevT {
         DevT { major: libc::major(raw), minor: libc::minor(raw) }
     }
 
-    fn parse(text: &str) -> Option<DevT> {
+    pub(super) fn parse(text: &str) -> Option<DevT> {
         let (major, minor) = text.split_once(':')?;
         Some(DevT { major: major.parse().ok()?, minor: minor.parse().ok()? })
     }
@@ -46,7 +46,7 @@ pub enum DeviceState {
     Blocked,
     /// Given up (`offline`, `transport-offline`).
     Offline,
-    /// Deleted: sysfs does not have it any more.
+    /// Deleted: sysfs does not have it any more, or says that it is going.
     Gone,
     /// Anything else.
     Other(String),
@@ -64,11 +64,18 @@ pub(super) fn state_below(sysfs: &Sysfs, dev: &str, generic: bool) -> DeviceStat
     // The open node keeps its number from being given to another device.
     let dir = if generic { sysfs.character(number) } else { sysfs.block(number) };
     let Some(dir) = dir else { return DeviceState::Gone };
-    let Some(state) = attribute(&dir.join("device/state")) else { return DeviceState::Running };
+    state_of(&dir.join("device/state"))
+}
+
+/// What this attribute says; without one the device runs.
+pub(super) fn state_of(path: &Path) -> DeviceState {
+    let Some(state) = attribute(path) else { return DeviceState::Running };
     match state.as_str() {
         "running" => DeviceState::Running,
         "blocked" | "quiesce" | "created-blocked" => DeviceState::Blocked,
         "offline" | "transport-offline" => DeviceState::Offline,
+        // Being deleted: only its last commands keep it.
+        "cancel" | "deleted" => DeviceState::Gone,
         _ => DeviceState::Other(state),
     }
 }
@@ -148,9 +155,14 @@ impl Sysfs {
         fs::canonicalize(self.root.join(format!("dev/char/{dev}"))).ok()
     }
 
+    /// Directory of a class.
+    pub(super) fn classes(&self, class: &str) -> PathBuf {
+        self.root.join("class").join(class)
+    }
+
     /// Directory of a device of a class.
     pub(super) fn class(&self, class: &str, name: &str) -> PathBuf {
-        self.root.join("class").join(class).join(name)
+        self.classes(class).join(name)
     }
 
     /// Directory of a block device by name.

@@ -112,7 +112,7 @@ impl Multipath {
         if self.order.len() == 1 {
             return Err(MapError::LastPath(name.to_owned()));
         }
-        self.take_out(now, id, fx);
+        self.take_out(now, id, |path, _| Change::PathRemoved { path }, fx);
         Ok(id)
     }
 
@@ -131,18 +131,25 @@ impl Multipath {
         if self.order.len() == 1 {
             self.last_path_lost();
         }
-        self.take_out(now, id, fx);
+        self.take_out(now, id, |path, left| Change::PathDeleted { path, left }, fx);
         Ok(id)
     }
 
-    fn take_out(&mut self, now: Time, id: PathId, fx: &mut Effects) {
+    /// `news`: of its name and the usable paths left.
+    fn take_out(
+        &mut self,
+        now: Time,
+        id: PathId,
+        news: impl FnOnce(String, usize) -> Change,
+        fx: &mut Effects,
+    ) {
         let slot = usize::from(id.slot);
         let Some(path) = self.paths[slot].take() else { return };
         self.generations[slot] += 1;
         self.retiring.push(id);
         self.order.retain(|&s| s != id.slot);
         self.regroup();
-        fx.push(Effect::Notify(Change::PathRemoved { path: path.name }));
+        fx.push(Effect::Notify(news(path.name, self.usable())));
         self.settle(now, fx);
         fx.push(Effect::Retire(id));
     }

@@ -141,6 +141,7 @@ pub type Row = (&'static str, When, PathVerdict, Next, Executed);
 
 const BUSY_DELAY: Duration = Duration::from_millis(10);
 const NOT_READY_DELAY: Duration = Duration::from_millis(200);
+const HOST_ERROR_DELAY: Duration = Duration::from_millis(100);
 
 /// The table. Order matters: specific before general.
 #[rustfmt::skip]
@@ -256,6 +257,8 @@ pub const TABLE: &[Row] = {
 /// operation, or may pass if one waits, is for the guest to judge (law 4).
 #[rustfmt::skip]
 pub const RAW: &[(&str, Next)] = &[
+    // The kernel ends a command so that meets a device just being deleted, too.
+    ("host-error",     Next::OtherThenLater { delay: HOST_ERROR_DELAY }),
     ("condition-met",  Next::Deliver),
     ("sense-deferred", Next::Deliver),
     ("no-sense",       Next::Deliver),

@@ -85,6 +85,13 @@ pub enum Change {
         /// Its name.
         path: String,
     },
+    /// A path left the map because its device has gone from the host.
+    PathDeleted {
+        /// Its name.
+        path: String,
+        /// Usable paths left.
+        left: usize,
+    },
     /// A path stopped carrying I/O.
     PathFailed {
         /// Its name.
@@ -188,6 +195,8 @@ pub enum Cause {
     },
     /// Its identity could not be read.
     IdentityUnknown(String),
+    /// The host's kernel says that its LU may be another one: the kernel's word.
+    Host(&'static str),
     /// It could not be activated.
     Activation(&'static str),
     /// `fail path`.

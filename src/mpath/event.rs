@@ -71,8 +71,27 @@ pub enum Event {
         /// Whether it could be read.
         good: bool,
     },
+    /// The host's kernel says of the path's device what its LU has told some
+    /// command, perhaps one that was not ours (a uevent).
+    Told {
+        /// Which path.
+        path: PathId,
+        /// What.
+        news: HostNews,
+    },
     /// [`Multipath::next_deadline`](super::Multipath::next_deadline) passed.
     Timer,
+}
+
+/// What the host's kernel has heard from an LU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostNews {
+    /// It may be another LU now: the kernel's word for it.
+    PerhapsAnother(&'static str),
+    /// It may have another capacity.
+    Capacity,
+    /// Access states of target port groups have changed.
+    AccessStates,
 }
 
 /// A queue thread's report about a path. It has already acted on it locally;

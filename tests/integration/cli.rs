@@ -2,6 +2,7 @@
 //! the thing, the cause and the next step, an exit code, and no backtrace.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
@@ -77,6 +78,50 @@ fn paths_to_different_disks_are_told_apart_by_wwid() {
         &refused(&scratch, 1, &["--path", "null:1M", "--path", "null:2M"]),
         &["null1", "WWID"],
     );
+}
+
+#[test]
+fn a_logical_unit_that_is_not_there_is_told_with_what_was_looked_at() {
+    let scratch = Scratch::new("cli-wwid");
+    let wwid = "36001405deadbeef00010000000000fff";
+    let options = ["--wwid", "naa.6001405deadbeef00010000000000fff", "--wait-paths", "0.3"];
+    let said = refused(&scratch, 1, &options);
+    mentions(&said, &[wwid, "waiting for one", "no path to", "SCSI disk"]);
+    let named = refused(&scratch, 1, &["--map", "no-such-map-of-this-host"]);
+    mentions(&named, &["--map", "no-such-map-of-this-host", "bindings", "--wwid"]);
+    let lun = format!("3:1,wwid={wwid}");
+    let said = refused(&scratch, 1, &["--device", "scsi", "--lun", &lun, "--wait-paths", "0"]);
+    mentions(&said, &["--lun 3:1", wwid]);
+    let image = scratch.text("lu.img");
+    let said = refused(&scratch, 1, &["--wwid", wwid, "--path", &format!("sim:{image},size=1M")]);
+    mentions(&said, &["sim0 leads to 36525400", wwid, "asked for"]);
+    for (options, word) in [
+        (&["--wwid", "3a", "--map", "b"][..], "--map"),
+        (&["--wwid", ""], "WWID"),
+        (&["--discover", "on", "--path", "null:1M"], "yes, no"),
+        (&["--device", "scsi", "--expose", "paths", "--wwid", wwid], "paths that are named"),
+    ] {
+        mentions(&refused(&scratch, 2, options), &[word]);
+    }
+}
+
+#[test]
+fn a_start_that_waits_for_a_path_ends_when_told_to() {
+    let scratch = Scratch::new("cli-wait");
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_vhost-mpath"))
+        .args(["--socket-path", &scratch.text("s"), "--wwid", "36001405deadbeef00010000000000fff"])
+        .args(["--wait-paths", "3600"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
+    let waits = lines.find(|line| line.as_ref().unwrap().contains("waiting for one"));
+    assert!(waits.is_some(), "it does not wait");
+    let killed = Command::new("kill").arg(daemon.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    let said: Vec<String> = lines.map(Result::unwrap).collect();
+    assert!(said.iter().any(|line| line.contains("stopped by a signal")), "{said:?}");
+    assert_eq!(daemon.wait().unwrap().code(), Some(1));
 }
 
 #[test]

@@ -239,7 +239,7 @@ fn mistakes_of_the_start_are_told_by_the_lun_that_has_them() {
         (vec!["--path=null:1M".to_owned()], 1, vec!["--path null:1M", "speaks no SCSI"]),
         (vec![taken], 1, vec!["--lun 1:3", "leads to another LU", "WWID"]),
         (vec![good.clone(), good], 2, vec!["LUN 0:0 is given twice"]),
-        (vec![], 2, vec!["--path or --lun is missing", "--control"]),
+        (vec![], 2, vec!["--path, --wwid or --lun is missing", "--control"]),
     ] {
         let base = ["--socket-path", &socket, "--device", "scsi"].map(str::to_owned);
         let output = run(&[&base[..], &options].concat());

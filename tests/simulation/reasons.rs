@@ -161,7 +161,9 @@ impl Reasons {
         match change {
             Change::Activating { .. } => self.activating = true,
             // (Of a group all of whose paths have gone nothing is told.)
-            Change::Activated { .. } | Change::PathRemoved { .. } => self.activating = false,
+            Change::Activated { .. } | Change::PathRemoved { .. } | Change::PathDeleted { .. } => {
+                self.activating = false;
+            }
             Change::PathFailed { path, cause, .. } => {
                 if let Cause::Io(IoReason::Judged { completion, .. }) = cause {
                     assert!(!is_no_paths_fault(completion), "{path} has failed for {completion:?}");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::connection::{Connection, CtlError};
 use super::{print, print_json};
-use crate::control::status::{DaemonStatus, LunStatus, MapStatus, Maps, PathStatus};
+use crate::control::status::{DaemonStatus, DeviceStatus, LunStatus, MapStatus, Maps, PathStatus};
 use crate::control::topology::{self, Colour};
 use crate::control::wildcards::{self, FormatError};
 
@@ -43,6 +43,8 @@ pub(super) enum Show {
     },
     /// A line per LUN of a SCSI device.
     Luns,
+    /// A line per SCSI disk of the host: its nodes, its WWID, and why it is no path.
+    Devices,
     /// The settings of each map.
     Config,
     /// What may be set, with defaults; needs no daemon.
@@ -123,6 +125,7 @@ pub(super) fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(
     let command = match what {
         Show::Paths { .. } => "query-paths",
         Show::Luns => "query-luns",
+        Show::Devices => "query-devices",
         Show::Status => "query-status",
         _ => "query-maps",
     };
@@ -151,6 +154,9 @@ pub(super) fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(
             }
         }
         Show::Luns => topology::luns(&understood::<Vec<LunStatus>>(daemon, answer)?, colour),
+        Show::Devices => {
+            topology::devices(&understood::<Vec<DeviceStatus>>(daemon, answer)?, colour)
+        }
         Show::Status => topology::status(&understood::<DaemonStatus>(daemon, answer)?),
         Show::Maps { layout } => {
             let all = understood::<Maps>(daemon, answer)?.maps;

@@ -104,8 +104,17 @@ pub(super) struct AddLun {
     /// Target and LUN as the guest sees them, T:L.
     lun: String,
     /// Its paths, as for the daemon's --path.
-    #[arg(required = true, value_name = "SPEC")]
+    #[arg(required_unless_present_any = ["wwid", "of_map"], value_name = "SPEC")]
     specs: Vec<String>,
+    /// Find its paths by this WWID.
+    #[arg(long, value_name = "WWID")]
+    wwid: Option<String>,
+    /// Find its paths by the WWID that multipath-tools has for this map.
+    #[arg(long = "map", id = "of_map", value_name = "NAME", conflicts_with = "wwid")]
+    map: Option<String>,
+    /// Whether paths join and leave by themselves: yes or no [default: as the daemon's]
+    #[arg(long, value_name = "WHETHER", value_parser = PossibleValuesParser::new(["yes", "no"]))]
+    discover: Option<String>,
     /// Name of the map [default: the WWID]
     #[arg(long, value_name = "NAME")]
     alias: Option<String>,
@@ -125,13 +134,18 @@ pub(super) struct AddLun {
 
 impl AddLun {
     fn arguments(&self) -> Value {
-        let AddLun { lun, specs, alias, set, allow, deny, read_only } = self;
+        let AddLun { lun, specs, wwid, map, discover, alias, set, allow, deny, read_only } = self;
         let mut arguments = json!({
             "lun": lun, "paths": specs, "set": set, "allow": allow, "deny": deny,
             "read-only": read_only,
         });
-        if let Some(alias) = alias {
-            arguments["alias"] = json!(alias);
+        for (key, text) in [("alias", alias), ("wwid", wwid), ("map", map)] {
+            if let Some(text) = text {
+                arguments[key] = json!(text);
+            }
+        }
+        if let Some(discover) = discover {
+            arguments["discover"] = json!(discover == "yes");
         }
         arguments
     }

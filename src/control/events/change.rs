@@ -22,6 +22,11 @@ pub(in crate::control) fn of_change(change: &Change) -> Notice {
             let text = format!("path {path} removed");
             Notice::new("PATH_REMOVED", Level::Info, text, json!({ "path": path }))
         }
+        Change::PathDeleted { path, left } => {
+            let text = format!("path {path} removed: its device has gone; {left} left");
+            let data = json!({ "path": path, "reason": "device deleted", "valid-paths": left });
+            Notice::new("PATH_REMOVED", Level::Warn, text, data)
+        }
         Change::PathFailed { path, cause, left } => {
             let text = format!("path {path} failed: {}; {left} left", cause_in_words(cause));
             let data = json!({

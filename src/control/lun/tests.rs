@@ -44,8 +44,12 @@ fn every_mistake_has_its_own_words() {
         ("0:1", "LUN 0:1 has no path"),
         ("0:1,alias=a", "LUN 0:1 has no path"),
         ("0:1,sdb", "key=value"),
-        ("0:1,paths=sdb", "takes path, alias, set, allow, deny and read-only"),
+        ("0:1,paths=sdb", "takes path, wwid, map, discover, alias, set, allow, deny and read-only"),
         ("0:1,path=", "names no device"),
+        ("0:1,wwid=3a,map=b", "give one of them"),
+        ("0:1,wwid=3a,wwid=3a", "`wwid` is given twice"),
+        ("0:1,wwid=", "give a WWID"),
+        ("0:1,wwid=3a,discover=on", "yes or no"),
         ("0:1,path=sim:x,size=1G", "no option `size`"),
         ("0:1,path=x,alias=a,alias=b", "`alias` is given twice"),
         ("0:1,path=x,alias=a b", "letters, digits"),
@@ -57,6 +61,16 @@ fn every_mistake_has_its_own_words() {
         let error = text.parse::<LuSettings>().expect_err(text).to_string();
         assert!(error.contains(words), "{text}: {error}");
     }
+}
+
+#[test]
+fn an_lu_may_be_given_by_its_name() {
+    let named = lu("0:1,wwid=naa.6001405deadbeef0001000000000000a,discover=no");
+    assert_eq!((named.paths.len(), named.discover), (0, Some(false)));
+    assert_eq!(lu("0:1,map=mpatha").map.as_deref(), Some("mpatha"));
+    assert_eq!(named.addresses(false), Ok(vec![named.address]));
+    let exposed = named.addresses(true).unwrap_err().to_string();
+    assert!(exposed.contains("paths that are named"), "{exposed}");
 }
 
 #[test]

@@ -30,7 +30,11 @@ pub(in crate::control) enum SetError {
 
 impl Map {
     /// One step of the engine, and what follows from it.
-    fn tell<T>(&mut self, now: Time, step: impl FnOnce(&mut Multipath, &mut Effects) -> T) -> T {
+    pub(super) fn tell<T>(
+        &mut self,
+        now: Time,
+        step: impl FnOnce(&mut Multipath, &mut Effects) -> T,
+    ) -> T {
         let mut fx = Effects::new();
         let result = step(&mut self.engine, &mut fx);
         self.carry_out(now, fx);

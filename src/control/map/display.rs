@@ -6,6 +6,7 @@ use super::Map;
 use crate::control::events;
 use crate::control::probing::device_state;
 use crate::control::status::{GroupStatus, LunStatus, MapStatus, PathStatus};
+use crate::host::discover::siblings;
 use crate::io::Time;
 use crate::mpath::hwhandler::HandlerKind;
 use crate::mpath::path::{Path, PathState};
@@ -86,6 +87,7 @@ impl Map {
         let say = |f: &dyn Fn(&PathHandle) -> String| handle.map(|h| f(h)).unwrap_or_default();
         let (ios, bytes) = self.queues.issued(self.slot, path.id);
         let (next_check, interval) = path.next_check();
+        let nodes = handle.and_then(|h| h.hctl()).map(siblings).unwrap_or_default();
         PathStatus {
             dev: path.name.clone(),
             multipath: self.name.clone(),
@@ -132,6 +134,8 @@ impl Map {
             transport_reason: say(&|h| h.transport_reason().to_owned()),
             wwid: say(&|h| h.identity().wwid.clone()),
             faults: handle.and_then(|h| h.faults()).map(|(words, _)| words),
+            sg: nodes.sg,
+            bsg: nodes.bsg,
         }
     }
 

@@ -24,7 +24,13 @@ struct LunAdd {
     /// `T:L`.
     lun: String,
     /// As `--path` takes them.
+    #[serde(default)]
     paths: Vec<String>,
+    /// As `--wwid` takes it.
+    wwid: Option<String>,
+    /// As `--map` takes it.
+    map: Option<String>,
+    discover: Option<bool>,
     alias: Option<String>,
     /// `KEYWORD=VALUE`.
     #[serde(default)]
@@ -55,6 +61,9 @@ impl LunAdd {
         let lu = LuSettings {
             address: understood(&self.lun)?,
             paths: self.paths.iter().map(|p| understood(p)).collect::<Result<_, _>>()?,
+            wwid: self.wwid.clone(),
+            map: self.map.clone(),
+            discover: self.discover,
             alias: self.alias.clone(),
             set: self.set.iter().map(|s| understood(s)).collect::<Result<_, _>>()?,
             allow: self.allow.iter().map(|g| understood(g)).collect::<Result<_, _>>()?,
@@ -85,7 +94,8 @@ impl Daemon {
     pub(super) fn lun_add(&mut self, given: Value) -> Done {
         let expose_paths = self.exposes_paths()?;
         let lu = arguments::<LunAdd>(given)?.settings()?;
-        let lu = LuSettings { read_only: lu.read_only || self.read_only, ..lu };
+        let discover = lu.discover.or(Some(self.discover));
+        let lu = LuSettings { read_only: lu.read_only || self.read_only, discover, ..lu };
         let in_words = |error: crate::control::lun::LunError| QmpError::generic(error.to_string());
         check_together(std::slice::from_ref(&lu), expose_paths).map_err(in_words)?;
         let addresses = lu.addresses(expose_paths).map_err(in_words)?;
@@ -113,6 +123,7 @@ impl Daemon {
             Ok(lu) => self.show_lu(*lu),
             Err(error) => Err(QmpError::generic(error.to_string())),
         };
+        self.look_again = true;
         self.tell_changes();
         self.opening_is_over(ticket, answer);
     }

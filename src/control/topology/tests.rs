@@ -51,6 +51,8 @@ pub(in crate::control) fn path(
         transport_reason: String::new(),
         wwid: String::new(),
         faults: None,
+        sg: None,
+        bsg: None,
     }
 }
 

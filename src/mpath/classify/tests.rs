@@ -321,10 +321,9 @@ fn document() -> String {
     );
     for &(rule, when, path, next, executed) in TABLE {
         let own = RAW.iter().find(|(name, _)| *name == rule).map(|&(_, next)| in_words(next));
-        let own = match BY_THE_GUEST.contains(&rule) {
-            true => "path: check".to_owned(),
-            false => own.unwrap_or_default(),
-        };
+        let checked = BY_THE_GUEST.contains(&rule).then(|| "path: check".to_owned());
+        let own: Vec<String> = checked.into_iter().chain(own).collect();
+        let own = own.join("; ");
         let maybe = if executed == Executed::Maybe { "yes" } else { "" };
         let path = format!("{path:?}").to_lowercase();
         writeln!(

@@ -113,3 +113,33 @@ fn another_lu_another_size_and_a_taken_name_are_refused_in_words() {
     assert_eq!(rig.map.admits("b", &lu()), Ok(()));
     assert_eq!(rig.groups(), [["a"]]);
 }
+
+#[test]
+fn what_the_kernel_has_heard_is_doubt_until_a_proof() {
+    let mut rig = Rig::new(multibus(), &["a", "b"]);
+    let told = |rig: &mut Rig| {
+        let news = HostNews::PerhapsAnother("INQUIRY_DATA_HAS_CHANGED");
+        rig.event(Event::Told { path: rig.id("a"), news });
+    };
+    told(&mut rig);
+    assert_eq!(rig.path("a").state, PathState::Doubt);
+    assert_eq!(rig.groups(), [["b"]]);
+    assert!(rig.is_proving("a"));
+    // Said again: what that proof has read was perhaps true before.
+    let (path, proof) = rig.proofs[0];
+    told(&mut rig);
+    rig.event(Event::Proven { path, proof, identity: Ok(lu()) });
+    assert_eq!(rig.path("a").state, PathState::Doubt);
+    rig.proven("a", Ok(lu()));
+    assert_eq!(rig.groups(), [["a", "b"]]);
+    told(&mut rig);
+    rig.proven("a", Ok(other_lu()));
+    assert_eq!(mismatches(&rig.changes), 1);
+}
+
+#[test]
+fn a_capacity_the_kernel_has_heard_of_is_read_while_the_path_goes_on() {
+    let mut rig = Rig::new(multibus(), &["a", "b"]);
+    rig.event(Event::Told { path: rig.id("a"), news: HostNews::Capacity });
+    assert!(rig.is_proving("a") && rig.path("a").is_usable());
+}

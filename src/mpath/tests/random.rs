@@ -394,6 +394,20 @@ impl World {
         }
     }
 
+    /// The host's kernel has heard something, of whatever command.
+    fn told(&mut self, i: usize) {
+        let news = match self.step % 3 {
+            0 => HostNews::Capacity,
+            1 => HostNews::AccessStates,
+            _ => {
+                self.step += 1;
+                self.paths[i].needs_proof = self.step;
+                HostNews::PerhapsAnother("INQUIRY_DATA_HAS_CHANGED")
+            }
+        };
+        self.event(Event::Told { path: self.id(i), news });
+    }
+
     /// An administrator calls a path unreliable, or reliable.
     fn mark(&mut self, i: usize, marginal: bool) {
         self.step += 1;
@@ -460,6 +474,7 @@ impl World {
             23 => self.mark(i, self.step % 2 == 0),
             24 => self.reconfigure(i),
             25 => self.sample(),
+            26 => self.told(i),
             _ => self.guest_command(i),
         }
     }
@@ -519,7 +534,7 @@ proptest! {
     #[test]
     fn no_history_lets_an_unproven_path_carry_a_guests_command(
         setup in 0usize..24,
-        history in prop::collection::vec((0u8..26, 0usize..3), 0..200),
+        history in prop::collection::vec((0u8..27, 0usize..3), 0..200),
     ) {
         let mut world = World::new(setup);
         for (what, i) in history {

@@ -95,3 +95,22 @@ fn removing_the_only_usable_path_holds_requests_until_another_returns() {
     rig.proven("a", Ok(lu()));
     assert_eq!(rig.groups(), [["a"]]);
 }
+
+#[test]
+fn a_path_whose_device_has_gone_leaves_and_says_so_even_as_the_last_one() {
+    let mut rig = Rig::new(multibus(), &["a", "b"]);
+    let lose = |rig: &mut Rig, name| rig.with(|m, now, fx| m.lose_path(now, name, fx)).unwrap();
+    let a = lose(&mut rig, "a");
+    assert_eq!(rig.took_changes(), [Change::PathDeleted { path: "a".to_owned(), left: 1 }]);
+    assert_eq!(rig.groups(), [["b"]]);
+    lose(&mut rig, "b");
+    let told = rig.took_changes();
+    assert_eq!(told[0], Change::PathDeleted { path: "b".to_owned(), left: 0 });
+    assert!(told.contains(&Change::NoPath { held: true }));
+    assert!(rig.table().groups.is_empty());
+    // It comes back under another name while the old file is still open.
+    rig.add("c").unwrap();
+    assert_eq!(rig.groups(), [["c"]]);
+    assert!(rig.took_changes().contains(&Change::Recovered));
+    rig.map.retired(a);
+}

@@ -13,6 +13,12 @@ use crate::passthrough_scsi::{Issued, Rejected};
 /// every path.
 const TRANSPORT_DELAY: Duration = Duration::from_millis(100);
 
+/// How long a command goes round that every path ends with an error of the
+/// host's: a device that is being deleted ends commands so until it has gone,
+/// and paths that go at the same moment must not look like the command's own
+/// mistake.
+const DYING: Duration = Duration::from_secs(1);
+
 /// What to do with a part that wants a path.
 pub(super) enum Choice {
     /// Issue it there.
@@ -101,6 +107,11 @@ impl Dispatcher {
                 }
             }
             (Some((Outcome::Lu { .. }, ..)), Some(pause)) if in_time => {
+                self.delay(now, index, pause);
+            }
+            (Some((Outcome::Host(_), ..)), Some(pause))
+                if now.since(part.first_delay.unwrap_or(now)) < DYING =>
+            {
                 self.delay(now, index, pause);
             }
             (Some((outcome, rule, path)), _) => self.end_part(index, outcome, rule, Some(path)),

@@ -320,14 +320,40 @@ fn an_administrator_hears_of_trouble_and_not_of_the_guests_own_work() {
     }
 }
 
+/// The kernel ends commands with DID_ERROR that meet a device being deleted;
+/// that it has gone is known a moment later.
 #[test]
-fn a_cdb_that_does_not_go_with_its_buffers_fails_no_path() {
-    // Two paths, each asked once; neither may be out of use afterwards.
+fn paths_that_are_deleted_at_one_moment_are_not_the_commands_mistake() {
     let mut rig = Rig::new();
     rig.submit_read(1);
-    rig.next(host(HostByte::ERROR));
-    rig.next(host(HostByte::ERROR));
+    for _ in 0..3 {
+        rig.next(host(HostByte::ERROR));
+        rig.next(host(HostByte::ERROR));
+        assert!(rig.ended.is_empty());
+        rig.pass(Duration::from_millis(100));
+    }
+    let gone = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENODEV };
+    rig.next(gone);
+    rig.next(gone);
+    rig.pass(Duration::from_secs(10));
+    assert!(rig.ended.is_empty(), "held: no path is left");
+}
+
+#[test]
+fn a_cdb_that_does_not_go_with_its_buffers_fails_no_path() {
+    // Two paths, each asked for a second; neither may be out of use afterwards.
+    let mut rig = Rig::new();
+    let began = rig.now;
+    rig.submit_read(1);
+    while rig.ended.is_empty() {
+        if rig.wire.out.is_empty() {
+            rig.pass(Duration::from_millis(10));
+        } else {
+            rig.next(host(HostByte::ERROR));
+        }
+    }
     assert_eq!(rig.outcome(), Outcome::Host(libc::EIO));
+    assert_eq!(rig.now.since(began).as_secs(), 1);
     assert!(
         rig.path_reports()
             .iter()
