@@ -21,10 +21,12 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::queue::RingHost;
+use crate::vhost_user::back_channel::{self, Answer, BackChannel};
 use crate::vhost_user::peer::Peer;
-use crate::vhost_user::session::Session;
+use crate::vhost_user::session::{Session, SessionError};
 use crate::vhost_user::socket::{Kind, Socket};
 use crate::vhost_user::stragglers::Stragglers;
+use crate::vhost_user::vring;
 use crate::vhost_user::{DisconnectReason, Extras, SHARE_MEMORY, SessionEvent, Settings};
 
 /// A front-end that stops in the middle of a message is given up after this.
@@ -39,6 +41,7 @@ pub type EventSink = Box<dyn Fn(SessionEvent) + Send>;
 #[derive(Debug)]
 pub struct ListenerHandle {
     stop: EventFd,
+    news: EventFd,
     shutdown: Arc<AtomicBool>,
     thread: Option<JoinHandle<usize>>,
 }
@@ -50,6 +53,13 @@ impl ListenerHandle {
         self.shutdown.store(true, Ordering::Relaxed);
         // Cannot fail: the counter is far from full and the fd is ours.
         let _ = self.stop.write(1);
+    }
+
+    /// The device's configuration space has changed by itself: a front-end
+    /// that gave a back-end channel is told, once its rings run. Never waits.
+    pub fn config_changed(&self) {
+        // As above.
+        let _ = self.news.write(1);
     }
 
     /// Shuts down and waits until every ring is back, at most the command
@@ -88,6 +98,7 @@ where
     B: VhostUserBackend<Bitmap = ()> + Extras + 'static,
 {
     let stop = EventFd::new(EFD_NONBLOCK)?;
+    let news = EventFd::new(EFD_NONBLOCK)?;
     let shutdown = Arc::new(AtomicBool::new(false));
     let listener = Listener {
         device,
@@ -95,12 +106,13 @@ where
         settings,
         events,
         stop: stop.try_clone()?,
+        news: news.try_clone()?,
         shutdown: Arc::clone(&shutdown),
         stragglers: Stragglers::default(),
     };
     let thread =
         thread::Builder::new().name("vhost-user".into()).spawn(move || listener.run(socket))?;
-    Ok(ListenerHandle { stop, shutdown, thread: Some(thread) })
+    Ok(ListenerHandle { stop, news, shutdown, thread: Some(thread) })
 }
 
 struct Listener<B> {
@@ -109,6 +121,7 @@ struct Listener<B> {
     settings: Settings,
     events: EventSink,
     stop: EventFd,
+    news: EventFd,
     shutdown: Arc<AtomicBool>,
     stragglers: Stragglers,
 }
@@ -232,13 +245,13 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         others: Option<&UnixListener>,
     ) -> io::Result<DisconnectReason> {
         let header = HeaderPeek::of(&stream)?;
-        let mut watched = vec![self.stop.as_raw_fd(), stream.as_raw_fd()];
+        let mut watched = vec![self.stop.as_raw_fd(), self.news.as_raw_fd(), stream.as_raw_fd()];
         watched.extend(others.map(AsRawFd::as_raw_fd));
-        let epoll = watch(&watched)?;
+        let mut line = Line { epoll: watch(&watched)?, stream: stream.try_clone()?, back: None };
         let client = stream.as_raw_fd();
         let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(session));
         loop {
-            let ready = wait(&epoll, self.poll_timeout())?;
+            let ready = wait(&line.epoll, self.poll_timeout())?;
             if self.is_shutting_down() {
                 return Ok(DisconnectReason::Shutdown);
             }
@@ -247,21 +260,104 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
                     return Ok(DisconnectReason::Refused(refusal.to_string()));
                 }
             }
-            if !ready.contains(&client) {
-                // Only if ours was silent at that same moment: else it may be
-                // gone, and this may be the same front-end coming back.
-                if let Some(listener) = others.filter(|l| ready.contains(&l.as_raw_fd())) {
-                    self.send_away(listener);
-                }
-                continue;
-            }
-            let header = header.next()?;
-            if let Err(error) = handler.handle_request() {
-                if let Some(reason) = self.judge(header, &error, session) {
+            self.attend_channel(&mut line, &ready);
+            if ready.contains(&client) {
+                let header = header.next()?;
+                let taken = header.is_some_and(|h| h.is(FrontendReq::SET_BACKEND_REQ_FD))
+                    && lock(session).takes_channel();
+                let over = if taken {
+                    self.take_channel(&mut line, header, session)?
+                } else {
+                    let handled = handler.handle_request();
+                    handled.err().and_then(|error| self.judge(header, &error, session))
+                };
+                if let Some(reason) = over {
                     return Ok(reason);
                 }
+            } else if let Some(listener) = others.filter(|l| ready.contains(&l.as_raw_fd())) {
+                // Only if ours was silent at that same moment: else it may be
+                // gone, and this may be the same front-end coming back.
+                self.send_away(listener);
+            }
+            self.tell_config(&mut line, session);
+        }
+    }
+
+    /// SET_BACKEND_REQ_FD; the reason if the connection is over with it.
+    fn take_channel(
+        &self,
+        line: &mut Line,
+        header: Option<Header>,
+        session: &Mutex<Session<B>>,
+    ) -> io::Result<Option<DisconnectReason>> {
+        let file = match back_channel::take_message(&line.stream) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let what = format!("SET_BACKEND_REQ_FD: {error}");
+                return Ok(Some(DisconnectReason::Protocol(what)));
+            }
+            Err(error) if is_passing(&error) => {
+                let what = "SET_BACKEND_REQ_FD: the message does not end";
+                return Ok(Some(DisconnectReason::Protocol(what.to_owned())));
+            }
+            Err(_) => return Ok(Some(DisconnectReason::Closed)),
+        };
+        let mut session = lock(session);
+        let socket = file.and_then(|file| vring::socket_pair(file).ok());
+        let taken = socket.is_some();
+        if let Some(socket) = socket {
+            line.give_up();
+            line.back = Some(BackChannel::open(socket, session.acknowledges(), &line.epoll)?);
+            session.channel_changed();
+        }
+        let asked = header.is_some_and(Header::is_acknowledged) && session.acknowledges();
+        if asked && back_channel::acknowledge(&line.stream, taken).is_err() {
+            return Ok(Some(DisconnectReason::Closed));
+        }
+        let (request, reason) =
+            ("SET_BACKEND_REQ_FD".to_owned(), SessionError::NotAChannel.to_string());
+        Ok(match (taken, asked) {
+            (true, _) => None,
+            (false, true) => {
+                self.tell(SessionEvent::RequestRefused { request, reason });
+                None
+            }
+            (false, false) => Some(DisconnectReason::Refused(format!("{request} refused: {reason}"))),
+        })
+    }
+
+    /// Reads what the front-end has answered.
+    fn attend_channel(&self, line: &mut Line, ready: &[RawFd]) {
+        if ready.contains(&self.news.as_raw_fd()) {
+            // Nothing but a wake-up: the session knows what there is to tell.
+            let _ = self.news.read();
+        }
+        let Line { epoll, back, .. } = line;
+        let Some(channel) = back.as_mut().filter(|b| ready.contains(&b.as_raw_fd())) else {
+            return;
+        };
+        match channel.attend(epoll) {
+            Ok(None) => {}
+            Ok(Some(Answer::Taken)) => log::debug!("the front-end has taken the change"),
+            Ok(Some(Answer::Refused)) => self.tell(SessionEvent::ConfigRefused),
+            Err(why) => self.lose_channel(line, why),
+        }
+    }
+
+    /// Tells the front-end that the configuration space has changed, if that
+    /// is due and there is a way.
+    fn tell_config(&self, line: &mut Line, session: &Mutex<Session<B>>) {
+        let Line { epoll, back: Some(channel), .. } = line else { return };
+        if lock(session).config_is_due() {
+            if let Err(why) = channel.tell_config_changed(epoll) {
+                self.lose_channel(line, why);
             }
         }
+    }
+
+    fn lose_channel(&self, line: &mut Line, why: String) {
+        line.give_up();
+        self.tell(SessionEvent::ChannelLost(why));
     }
 
     /// Refuses whoever has waited longest to connect.
@@ -312,6 +408,22 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
     }
 }
 
+/// A connection's sockets, and what watches them.
+struct Line {
+    epoll: Epoll,
+    stream: UnixStream,
+    back: Option<BackChannel>,
+}
+
+impl Line {
+    /// Lets go of the back-end channel.
+    fn give_up(&mut self) {
+        if let Some(channel) = self.back.take() {
+            channel.close(&self.epoll);
+        }
+    }
+}
+
 /// A session's state is never left half-changed by a panic: the release build
 /// aborts, and tests end.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -341,7 +453,7 @@ fn watch(fds: &[RawFd]) -> io::Result<Epoll> {
 
 /// Waits for any of the watched descriptors; returns those that are ready.
 fn wait(epoll: &Epoll, timeout: i32) -> io::Result<Vec<RawFd>> {
-    let mut events = [EpollEvent::default(); 3];
+    let mut events = [EpollEvent::default(); 5];
     match epoll.wait(timeout, &mut events) {
         Ok(count) => Ok(events[..count].iter().map(EpollEvent::fd).collect()),
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Vec::new()),

@@ -74,6 +74,9 @@ impl Map {
                 .capacity
                 .0
                 .saturating_mul(u64::from(topology.identity.block_size)),
+            guest_size: self.disk.as_ref().map(|disk| {
+                disk.capacity().0.saturating_mul(u64::from(topology.identity.block_size))
+            }),
             block_size: topology.identity.block_size,
             serial: self.geometry.serial.clone(),
             front_end,
