@@ -21,9 +21,8 @@ use std::os::unix::net::UnixStream;
 
 use vhost::vhost_user::message::{BackendReq, FrontendReq, VhostUserHeaderFlag};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-use crate::sys::socket::{receive_now, send_now};
+use crate::sys::socket::{receive_now, receive_with_files, send_now};
 
 /// Request, flags, size of the body.
 const HEADER_LEN: usize = 12;
@@ -187,13 +186,7 @@ fn words(words: [u32; 3]) -> [u8; HEADER_LEN] {
 pub(super) fn take_message(mut stream: &UnixStream) -> io::Result<Option<File>> {
     let malformed = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut header = [0; HEADER_LEN];
-    let (got, file) = match stream.recv_with_fd(&mut header) {
-        Ok(received) => received,
-        Err(error) if error.errno() == libc::ENOBUFS => {
-            return Err(malformed("more than one file descriptor"));
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let (got, mut files) = receive_with_files(stream.as_fd(), &mut header)?;
     if got == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
@@ -203,7 +196,10 @@ pub(super) fn take_message(mut stream: &UnixStream) -> io::Result<Option<File>> 
     if !is_request || header[8..] != [0; 4] {
         return Err(malformed("the message is malformed"));
     }
-    Ok(file)
+    if files.len() > 1 {
+        return Err(malformed("more than one file descriptor"));
+    }
+    Ok(files.pop())
 }
 
 /// Acknowledges SET_BACKEND_REQ_FD.
