@@ -76,7 +76,7 @@ fn files_in(message: &libc::msghdr) -> Vec<File> {
             let fds = header.cmsg_len.saturating_sub(empty) / size_of::<RawFd>();
             for index in 0..fds {
                 // SAFETY: the header's length covers this many descriptors.
-                let fd = unsafe { data.add(index).read_unaligned() };
+                let fd = unsafe { data.wrapping_add(index).read_unaligned() };
                 // SAFETY: the kernel has just given us this descriptor.
                 files.push(File::from(unsafe { OwnedFd::from_raw_fd(fd) }));
             }

@@ -14,6 +14,7 @@
 //! only. Specification: `vhost-user.rst`, "Back-end communication" and
 //! "Back-end message types".
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -44,7 +45,28 @@ pub(super) enum Answer {
 }
 
 /// Why a channel is given up.
-pub(super) type Lost = String;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// The other end is closed, as it is at the end of every connection.
+    Closed(String),
+    /// It is not used as it should be.
+    Abused(&'static str),
+}
+
+impl Lost {
+    fn by(error: &io::Error) -> Lost {
+        Lost::Closed(error.to_string())
+    }
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lost::Closed(how) => write!(f, "the front-end closed it: {how}"),
+            Lost::Abused(how) => write!(f, "the front-end {how}"),
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -107,13 +129,13 @@ impl BackChannel {
                 self.unanswered += u64::from(self.acknowledged);
                 false
             }
-            Ok(_) => return Err("it takes half a message".to_owned()),
+            Ok(_) => return Err(Lost::Abused("takes half a message")),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(Lost::by(&error)),
         };
         if owed != self.owed {
             self.owed = owed;
-            self.watch(epoll, ControlOperation::Modify).map_err(|error| error.to_string())?;
+            self.watch(epoll, ControlOperation::Modify).map_err(|error| Lost::by(&error))?;
         }
         Ok(())
     }
@@ -137,11 +159,11 @@ impl BackChannel {
     fn read_ack(&mut self) -> Result<Option<Answer>, Lost> {
         while self.got < ACK_LEN {
             match receive_now(self.socket.as_fd(), &mut self.ack[self.got..]) {
-                Ok(0) => return Err("the front-end closed it".to_owned()),
+                Ok(0) => return Err(Lost::Closed("end of file".to_owned())),
                 Ok(count) => self.got += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(Lost::by(&error)),
             }
         }
         self.got = 0;
@@ -154,7 +176,7 @@ impl BackChannel {
             && word(4) & VhostUserHeaderFlag::REPLY.bits() != 0
             && word(8) == 8;
         if !is_ack || self.unanswered == 0 {
-            return Err("the front-end sent something else than acknowledgements".to_owned());
+            return Err(Lost::Abused("sent something else than acknowledgements"));
         }
         self.unanswered -= 1;
         let refused = self.ack[HEADER_LEN..].iter().any(|byte| *byte != 0);

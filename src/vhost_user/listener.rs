@@ -21,7 +21,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::queue::RingHost;
-use crate::vhost_user::back_channel::{self, Answer, BackChannel};
+use crate::vhost_user::back_channel::{self, Answer, BackChannel, Lost};
 use crate::vhost_user::peer::Peer;
 use crate::vhost_user::session::{Session, SessionError};
 use crate::vhost_user::socket::{Kind, Socket};
@@ -31,6 +31,10 @@ use crate::vhost_user::{DisconnectReason, Extras, SHARE_MEMORY, SessionEvent, Se
 
 /// A front-end that stops in the middle of a message is given up after this.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same in the middle of a header, which is sent at once: so many looks,
+/// and how long between them.
+const HEADER_LOOKS: u32 = 200;
+const HEADER_LOOK: Duration = Duration::from_millis(5);
 /// How often rings left behind are looked for, in milliseconds.
 const STRAGGLER_POLL: i32 = 20;
 
@@ -247,7 +251,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         let header = HeaderPeek::of(&stream)?;
         let mut watched = vec![self.stop.as_raw_fd(), self.news.as_raw_fd(), stream.as_raw_fd()];
         watched.extend(others.map(AsRawFd::as_raw_fd));
-        let mut line = Line { epoll: watch(&watched)?, stream: stream.try_clone()?, back: None };
+        let mut line = Line { epoll: watch(&watched)?, stream: stream.try_clone()?, back: None, lost: None };
         let client = stream.as_raw_fd();
         let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(session));
         loop {
@@ -260,9 +264,19 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
                     return Ok(DisconnectReason::Refused(refusal.to_string()));
                 }
             }
-            self.attend_channel(&mut line, &ready);
+            self.attend_channel(&mut line, &ready, session);
             if ready.contains(&client) {
-                let header = header.next()?;
+                let header = match header.next(&self.shutdown)? {
+                    Next::Header(header) => Some(header),
+                    Next::Gone => None,
+                    Next::Stalled if self.is_shutting_down() => {
+                        return Ok(DisconnectReason::Shutdown);
+                    }
+                    Next::Stalled => {
+                        let what = "the header of a message does not end";
+                        return Ok(DisconnectReason::Protocol(what.to_owned()));
+                    }
+                };
                 let taken = header.is_some_and(|h| h.is(FrontendReq::SET_BACKEND_REQ_FD))
                     && lock(session).takes_channel();
                 let over = if taken {
@@ -327,7 +341,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
     }
 
     /// Reads what the front-end has answered.
-    fn attend_channel(&self, line: &mut Line, ready: &[RawFd]) {
+    fn attend_channel(&self, line: &mut Line, ready: &[RawFd], session: &Mutex<Session<B>>) {
         if ready.contains(&self.news.as_raw_fd()) {
             // Nothing but a wake-up: the session knows what there is to tell.
             let _ = self.news.read();
@@ -340,24 +354,34 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
             Ok(None) => {}
             Ok(Some(Answer::Taken)) => log::debug!("the front-end has taken the change"),
             Ok(Some(Answer::Refused)) => self.tell(SessionEvent::ConfigRefused),
-            Err(why) => self.lose_channel(line, why),
+            // Mostly the connection is over, too: told once it is missed.
+            Err(closed @ Lost::Closed(_)) => {
+                line.give_up();
+                line.lost = Some(closed);
+                // What was told by it last may not have arrived.
+                lock(session).channel_changed();
+            }
+            Err(abused @ Lost::Abused(_)) => self.lose_channel(line, &abused),
         }
     }
 
     /// Tells the front-end that the configuration space has changed, if that
     /// is due and there is a way.
     fn tell_config(&self, line: &mut Line, session: &Mutex<Session<B>>) {
-        let Line { epoll, back: Some(channel), .. } = line else { return };
-        if lock(session).config_is_due() {
-            if let Err(why) = channel.tell_config_changed(epoll) {
-                self.lose_channel(line, why);
-            }
+        let Line { epoll, back, lost, .. } = line;
+        if (back.is_none() && lost.is_none()) || !lock(session).config_is_due() {
+            return;
+        }
+        if let Some(why) = lost.take() {
+            self.tell(SessionEvent::ChannelLost(why.to_string()));
+        } else if let Some(Err(why)) = back.as_mut().map(|back| back.tell_config_changed(epoll)) {
+            self.lose_channel(line, &why);
         }
     }
 
-    fn lose_channel(&self, line: &mut Line, why: String) {
+    fn lose_channel(&self, line: &mut Line, why: &Lost) {
         line.give_up();
-        self.tell(SessionEvent::ChannelLost(why));
+        self.tell(SessionEvent::ChannelLost(why.to_string()));
     }
 
     /// Refuses whoever has waited longest to connect.
@@ -413,11 +437,14 @@ struct Line {
     epoll: Epoll,
     stream: UnixStream,
     back: Option<BackChannel>,
+    /// Why there is no back-end channel any more, until that is told.
+    lost: Option<Lost>,
 }
 
 impl Line {
     /// Lets go of the back-end channel.
     fn give_up(&mut self) {
+        self.lost = None;
         if let Some(channel) = self.back.take() {
             channel.close(&self.epoll);
         }
@@ -470,6 +497,15 @@ struct Header {
 
 impl Header {
     const NEED_REPLY: u32 = 8;
+    /// With the size of the body.
+    const LEN: usize = 12;
+
+    fn of(bytes: &[u8; Header::LEN]) -> Header {
+        let word = |at: usize| {
+            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        Header { request: word(0), flags: word(4) }
+    }
 
     fn is(self, request: FrontendReq) -> bool {
         self.request == u32::from(request)
@@ -508,21 +544,32 @@ impl HeaderPeek {
         Ok(HeaderPeek { socket: TcpStream::from(OwnedFd::from(stream.try_clone()?)) })
     }
 
-    /// None if there is not a whole header: the peer is gone, or slow.
-    fn next(&self) -> io::Result<Option<Header>> {
-        let mut bytes = [0; 8];
-        match self.socket.peek(&mut bytes) {
-            Ok(8) => {}
-            Ok(_) => return Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            Err(e) if is_passing(&e) => return Ok(None),
-            Err(e) => return Err(e),
+    /// The next header, once all of it is there: the crate would wait for the
+    /// rest of one for ever.
+    fn next(&self, shutdown: &AtomicBool) -> io::Result<Next> {
+        let mut bytes = [0; Header::LEN];
+        for _ in 0..HEADER_LOOKS {
+            match self.socket.peek(&mut bytes) {
+                Ok(0) => return Ok(Next::Gone),
+                Ok(Header::LEN) => return Ok(Next::Header(Header::of(&bytes))),
+                Ok(_) if shutdown.load(Ordering::Relaxed) => return Ok(Next::Stalled),
+                Ok(_) => thread::sleep(HEADER_LOOK),
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(Next::Gone),
+                Err(e) if is_passing(&e) => {}
+                Err(e) => return Err(e),
+            }
         }
-        let word = |at: usize| {
-            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        Ok(Some(Header { request: word(0), flags: word(4) }))
+        Ok(Next::Stalled)
     }
+}
+
+/// What lies in the socket.
+enum Next {
+    Header(Header),
+    /// A piece of one; no more came.
+    Stalled,
+    /// Nothing: the peer is gone.
+    Gone,
 }
 
 #[cfg(test)]

@@ -29,6 +29,15 @@ fn shape() -> Shape {
     Shape { queues: 2, ..Shape::default() }
 }
 
+/// Connects as QEMU does: the configuration is read before the rings start.
+fn connected(daemon: &Daemon, shape: Shape) -> FrontEnd {
+    let mut front_end = FrontEnd::new(&daemon.socket(), shape);
+    front_end.attach();
+    assert_eq!(front_end.sectors(), SECTORS);
+    front_end.start();
+    front_end
+}
+
 fn resize(daemon: &mut Daemon, bytes: u64) {
     daemon.fault_of("sim0", json!({"fault": "capacity", "bytes": bytes}));
     // Who notices is the guest's next command, or this.
@@ -38,7 +47,7 @@ fn resize(daemon: &mut Daemon, bytes: u64) {
 /// What the map says of itself: bytes of the LU and of the disk.
 fn sizes(daemon: &mut Daemon) -> (u64, u64) {
     let maps = daemon.qmp().execute("query-maps", &json!({}));
-    let map = &maps[0];
+    let map = &maps["maps"][0];
     (map["size"].as_u64().expect("a size"), map["guest_size"].as_u64().expect("a size"))
 }
 
@@ -54,8 +63,7 @@ fn write_at(front_end: &mut FrontEnd, sector: u64) -> u8 {
 #[test]
 fn a_disk_grows_under_load_and_its_front_end_is_told() {
     let mut daemon = Daemon::start(&setup());
-    let mut front_end = FrontEnd::connect(&daemon.socket(), shape());
-    assert_eq!(front_end.sectors(), SECTORS);
+    let mut front_end = connected(&daemon, shape());
     assert_eq!(read_at(&mut front_end, SECTORS), 1, "not there yet");
     let mut load = Load::new(5, MIX);
     let mut sectors = SECTORS;
@@ -82,8 +90,7 @@ fn a_disk_grows_under_load_and_its_front_end_is_told() {
 #[test]
 fn a_front_end_that_was_away_is_told_when_its_rings_run_again() {
     let mut daemon = Daemon::start(&setup());
-    let mut front_end = FrontEnd::connect(&daemon.socket(), shape());
-    front_end.sectors();
+    let mut front_end = connected(&daemon, shape());
     front_end.disconnect();
     resize(&mut daemon, 4 * MIB);
     daemon.qmp().event("MAP_RESIZED");
@@ -97,17 +104,25 @@ fn a_front_end_that_was_away_is_told_when_its_rings_run_again() {
     front_end.reconnect();
     assert!(!front_end.told_of_config(AWHILE), "it knows");
     assert_eq!(write_at(&mut front_end, 2 * SECTORS - 1), 0);
-    // A process that is new does not know what its front-end knows.
+}
+
+/// It does not know what its front-end knows.
+#[test]
+fn a_new_process_has_the_configuration_read_again() {
+    let mut daemon = Daemon::start(&setup());
+    let mut front_end = connected(&daemon, shape());
+    front_end.disconnect();
     daemon.restart_with(&[]);
     front_end.reconnect();
     assert!(front_end.told_of_config(SOON));
+    assert_eq!(front_end.sectors(), SECTORS);
 }
 
 #[test]
 fn without_the_channel_the_next_look_shows_the_new_size() {
     let mut daemon = Daemon::start(&setup());
     let without_protocol = VhostUserProtocolFeatures::BACKEND_REQ;
-    let mut front_end = FrontEnd::connect(&daemon.socket(), Shape { without_protocol, ..shape() });
+    let mut front_end = connected(&daemon, Shape { without_protocol, ..shape() });
     resize(&mut daemon, 4 * MIB);
     daemon.qmp().event("MAP_RESIZED");
     assert_eq!(front_end.sectors(), 2 * SECTORS);
@@ -119,8 +134,7 @@ fn without_the_channel_the_next_look_shows_the_new_size() {
 #[test]
 fn a_shrink_is_told_and_the_guest_keeps_its_disk() {
     let mut daemon = Daemon::start(&setup());
-    let mut front_end = FrontEnd::connect(&daemon.socket(), shape());
-    front_end.sectors();
+    let mut front_end = connected(&daemon, shape());
     resize(&mut daemon, MIB);
     let event = daemon.qmp().event("MAP_RESIZED");
     assert_eq!((&event["to"], &event["guest-blocks"]), (&json!(SECTORS / 2), &json!(SECTORS)));
@@ -157,8 +171,7 @@ fn a_shrink_is_told_and_the_guest_keeps_its_disk() {
 #[test]
 fn a_hostile_channel_stops_nobody_and_leaks_nothing() {
     let mut daemon = Daemon::start(&setup());
-    let mut front_end = FrontEnd::connect(&daemon.socket(), shape());
-    front_end.sectors();
+    let mut front_end = connected(&daemon, shape());
     let files = open_files(daemon.pid());
     let mut load = Load::new(6, MIX);
     let mut kept = Vec::new();
@@ -185,7 +198,9 @@ fn a_hostile_channel_stops_nobody_and_leaks_nothing() {
     assert_eq!(front_end.sectors(), 42 * MIB / 512);
     drop(kept);
     assert_eq!(open_files(daemon.pid()), files, "{}", daemon.log());
-    assert!(daemon.log().contains("the back-end channel is lost"), "{}", daemon.log());
+    let log = daemon.log();
+    assert!(log.contains("the back-end channel is lost (the front-end sent something"), "{log}");
+    assert!(log.contains("the back-end channel is lost (the front-end closed it"), "{log}");
 }
 
 /// A file that the administrator made longer is noticed by the next check.
@@ -193,8 +208,7 @@ fn a_hostile_channel_stops_nobody_and_leaks_nothing() {
 fn a_file_that_was_made_longer_is_a_larger_disk() {
     let options = vec!["--polling-interval", "1", "--set", "max_polling_interval=1"];
     let daemon = Daemon::start(&Setup { files: true, paths: 1, options, ..setup() });
-    let mut front_end = FrontEnd::connect(&daemon.socket(), shape());
-    assert_eq!(front_end.sectors(), SECTORS);
+    let mut front_end = connected(&daemon, shape());
     let file = std::fs::File::options().write(true).open(daemon.image()).expect("open");
     file.set_len(3 * MIB).expect("longer");
     assert!(front_end.told_of_config(SOON));

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vhost::VhostBackend;
 use vhost::vhost_user::VhostUserFrontend;
@@ -160,7 +160,6 @@ fn a_front_end_that_never_reads_stops_nobody() {
     let mut client = rig.connect();
     client.begin();
     let mut channel = channel(&mut client);
-    let begun = Instant::now();
     for value in 0..20_000 {
         rig.change_config(value);
         if value % 8 == 0 {
@@ -170,7 +169,6 @@ fn a_front_end_that_never_reads_stops_nobody() {
     let last = 20_000;
     rig.change_config(last);
     client.frontend.get_features().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(60));
     channel.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut words = [0; 12];
     let mut count = 0;
@@ -194,13 +192,18 @@ fn a_channel_that_is_closed_or_abused_is_given_up_and_the_connection_goes_on() {
         assert!(said.contains(why), "{said}");
     };
     assert_eq!(rig.event(), SessionEvent::Connected);
+    // Closed: of interest once there is something to tell.
     let other_end = channel(&mut client);
     drop(other_end);
+    client.frontend.get_features().unwrap();
+    rig.change_config(9000);
     lost("closed");
     let mut junk = channel(&mut client);
     junk.write_all(&[0xff; 4096]).unwrap();
     lost("something else");
-    assert!(matches!(junk.read(&mut [0]), Ok(0) | Err(_)), "closed");
+    let mut rest = Vec::new();
+    let _ = junk.read_to_end(&mut rest);
+    assert_eq!(rest.len(), 12, "one message and the end");
     let mut unasked = channel(&mut client);
     answer(&mut unasked, 0);
     lost("something else");
@@ -211,7 +214,7 @@ fn a_channel_that_is_closed_or_abused_is_given_up_and_the_connection_goes_on() {
         client.frontend.get_features().unwrap();
     }
     drop(full);
-    assert!(matches!(rig.event(), SessionEvent::ChannelLost(_)));
+    lost("closed");
     let mut good = channel(&mut client);
     rig.change_config(5000);
     told(&mut good);
@@ -285,16 +288,15 @@ fn malformed_messages_end_the_connection() {
 #[test]
 fn a_message_that_does_not_end_is_given_up() {
     let rig = rig();
-    let (raw, client) = raw_client(&rig);
-    client.frontend.get_features().unwrap();
-    (&raw).write_all(&u32::from(FrontendReq::SET_BACKEND_REQ_FD).to_ne_bytes()).unwrap();
-    (&raw).write_all(&[9, 0, 0, 0]).unwrap();
-    assert!(rig.disconnected().contains("does not end"));
-    let (raw, _client) = raw_client(&rig);
-    (&raw).write_all(&u32::from(FrontendReq::SET_BACKEND_REQ_FD).to_ne_bytes()).unwrap();
-    (&raw).write_all(&[9, 0, 0, 0]).unwrap();
-    raw.shutdown(std::net::Shutdown::Both).unwrap();
-    rig.disconnected();
+    for shut in [false, true] {
+        let (raw, _client) = raw_client(&rig);
+        let words = [FrontendReq::SET_BACKEND_REQ_FD.into(), 9].map(u32::to_ne_bytes);
+        (&raw).write_all(&words.concat()).unwrap();
+        if shut {
+            raw.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        assert!(rig.disconnected().contains("does not end"));
+    }
 }
 
 #[test]
