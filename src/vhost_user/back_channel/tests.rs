@@ -206,6 +206,7 @@ fn a_channel_that_is_closed_or_abused_is_given_up_and_the_connection_goes_on() {
     assert_eq!(rest.len(), 12, "one message and the end");
     let mut unasked = channel(&mut client);
     answer(&mut unasked, 0);
+    answer(&mut unasked, 0);
     lost("something else");
     // Closed while a message is owed.
     let full = channel(&mut client);
