@@ -38,7 +38,7 @@ access 0 1
 daemon_start $dir --transport "$transport" --path-grouping-policy group_by_prio --set prio=alua --set failback=immediate \
   --polling-interval 1 --set max_polling_interval=1 --path "/dev/$P1" --path "/dev/$P2"
 ctl show topology
-/rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --depth 8 --block-size 16384 --seconds 60 >$dir/load 2>&1 &
+/rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --depth 8 --block-size 65536 --seconds 60 >$dir/load 2>&1 &
 load=$!
 
 # The disks of the group that I/O goes to.

@@ -251,7 +251,8 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         let header = HeaderPeek::of(&stream)?;
         let mut watched = vec![self.stop.as_raw_fd(), self.news.as_raw_fd(), stream.as_raw_fd()];
         watched.extend(others.map(AsRawFd::as_raw_fd));
-        let mut line = Line { epoll: watch(&watched)?, stream: stream.try_clone()?, back: None, lost: None };
+        let mut line =
+            Line { epoll: watch(&watched)?, stream: stream.try_clone()?, back: None, lost: None };
         let client = stream.as_raw_fd();
         let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(session));
         loop {
@@ -336,7 +337,9 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
                 self.tell(SessionEvent::RequestRefused { request, reason });
                 None
             }
-            (false, false) => Some(DisconnectReason::Refused(format!("{request} refused: {reason}"))),
+            (false, false) => {
+                Some(DisconnectReason::Refused(format!("{request} refused: {reason}")))
+            }
         })
     }
 

@@ -147,12 +147,8 @@ fn a_shrink_is_told_and_the_guest_keeps_its_disk() {
         assert_eq!((write_at(&mut front_end, sector), read_at(&mut front_end, sector)), (1, 1));
     }
     // Half of it within: nothing of it is called written.
-    let across = front_end.queue(0).run(
-        RequestType::Out,
-        SECTORS / 2 - 1,
-        Payload::Bytes(&[9; 1024]),
-        0,
-    );
+    let across =
+        front_end.queue(0).run(RequestType::Out, SECTORS / 2 - 1, Payload::Bytes(&[9; 1024]), 0);
     assert_eq!(across.status, 1);
     assert_eq!(daemon.usable(), 2, "{}", daemon.log());
     assert!(daemon.log().contains("the guest keeps its 4096 blocks"), "{}", daemon.log());

@@ -183,7 +183,13 @@ impl Reasons {
     }
 
     /// After every step of the engine.
-    pub(crate) fn check(&mut self, time: Time, map: &Multipath, paths: &[PathId], setting: Setting) {
+    pub(crate) fn check(
+        &mut self,
+        time: Time,
+        map: &Multipath,
+        paths: &[PathId],
+        setting: Setting,
+    ) {
         let Some(table) = map.table() else { return };
         for view in table.groups.iter().flat_map(|g| &g.paths) {
             let told = self.notes.iter().find(|n| n.path == view.id).map_or(0, |n| n.passive);
@@ -201,8 +207,7 @@ impl Reasons {
         let since = *self.empty_since.get_or_insert(time);
         let paths: Vec<&Path> = paths.iter().filter_map(|id| map.path(*id)).collect();
         let waits = |p: &&Path| {
-            p.is_undecided()
-                || p.is_usable() && p.access.state == Some(AccessState::Transitioning)
+            p.is_undecided() || p.is_usable() && p.access.state == Some(AccessState::Transitioning)
         };
         let why = paths.iter().copied().find(waits).map(|p| p.id);
         let hold = table.queueing == Queueing::Hold;
@@ -229,7 +234,10 @@ impl Reasons {
         let Some((earliest, latest)) = ends else { return };
         // (Once it has ended, another interval does not bring it back.)
         let just = held && self.set + Duration::from_secs(60) <= time;
-        assert!(hold || !just || earliest <= time, "no path since {since:?}: too early for {retry:?}");
+        assert!(
+            hold || !just || earliest <= time,
+            "no path since {since:?}: too early for {retry:?}"
+        );
         assert!(!hold || latest >= time, "no path since {failed:?}: held against {retry:?}");
     }
 

@@ -10,7 +10,6 @@ use vhost::vhost_user::VhostUserFrontend;
 use vhost::vhost_user::message::{FrontendReq, VhostUserProtocolFeatures as Protocol};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-
 use crate::vhost_user::rig::*;
 use crate::vhost_user::{SessionEvent, rig};
 

@@ -140,8 +140,10 @@ impl World {
         self.map.set_policy(self.now, self.policy.clone(), fx);
         // Settings move no I/O, but where the new ones have it go back at once.
         let after = first(&self.map);
-        let carries = |id: &&PathId| self.map.path(**id).is_some_and(|p| p.carries() && !p.marginal);
-        let still = before.iter().find(carries).filter(|_| before.iter().all(|id| !after.contains(id)));
+        let carries =
+            |id: &&PathId| self.map.path(**id).is_some_and(|p| p.carries() && !p.marginal);
+        let still =
+            before.iter().find(carries).filter(|_| before.iter().all(|id| !after.contains(id)));
         assert!(
             still.is_none() || self.policy.failback == Failback::Immediate,
             "other settings have moved I/O away from {still:?}: {}",
