@@ -60,6 +60,7 @@ expect() {
 sleep 1
 expect "$P1 optimized, $P2 non-optimized" "$P1"
 for turn in 1 2; do
+  step "round $turn"
   access 1 0
   expect "$P1 non-optimized, $P2 optimized" "$P2"
   access 0 1
