@@ -38,8 +38,21 @@ access 0 1
 daemon_start $dir --transport "$transport" --path-grouping-policy group_by_prio --set prio=alua --set failback=immediate \
   --polling-interval 1 --set max_polling_interval=1 --path "/dev/$P1" --path "/dev/$P2"
 ctl show topology
-/rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --depth 8 --block-size 65536 --seconds 60 >$dir/load 2>&1 &
-load=$!
+load_begin() {
+  rm -f $dir/enough
+  /rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --depth 8 --block-size 65536 --seconds 200 --until $dir/enough >$dir/load 2>&1 &
+  load=$!
+}
+# load_end: sets SLOWEST, in milliseconds.
+load_end() {
+  kill -0 $load 2>/dev/null || { cat $dir/load; die "the load ended too early"; }
+  touch $dir/enough
+  wait $load || { cat $dir/load; die "the load failed"; }
+  SLOWEST=$(sed -n 's/.*"slowest_us":\([0-9]*\).*/\1/p' $dir/load)
+  SLOWEST=$((SLOWEST / 1000))
+  step "$(sed -n 's/.*"requests":\([0-9]*\).*/\1/p' $dir/load) requests verified, the longest took $SLOWEST ms"
+}
+load_begin
 
 # The disks of the group that I/O goes to.
 in_use() { ctl show topology | awk '/status=/ { on = /status=active/ } / sd[a-z] / && on { for (i = 1; i <= NF; i++) if ($i ~ /^sd[a-z]$/) print $i }' | xargs; }
@@ -82,17 +95,15 @@ for turn in 1 2; do
   access 0 1
   expect "$P1 optimized again" "$P1"
 done
+load_end
+longest=$SLOWEST
+load_begin
+sleep 1
 access 2 2
 step "both standby for a second: nothing may carry I/O"
 sleep 1
 access 0 1
 expect "$P1 optimized again" "$P1"
-kill -0 $load 2>/dev/null || { cat $dir/load; die "the load ended too early"; }
-rc=0
-wait $load || rc=$?
-sed 's/^/    /' $dir/load
-[ $rc = 0 ] || exit 1
-grep -c 'GROUP_SWITCHED\|path group' "$DAEMON_LOG" >/dev/null || die "no group was switched"
-slowest=$(sed -n 's/.*"slowest_us":\([0-9]*\).*/\1/p' $dir/load)
+load_end
 daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
-conclude "--transport $transport: access states went round twice under a verified load; no error, no wrong byte, the longest request took $((slowest / 1000)) ms."
+conclude "--transport $transport: access states went round twice under a verified load; no error, no wrong byte; the longest request took $longest ms, $SLOWEST ms where for a second no group carried I/O."
