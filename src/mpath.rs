@@ -114,7 +114,9 @@ pub enum MapError {
     #[error("path {0} is the map's last path; add another first, or `quit`")]
     LastPath(String),
     /// No such path group.
-    #[error("there is no path group {number} in the map, which has {count}; `show topology`")]
+    #[error(
+        "there is no path group {number} in the map, which has {count}; `show topology` numbers them"
+    )]
     NoSuchGroup {
         /// Asked for.
         number: u16,

@@ -14,21 +14,22 @@
 //! the memory mapped until the command's completion is delivered.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::io::{Completion, ErrnoFrom, Extent, Geometry, Identity, Limits};
 use crate::scsi::cdb::Cdb;
-use crate::scsi::sense::{Sense, SenseCode};
+use crate::scsi::sense::Sense;
 use crate::sim::{Fault, NotInjected, Stats};
 use crate::sys::scsi_generic::{Interface, SG_FILE_QUEUE};
 
 mod about;
 mod blk_uring;
 mod data;
+mod doubts;
 mod file;
 mod inbox;
 mod null;
@@ -53,6 +54,7 @@ pub use sim::{FileMedium, SimFacts, SimImage, SimNexus};
 
 use blk_uring::{Direct, Slots};
 use data::Buffer;
+use doubts::Doubts;
 use file::DiskWork;
 use pool::Pool;
 use sg_io::ScsiWork;
@@ -63,6 +65,8 @@ pub const HELPERS: usize = 16;
 const FILE_HELPERS: usize = 4;
 /// Commands of an sg node's open file kept for checkers and proofs.
 const SG_RESERVE: usize = 2;
+/// Operation code.
+const INQUIRY: u8 = 0x12;
 /// Most commands of one path in one thread's ring.
 const RING_DEPTH: usize = 256;
 
@@ -156,30 +160,6 @@ pub enum HandleError {
     Threads(#[source] io::Error),
 }
 
-/// Unit attentions that question a path's identity, as far as a checker or a
-/// proof has met them: the array tells them once per nexus, so that the next
-/// guest's command would go wherever the path leads now. The ports are told in
-/// its place (law 2).
-#[derive(Debug, Default)]
-struct Doubts {
-    /// How many were met.
-    met: AtomicU64,
-    /// How many of them a proof of the same LU has settled.
-    settled: AtomicU64,
-}
-
-impl Doubts {
-    /// One is not settled.
-    #[inline]
-    fn is_open(&self) -> bool {
-        self.met.load(Ordering::Acquire) != self.settled.load(Ordering::Acquire)
-    }
-
-    fn settle(&self) {
-        self.settled.store(self.met.load(Ordering::Acquire), Ordering::Release);
-    }
-}
-
 /// One open path. Shared by all threads; its files are closed when the last
 /// owner lets go, or when the last command has returned if that is later.
 pub struct PathHandle {
@@ -189,7 +169,7 @@ pub struct PathHandle {
     geometry: Geometry,
     limits: Limits,
     read_only: bool,
-    doubts: Doubts,
+    doubts: Arc<Doubts>,
     /// Whatever must live as long as the path (its name, its registration).
     _keep: Box<dyn Any + Send + Sync>,
 }
@@ -255,7 +235,7 @@ impl PathHandle {
             }
         };
         geometry.read_only |= read_only;
-        let doubts = Doubts::default();
+        let doubts = Arc::default();
         let path = PathHandle {
             about,
             backend,
@@ -363,10 +343,7 @@ impl PathHandle {
                 Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENOTTY }
             }
         };
-        let code = unit_attention(&completion).and_then(Sense::code);
-        if code.is_some_and(SenseCode::questions_identity) {
-            self.doubts.met.fetch_add(1, Ordering::AcqRel);
-        }
+        self.doubts.look_at(&completion);
         completion
     }
 
@@ -432,8 +409,13 @@ impl PathHandle {
     pub fn identify(&self, timeout: Duration, heard: &dyn Fn(&Sense)) -> Result<Identity, String> {
         match &self.backend {
             Backend::Scsi { .. } | Backend::Sim(_) => {
+                // What was met before the name was asked for: INQUIRY comes last.
+                let met = Cell::new(0);
                 let ask = |cdb: &Cdb, data: &mut [u8]| {
                     let completion = self.exchange(cdb, Buffer::In(data), timeout);
+                    if cdb.opcode() != INQUIRY {
+                        met.set(self.doubts.met());
+                    }
                     if let Some(sense) = unit_attention(&completion) {
                         heard(sense);
                     }
@@ -441,8 +423,7 @@ impl PathHandle {
                 };
                 let found = proof::identify(&ask).map_err(|e| e.to_string())?;
                 if found.wwid == self.identity.wwid {
-                    // The name was read after whatever was met.
-                    self.doubts.settle();
+                    self.doubts.settle(met.get());
                 }
                 Ok(found)
             }

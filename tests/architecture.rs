@@ -178,3 +178,25 @@ fn every_module_says_what_it_is() {
         assert!(text.starts_with("//!"), "{file} has no module documentation");
     }
 }
+
+/// What the daemon can tell, an operator can look up.
+#[test]
+fn every_event_is_on_the_operators_page() {
+    let page = include_str!("../docs/operations.md");
+    let mut events = BTreeSet::new();
+    for (file, text) in sources().iter().filter(|(f, _)| !is_test(f) && module(f) == "control") {
+        let text: String = code(text).map(|line| line.trim().to_owned() + " ").collect();
+        for begins in ["Notice::new( ", "Notice::new(", "notice( ", "notice(", "name: "] {
+            for rest in text.split(begins).skip(1).filter_map(|rest| rest.strip_prefix('"')) {
+                let name = rest.split('"').next().unwrap();
+                if !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
+                    events.insert((name.to_owned(), file.clone()));
+                }
+            }
+        }
+    }
+    assert!(events.len() >= 30, "the events are not found any more: {events:?}");
+    let missing: Vec<_> =
+        events.iter().filter(|(name, _)| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "not in docs/operations.md: {missing:?}");
+}

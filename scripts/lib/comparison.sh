@@ -87,8 +87,6 @@ disk 1 back|.*|p1\.prio|1|50|may|multipathd gives `prio alua` up for a path whos
 disk 1 back|.*|groups|.*|.*|may|the same
 
 # --- known, to be mended; a row whose difference is gone goes
-.*|by tpg, const|groups|.*|.*|must|not yet: paths whose target port group is unknown are alike; multipathd makes a group of each
-.*|by tpg, const|in use|.*|p1,p2,p3,p4|must|the same
 group 1 (non-optimized, 2 optimized|optimized, 2 non-optimized)|by prio, .*|(in use|status of .*)|.*|.*|may|not yet: priorities come in path by path and paths are grouped at each, so that I/O leaves with the half that moves
 group 1 unavailable.*|by prio, .*|(groups|in use)|.*|.*|may|not yet: the priority of a failed path is that of its last own reading, so that paths of one target port group are grouped apart
 ROWS

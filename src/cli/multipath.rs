@@ -47,8 +47,8 @@ pub(super) struct MultipathOptions {
     #[arg(value_parser = |text: &str| setting("checker_timeout", text))]
     checker_timeout: Setting,
 
-    /// Any keyword of multipath.conf that steers a map, such as failback=immediate; repeatable,
-    /// wins over the option of that name. `--help` lists them.
+    /// A setting by its keyword in multipath.conf, such as failback=immediate; repeatable, wins
+    /// over the option of that name. `--help` lists them.
     #[arg(long, value_name = "KEYWORD=VALUE", help_heading = "Multipath")]
     #[arg(value_parser = parse_setting, long_help = keywords_help())]
     set: Vec<Setting>,
@@ -83,11 +83,12 @@ fn parse_setting(text: &str) -> Result<Setting, String> {
 
 /// Every keyword with its default, from the table that decides.
 fn keywords_help() -> String {
-    let mut text = "Any keyword of multipath.conf that steers a map; repeatable, wins over the \
-                    option of that name. A time may have a fraction.\n"
+    let mut text = "A setting by its keyword, spelled as in multipath.conf; repeatable, wins over \
+                    the option of that name. A time in SECONDS may have a fraction, but for \
+                    san_path_err_* and marginal_path_*.\n"
         .to_owned();
     for keyword in KEYWORDS {
-        let (default, help) = (keyword.default(), keyword.help);
+        let (default, help) = (keyword.default_in_words(), keyword.help);
         let _ =
             write!(text, "\n{}: {} [default: {default}]\n  {help}", keyword.name, keyword.takes);
         if let Some(differs) = keyword.differs {

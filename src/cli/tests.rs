@@ -47,7 +47,7 @@ fn multipath_confs_words_are_understood() {
     assert_eq!(policy.selector, SelectorKind::RoundRobin);
     assert_eq!(policy.no_path_retry, NoPathRetry::Times(12));
     assert_eq!(policy.polling_interval, Duration::from_millis(500));
-    assert_eq!(policy.no_path_interval, Duration::from_millis(500));
+    assert_eq!(policy.no_path_interval, Duration::from_secs(1), "each keyword sets its own");
     assert_eq!((settings.access.mode, settings.access.group), (Some(0o660), Some(0)));
 }
 
@@ -144,7 +144,7 @@ fn the_help_names_every_group_and_default() {
         assert!(help.contains(text), "{text} is missing in:\n{help}");
     }
     for keyword in KEYWORDS {
-        let (name, default) = (keyword.name, keyword.default());
+        let (name, default) = (keyword.name, keyword.default_in_words());
         assert!(help.contains(&format!("{name}: ")), "{name} is missing in:\n{help}");
         assert!(help.contains(&format!("[default: {default}]")), "{name}");
     }
@@ -195,7 +195,7 @@ fn the_man_page_has_every_option_and_verb() {
     let plain = page.replace("\\(aq", "'").replace("...", "…");
     let plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     for keyword in KEYWORDS {
-        let (name, takes, default) = (keyword.name, keyword.takes, keyword.default());
+        let (name, takes, default) = (keyword.name, keyword.takes, keyword.default_in_words());
         let there = plain.contains(&format!(".It Cm {name} {takes}; default: {default}. "))
             && plain.contains(keyword.help)
             && plain.contains(keyword.differs.unwrap_or_default());

@@ -1,7 +1,8 @@
-//! One path's reserved thread: checks, proofs of identity, resets of the LU.
+//! One path's reserved thread: checks, readings of its priority, activations,
+//! samples, proofs of identity, resets of the LU.
 //!
-//! What a check sends and what the answer means is `mpath::checker`'s; this has
-//! it carried out, and waits as long as the kernel makes it wait. It is never
+//! What is sent and what the answer means is `mpath`'s (`checker`, `prio`,
+//! `hwhandler`); this has it carried out, one after the other, and waits as long as the kernel makes it wait. It is never
 //! behind guest I/O: the path has a way of its own for it (law 2, design of
 //! the transports). When the path has left the map this thread is the last to
 //! hold it, closes it and says so.

@@ -88,7 +88,7 @@ enum Verb {
     /// Take a path out of its map, or a LUN from the guest, and close it.
     #[command(subcommand, visible_alias = "remove")]
     Del(Del),
-    /// Move I/O to a path group, which is then kept as long as it carries any.
+    /// Move I/O to a path group, where it stays until paths come or go or priorities change.
     #[command(subcommand, visible_alias = "switchgroup")]
     Switch(Switch),
     /// Have every path read the LU's size: for an array that does not tell of a change.
@@ -100,7 +100,7 @@ enum Verb {
     /// Lift `disablequeueing`.
     #[command(subcommand, name = "restorequeueing")]
     RestoreQueueing(Maps),
-    /// Call a path unreliable: it is used last, or not at all, until `unsetmarginal`.
+    /// Call a path unreliable until `unsetmarginal`: it is used last, or while no other is left only.
     #[command(subcommand, name = "setmarginal")]
     SetMarginal(OnePath),
     /// Call a path, or all of a map, reliable again.

@@ -61,7 +61,7 @@ pub enum LunError {
     #[error("{0}")]
     Group(#[from] UnknownGroup),
     /// See [`Setting`].
-    #[error("set={0}")]
+    #[error("set: {0}")]
     Setting(#[from] KeywordError),
     /// Both allowed and denied.
     #[error("`{0}` is both allowed and denied")]

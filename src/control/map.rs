@@ -77,6 +77,27 @@ pub(super) enum JoinError {
     /// It is being removed.
     #[error("map {0} is being removed")]
     Leaving(String),
+    /// Its checker would find it down, and nothing would ever carry I/O.
+    #[error(
+        "path {path} speaks no SCSI, which path_checker {checker} needs; take path_checker detect \
+         or directio"
+    )]
+    NoScsi {
+        /// Its name.
+        path: String,
+        /// In multipath.conf's spelling.
+        checker: &'static str,
+    },
+}
+
+/// Whether the checker that the policy names can check the path.
+fn can_be_checked(path: &PathHandle, checker: Option<CheckerKind>) -> Result<(), JoinError> {
+    match checker {
+        Some(kind) if kind.needs_scsi() && !path.is_scsi() => {
+            Err(JoinError::NoScsi { path: path.name().to_owned(), checker: kind.name() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A path from its opening to the closing of its file.
@@ -257,6 +278,7 @@ impl Map {
         if handle.geometry().read_only && !self.read_only {
             return Err(JoinError::WriteProtected(name));
         }
+        can_be_checked(handle, self.engine.policy().checker)?;
         let checker = if handle.is_scsi() { CheckerKind::Tur } else { CheckerKind::DirectIo };
         let new = NewPath {
             name: name.clone(),

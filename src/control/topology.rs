@@ -224,9 +224,8 @@ pub fn config(maps: &[MapStatus]) -> String {
 pub fn keywords() -> String {
     let mut out = String::new();
     for keyword in KEYWORDS {
-        let (default, help) = (keyword.default(), keyword.help);
-        let _ =
-            writeln!(out, "{} {}\n\tdefault: \"{default}\"\n\t{help}", keyword.name, keyword.takes);
+        let (default, help) = (keyword.default_in_words(), keyword.help);
+        let _ = writeln!(out, "{} {}\n\tdefault: {default}\n\t{help}", keyword.name, keyword.takes);
         if let Some(differs) = keyword.differs {
             let _ = writeln!(out, "\tnot as in multipath-tools: {differs}");
         }

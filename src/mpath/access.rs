@@ -42,6 +42,12 @@ pub(super) struct Standing {
     until: Option<Time>,
     /// It has been in transition for too long.
     overdue: bool,
+    /// When a reading, or the checker, said last that it carries I/O although a
+    /// command had been told that it does not.
+    contradicted: Option<Time>,
+    /// A command has been told so again within a second of that: it is passive
+    /// until then, and read again.
+    pause: Option<Time>,
     /// The checker said *ghost* last.
     pub(super) ghost: bool,
     /// It has been proven to be the map's LU, but for its capacity, which
@@ -62,7 +68,7 @@ pub(super) struct Standing {
 impl Standing {
     /// A path carries I/O as far as its array is concerned.
     pub(super) fn carries(&self, access: Access) -> bool {
-        !self.ghost && access.state.is_none_or(carries)
+        !self.ghost && access.state.is_none_or(AccessState::carries_io)
     }
 
     /// Its target port group is in transition.
@@ -75,24 +81,19 @@ impl Standing {
         self.reading.is_some_and(|o| !o.late)
     }
 
+    /// What says now that it carries I/O contradicts what a command was told;
+    /// whether that is to be believed yet.
+    fn believes(&mut self, now: Time) -> bool {
+        if self.told && self.pause.is_none() {
+            self.contradicted = Some(now);
+        }
+        self.pause.is_none()
+    }
+
     /// What makes the state known: whether it was the guest that was told.
     fn known(&mut self, as_of: u32, told: bool) {
         (self.as_of, self.told, self.unread) = (as_of, told, false);
-    }
-}
-
-/// Whether a target port group in that state carries I/O. What the standard
-/// does not define is for the LU to say, command by command.
-fn carries(state: AccessState) -> bool {
-    match state {
-        AccessState::ActiveOptimized
-        | AccessState::ActiveNonOptimized
-        | AccessState::LbaDependent
-        | AccessState::Reserved(_) => true,
-        AccessState::Standby
-        | AccessState::Unavailable
-        | AccessState::Offline
-        | AccessState::Transitioning => false,
+        self.pause = None;
     }
 }
 
@@ -147,10 +148,47 @@ impl Multipath {
         // Nothing is to be hoped for of a reading that is late.
         let late = path.standing.reading.is_some_and(|o| o.late);
         path.standing.unread = !reads || late;
+        let again = path.standing.contradicted.is_some_and(|at| now < at + REREAD);
         self.set_access(now, id, access, fx);
+        if again {
+            return self.pause(now, id);
+        }
         self.prioritize(now, id, fx);
         if !reads || late {
             self.check_now(now, id, fx);
+        }
+    }
+
+    /// The array says that the path carries I/O and answers I/O otherwise. It is
+    /// not asked as fast as it answers; one reading covers its group, so the
+    /// paths of a group wait for the same moment.
+    fn pause(&mut self, now: Time, id: PathId) {
+        let group = self.path(id).and_then(|p| p.access.group);
+        let same = |p: &&Path| group.is_some() && p.access.group == group;
+        let until = self.all().filter(same).filter_map(|p| p.standing.pause).min();
+        if let Some(path) = self.path_mut(id) {
+            path.standing.pause = Some(until.unwrap_or(now + REREAD));
+        }
+    }
+
+    /// Looks into the paths whose pause is over.
+    fn end_pauses(&mut self, now: Time, fx: &mut Effects) {
+        let mut groups: Vec<u16> = Vec::new();
+        let over = |p: &&Path| p.standing.pause.is_some_and(|until| until <= now);
+        let ids: Vec<PathId> = self.all().filter(over).map(|p| p.id).collect();
+        for id in ids {
+            let Some(path) = self.path_mut(id) else { continue };
+            path.standing.pause = None;
+            let (unread, group) = (path.standing.unread, path.access.group);
+            if !path.is_usable() {
+                continue; // it is read when it returns
+            }
+            if unread {
+                self.check_now(now, id, fx);
+            } else if group.is_none_or(|group| !groups.contains(&group)) {
+                groups.extend(group);
+                self.prioritize(now, id, fx);
+            }
         }
     }
 
@@ -198,16 +236,26 @@ impl Multipath {
         for id in ids {
             let Some(path) = self.path_mut(id) else { continue };
             path.standing.read = false;
+            path.listed.joins = path.is_usable();
             if prio == PrioKind::Const {
                 path.standing.reading = None;
                 path.priority = 1;
             }
             if !reads_access(&prio) {
                 // From now on it is for the checker, and guests' commands.
-                path.standing.known(number, false);
                 path.standing.explicit = None;
-                let access = Access { state: None, ..path.access };
-                self.set_access(now, id, access, fx);
+                if path.standing.carries(path.access) {
+                    path.standing.known(number, false);
+                    let access = Access { state: None, ..path.access };
+                    self.set_access(now, id, access, fx);
+                } else if path.access.state.is_some() {
+                    // It stays passive until the checker says otherwise.
+                    path.standing.known(number, true);
+                    path.standing.unread = true;
+                    if path.is_usable() {
+                        self.check_now(now, id, fx);
+                    }
+                }
             }
             if self.path(id).is_some_and(Path::is_usable) {
                 self.prioritize(now, id, fx);
@@ -252,6 +300,7 @@ impl Multipath {
                 // Its priority is that of a state which is over.
                 self.read(now, id, true, fx);
             } else {
+                let number = Some(number);
                 let Found { priority, access } = self.take_reading(now, id, number, found, fx);
                 if access || (priority && !follows) {
                     // If one has changed, all are read (multipath-tools).
@@ -264,12 +313,13 @@ impl Multipath {
         }
     }
 
-    /// Takes over what a reading found; what is another than it was.
+    /// Takes over what a reading found; what is another than it was. One without
+    /// a number is as old as its path's opening: a command knows better.
     pub(super) fn take_reading(
         &mut self,
         now: Time,
         id: PathId,
-        number: u32,
+        number: Option<u32>,
         found: &Reading,
         fx: &mut Effects,
     ) -> Found {
@@ -279,6 +329,7 @@ impl Multipath {
         let mut news = Found { priority: another, access: false };
         let first = found.priority.is_some() && !path.standing.read;
         path.standing.read |= first;
+        path.listed.joined |= first && std::mem::take(&mut path.listed.joins);
         if let Some(alua) = &found.alua {
             news.access = self.take_groups(now, id, number, alua, fx);
         } else if path.standing.told {
@@ -295,7 +346,6 @@ impl Multipath {
         if first || (changed && by_reading) {
             self.regroup();
         }
-        self.failback.joined |= first;
         self.failback.pinned &= !changed;
         news
     }
@@ -304,11 +354,11 @@ impl Multipath {
         &mut self,
         now: Time,
         id: PathId,
-        number: u32,
+        number: Option<u32>,
         alua: &AluaReading,
         fx: &mut Effects,
     ) -> bool {
-        let mut changed = false;
+        let (mut changed, latest) = (false, self.numbers);
         if let Some(path) = self.path_mut(id) {
             changed = path.access.group != Some(alua.own);
             path.access.group = Some(alua.own);
@@ -323,8 +373,10 @@ impl Multipath {
             };
             let Some(path) = self.path_mut(id) else { continue };
             path.standing.transition = alua.transition.or(path.standing.transition);
-            if is_later(number, path.standing.as_of) {
-                path.standing.known(number, false);
+            let as_of = path.standing.as_of;
+            let counts = number.map_or(!path.standing.told, |number| is_later(number, as_of));
+            if counts && (!state.carries_io() || path.standing.believes(now)) {
+                path.standing.known(number.unwrap_or(latest), false);
                 let access = Access { group: Some(group), state: Some(state), preferred };
                 changed |= self.set_access(now, id, access, fx);
             }
@@ -350,7 +402,7 @@ impl Multipath {
             return false;
         }
         path.init.bypassed = None;
-        if from.state.is_some() || to.state.is_some_and(|s| !carries(s)) {
+        if from.state.is_some() || to.state.is_some_and(|s| !s.carries_io()) {
             let name = path.name.clone();
             fx.push(Effect::Notify(Change::AccessChanged { path: name, access: to }));
         }
@@ -402,7 +454,10 @@ impl Multipath {
         let counts = is_later(check, path.standing.as_of);
         if path.standing.unread && !counts {
             self.check_now(now, id, fx);
-        } else if path.standing.unread && answers {
+        } else if path.standing.unread
+            && answers
+            && (path.standing.ghost || path.standing.believes(now))
+        {
             // Nobody but the checker can say what has become of it.
             path.standing.known(check, false);
             let access = Access { state: None, ..path.access };
@@ -440,6 +495,7 @@ impl Multipath {
                 self.check_now(now, id, fx);
             }
         }
+        self.end_pauses(now, fx);
         if self.reread_at.is_some_and(|at| at <= now) {
             self.reread(now, fx);
         }
@@ -473,7 +529,7 @@ impl Multipath {
         let timeout = self.policy.checker_timeout;
         let due = |p: &Path| {
             let answer = p.standing.reading.filter(|o| !o.late).map(|o| o.since + timeout);
-            answer.into_iter().chain(p.standing.until).min()
+            answer.into_iter().chain(p.standing.until).chain(p.standing.pause).min()
         };
         self.all().filter_map(due).chain(self.reread_at).min()
     }
@@ -485,7 +541,8 @@ impl Multipath {
         self.all().filter(|p| p.is_usable()).any(|p| {
             let asked = p.standing.is_being_read() || p.check.is_some_and(|o| !o.late);
             let sized = p.standing.unsized_lu && p.proof.is_some_and(|o| !o.late);
-            p.standing.in_transition() || (p.standing.told && asked) || sized
+            let paused = p.standing.pause.is_some();
+            p.standing.in_transition() || paused || (p.standing.told && asked) || sized
         })
     }
 

@@ -56,7 +56,7 @@ impl Multipath {
             shaky: Shaky::default(),
             standing: Standing::default(),
             init: Init::default(),
-            listed: Listed::default(),
+            listed: Listed { joins: true, ..Listed::default() },
         });
         self.order.push(slot);
         self.regroup();
@@ -65,8 +65,7 @@ impl Multipath {
             self.adopt(now, capacity, fx);
         }
         if let Some(found) = new.reading {
-            self.numbers = self.numbers.wrapping_add(1);
-            self.take_reading(now, id, self.numbers, &found, fx);
+            self.take_reading(now, id, None, &found, fx);
         }
         self.settle(now, fx);
         Ok(id)

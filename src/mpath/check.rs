@@ -21,15 +21,13 @@ use super::Multipath;
 use super::checker::Verdict;
 use super::effect::{Cause, Effect, Effects};
 use super::path::{CheckerState, Outstanding, Path, PathState};
+use super::shaky::LATELY;
 use super::snapshot::PathId;
 use crate::io::Time;
 
 /// Between two checks of a path in transition, and the least between two of
 /// one that flaps.
 const SOON: Duration = Duration::from_secs(1);
-
-/// This many `polling_interval`s after its last failure a path has settled.
-pub(super) const LATELY: u32 = 12;
 
 /// Marks what has not answered within `timeout` since it was asked; whether it
 /// did so now.
@@ -121,6 +119,7 @@ impl Multipath {
         // One check at a time: the answer under way counts.
         if path.check.is_none() && path.proof.is_none() {
             path.check = Some(Outstanding { number, since: now, late: false });
+            path.shaky.is_regular(path.next_check <= now);
             fx.push(Effect::Check { path: id, check: number, checker: path.checker });
         }
     }

@@ -63,6 +63,15 @@ impl CheckerKind {
             CheckerKind::None => "none",
         }
     }
+
+    /// Whether what it sends are SCSI commands of its own, which no other path
+    /// carries out.
+    pub fn needs_scsi(self) -> bool {
+        match self {
+            CheckerKind::Tur | CheckerKind::Rdac | CheckerKind::EmcClariion => true,
+            CheckerKind::DirectIo | CheckerKind::ReadSector0 | CheckerKind::None => false,
+        }
+    }
 }
 
 /// The checker's finding.

@@ -434,12 +434,14 @@ fn is_lu_word(host: HostByte) -> bool {
 }
 
 fn matches_scsi(when: When, status: Status, sense: &Sense) -> bool {
+    if let When::Status(s) = when {
+        return s == status;
+    }
     if status != Status::CHECK_CONDITION {
-        return matches!(when, When::Status(s) if s == status);
+        return false;
     }
     let code = sense.code();
     match (when, code) {
-        (When::Status(s), _) => s == status,
         (When::NoSense, code) => code.is_none(),
         (When::Deferred, Some(_)) => sense.is_deferred(),
         (When::Code(k, a, q), Some(c)) => c == SenseCode::new(Key::from_bits(k), a, q),

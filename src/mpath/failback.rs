@@ -11,6 +11,7 @@
 
 use super::access::REREAD;
 use super::effect::Effects;
+use super::path::Path;
 use super::policy::Failback;
 use super::{MapError, Multipath};
 use crate::io::Time;
@@ -20,8 +21,6 @@ use crate::io::Time;
 pub(super) struct FailbackState {
     /// A better group is taken then (`failback N`).
     at: Option<Time>,
-    /// A path's first priority has come in since the last decision.
-    pub(super) joined: bool,
     /// The group in use is the administrator's choice.
     pub(super) pinned: bool,
     /// A path has come up since the last decision.
@@ -75,6 +74,7 @@ impl Multipath {
             self.failback.came_up |= usable && !was;
             self.failback.went_down |= !usable && was;
             path.listed.first_back &= usable;
+            path.listed.joins &= usable;
             if usable && !was {
                 up.push(path.id);
             }
@@ -98,11 +98,11 @@ impl Multipath {
     /// Leaves the group in use, which carries I/O, if there is a better one
     /// and it is time.
     pub(super) fn fail_back(&mut self, now: Time, fx: &mut Effects) {
-        let joined = std::mem::take(&mut self.failback.joined);
         let news = std::mem::take(&mut self.failback.came_up);
         let news = std::mem::take(&mut self.failback.went_down) || news;
         let better = self.better_group(now);
         let first_back = self.take_first_back(better);
+        let joined = self.take_joined(better);
         let counts = matches!(self.policy.failback, Failback::After(_)) && !self.failback.pinned;
         self.failback.at = self.failback.at.filter(|_| counts && better.is_some());
         let Some(to) = better else { return };
@@ -154,6 +154,7 @@ impl Multipath {
     /// The group in use carries nothing: what failback waited for is void.
     pub(super) fn forget_failback(&mut self) {
         self.failback = FailbackState { pinned: self.failback.pinned, ..FailbackState::default() };
+        self.take_joined(None);
     }
 
     /// The best group, if it is another than the one in use.
@@ -182,6 +183,16 @@ impl Multipath {
             path.listed.first_back &= path.standing.is_being_read() && !first;
         }
         first
+    }
+
+    /// Whether a path of the better group has joined: the priority it has now is
+    /// its first.
+    fn take_joined(&mut self, better: Option<usize>) -> bool {
+        let slots = better.map_or(&[][..], |i| &self.groups[i].slots[..]);
+        let joined = |p: &Path| p.listed.joined && slots.contains(&p.id.slot);
+        let any = self.all().any(joined);
+        self.paths.iter_mut().flatten().for_each(|p| p.listed.joined = false);
+        any
     }
 
     /// When [`Multipath::fail_back`] has something to do.

@@ -51,6 +51,9 @@ pub enum Activation {
         /// After `pg_init_delay_msecs`.
         delayed: bool,
     },
+    /// Its target port group is in transition: nothing to be tried, and no
+    /// failure until that has taken too long.
+    Transition,
     /// The path cannot be activated.
     Failed,
     /// It needs no activation, or knows none.

@@ -46,8 +46,6 @@ pub enum CheckerState {
     Delayed,
     /// The target has no such LU.
     Disconnected,
-    /// Never checked.
-    Undef,
 }
 
 impl CheckerState {
@@ -62,7 +60,6 @@ impl CheckerState {
             CheckerState::Shaky => "shaky",
             CheckerState::Delayed => "delayed",
             CheckerState::Disconnected => "disconnected",
-            CheckerState::Undef => "undef",
         }
     }
 }
@@ -102,6 +99,11 @@ pub(super) struct Listed {
     pub(super) usable: bool,
     /// It has come back before the other paths of its group (`followover`).
     pub(super) first_back: bool,
+    /// It is new, or its prioritizer is, it has been in order ever since, and
+    /// its priority is not known yet.
+    pub(super) joins: bool,
+    /// That has come in since the last decision about failback.
+    pub(super) joined: bool,
 }
 
 /// What the engine knows of a path.

@@ -2,7 +2,7 @@
 //!
 //! The rules are multipath-tools' `pgpolicies.c` and `switchgroup.c`: what a
 //! policy groups by is compared as it is, so that paths of which it is unknown
-//! are alike; groups of marginal paths are of their own and come last; a
+//! are alike, but for the target port group; groups of marginal paths are of their own and come last; a
 //! group's priority is the integer average over its usable paths, more usable
 //! paths break a tie, then configuration order. Not here: which group is in
 //! use (`settle`) and when that changes (`failback`).
@@ -29,7 +29,7 @@ enum Key<'a> {
     All,
     Text(Option<&'a str>),
     Priority(i32),
-    Tpg(Option<u16>),
+    Tpg(u16),
 }
 
 fn key(policy: GroupingPolicy, path: &Path) -> Key<'_> {
@@ -39,7 +39,8 @@ fn key(policy: GroupingPolicy, path: &Path) -> Key<'_> {
         GroupingPolicy::GroupBySerial => Key::Text(path.attributes.serial.as_deref()),
         GroupingPolicy::GroupByNodeName => Key::Text(path.attributes.target_node.as_deref()),
         GroupingPolicy::GroupByPrio => Key::Priority(path.priority),
-        GroupingPolicy::GroupByTpg => Key::Tpg(path.access.group),
+        // Of unknown ones two may be of two controllers.
+        GroupingPolicy::GroupByTpg => path.access.group.map_or(Key::Slot(path.id.slot), Key::Tpg),
     }
 }
 
@@ -71,7 +72,7 @@ pub fn group<'a>(policy: &Policy, paths: impl Iterator<Item = &'a Path>) -> Vec<
 pub struct Rank {
     /// Whether any path is usable.
     pub usable: bool,
-    /// Whether its paths are reliable.
+    /// Whether that is a reliable one.
     pub reliable: bool,
     /// Average priority of the usable paths.
     pub priority: i32,
@@ -87,7 +88,7 @@ pub fn rank<'a>(marginal: bool, paths: impl Iterator<Item = &'a Path>) -> Rank {
         count += 1;
     }
     if count == 0 {
-        return Rank { reliable: !marginal, ..Rank::default() };
+        return Rank::default();
     }
     let average = sum / i64::try_from(count).unwrap_or(1);
     let priority = i32::try_from(average).unwrap_or(i32::MAX);
@@ -99,11 +100,18 @@ impl Multipath {
     /// paths of the one that was: how paths are grouped moves no I/O.
     pub(super) fn regroup(&mut self) {
         let in_use = self.current.take().map(|c| self.groups[c].slots.clone());
-        let carries = |s: &u8| self.paths[usize::from(*s)].as_ref().is_some_and(Path::carries);
-        // Those that carry I/O now count, if any does.
+        let is = |s: u8, what: &dyn Fn(&Path) -> bool| {
+            self.paths[usize::from(s)].as_ref().is_some_and(what)
+        };
+        // Those that carry I/O count, if any does: first of all those that have
+        // done so up to now.
         let in_use = in_use.map(|slots| {
-            let carrying: Vec<u8> = slots.iter().copied().filter(carries).collect();
-            if carrying.is_empty() { slots } else { carrying }
+            let those = |what: &dyn Fn(&Path) -> bool| -> Vec<u8> {
+                slots.iter().copied().filter(|&s| is(s, what)).collect()
+            };
+            let still = those(&|p| p.carries() && p.listed.in_table);
+            let now = those(&Path::carries);
+            [still, now].into_iter().find(|found| !found.is_empty()).unwrap_or(slots)
         });
         let paths = self.order.iter().filter_map(|&s| self.paths[usize::from(s)].as_ref());
         self.groups = group(&self.policy, paths);

@@ -18,12 +18,16 @@ use crate::scsi::alua::AccessState;
 
 /// Controllers are left alone for so long between two attempts (dm-mpath).
 const REST: Duration = Duration::from_secs(2);
+/// A transition is looked at so often.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Of one path.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Init {
     activation: Option<Outstanding>,
     retries: u32,
+    /// Its target port group is in transition: a failure from then on.
+    transition: Option<Time>,
     /// To be tried again then.
     again_at: Option<Time>,
     /// It cannot be activated; what is tried no more until it returns.
@@ -65,7 +69,7 @@ fn weight(result: Activation) -> u8 {
     match result {
         Activation::Done => 4,
         Activation::Busy => 3,
-        Activation::Retry { .. } => 2,
+        Activation::Retry { .. } | Activation::Transition => 2,
         Activation::Failed => 1,
         Activation::Unsupported => 0,
     }
@@ -171,7 +175,10 @@ impl Multipath {
     ) {
         let mut paths = Vec::new();
         let mut seen: Vec<Option<u16>> = Vec::new();
-        for path in self.members(&self.groups[index]).filter(|p| self.can_activate(p)) {
+        // (A group's paths may have been bypassed at different times: one that
+        // is news since is tried again by itself.)
+        let ready = |p: &&Path| self.turn(p).is_some_and(|turn| turn <= now);
+        for path in self.members(&self.groups[index]).filter(ready) {
             let group = path.access.group;
             let shared = self.handler(path) == Some(HandlerKind::Alua);
             if !shared || !seen.contains(&group) {
@@ -182,7 +189,7 @@ impl Multipath {
         fx.push(Effect::Notify(Change::Activating { group: group_number(index) }));
         for &id in &paths {
             if let Some(path) = self.path_mut(id) {
-                path.init.retries = 0;
+                (path.init.retries, path.init.transition) = (0, None);
             }
             self.activate(now, id, fx);
         }
@@ -212,6 +219,7 @@ impl Multipath {
     ) {
         let retries = self.policy.pg_init_retries;
         let delay = self.policy.pg_init_delay;
+        let patience = self.policy.transition_timeout;
         let Some(path) = self.path_mut(id) else { return };
         let Some(asked) = path.init.activation.filter(|o| o.number == number) else { return };
         path.init.activation = None;
@@ -231,6 +239,14 @@ impl Multipath {
             }
             Activation::Retry { .. } => {
                 self.fail(now, id, Cause::Activation("tried too often"), fx);
+            }
+            Activation::Transition => {
+                let until = *path.init.transition.get_or_insert(now + patience);
+                if now < until {
+                    path.init.again_at = Some(until.min(now + LOOK));
+                    return;
+                }
+                self.fail(now, id, Cause::Activation("in transition for too long"), fx);
             }
             Activation::Failed => self.fail(now, id, Cause::Activation("refused"), fx),
             Activation::Unsupported => path.init.unsupported = true,

@@ -177,6 +177,12 @@ pub struct SanPathErr {
     pub recovery_time: Duration,
 }
 
+impl SanPathErr {
+    /// What it begins with when one of its three keywords is set.
+    pub const USUAL: SanPathErr =
+        SanPathErr { threshold: 5, forget_rate: 10, recovery_time: Duration::from_secs(60) };
+}
+
 /// `marginal_path_*`: a path that fails twice in a short time is sampled before
 /// it is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,6 +196,17 @@ pub struct MarginalPath {
     pub rate_threshold: u32,
     /// For so long, before it is sampled again (`err_recheck_gap_time`).
     pub recheck_gap: Duration,
+}
+
+impl MarginalPath {
+    /// What it begins with when one of its four keywords is set, and how a path
+    /// is sampled that the fabric calls marginal where none is.
+    pub const USUAL: MarginalPath = MarginalPath {
+        double_failed_time: Duration::from_secs(60),
+        sample_time: Duration::from_secs(120),
+        rate_threshold: 10,
+        recheck_gap: Duration::from_secs(300),
+    };
 }
 
 /// Everything that steers the engine of one map.

@@ -34,6 +34,11 @@ impl Multipath {
         if self.policy.prio != old.prio {
             self.prio_changed(now, fx);
         }
+        let groups = |p: &Policy| (p.grouping, p.marginal_pathgroups, p.failback);
+        if groups(&self.policy) != groups(&old) {
+            // It was the first of another group.
+            self.paths.iter_mut().flatten().for_each(|p| p.listed.first_back = false);
+        }
         self.regroup();
         self.settle(now, fx);
     }

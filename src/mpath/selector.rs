@@ -127,15 +127,14 @@ impl Selector {
         }
         for group in &table.groups {
             for view in &group.paths {
-                let load = self.know(view, changed);
-                let fresh = load.1 || changed;
-                self.method.list(view, group.paths.len(), load.0, fresh);
+                let (load, news) = self.know(view);
+                self.method.list(view, group.paths.len(), load, changed || news);
             }
         }
     }
 
-    /// The path's load, and whether it is news.
-    fn know(&mut self, view: &PathView, changed: bool) -> (Load, bool) {
+    /// The path's load, and whether the path is another one, or reinstated.
+    fn know(&mut self, view: &PathView) -> (Load, bool) {
         let i = usize::from(view.id.slot);
         let new = Known { id: view.id, epoch: view.epoch };
         while self.known.len() <= i {
@@ -150,7 +149,7 @@ impl Selector {
             debug_assert_eq!(self.loads[i].commands, 0);
             self.loads[i] = Load::default();
         }
-        (self.loads[i], changed || old.id != view.id || old.epoch != view.epoch)
+        (self.loads[i], old.id != view.id || old.epoch != view.epoch)
     }
 
     /// Chooses among paths that may take the command now, all of one group and

@@ -2,8 +2,9 @@
 //!
 //! A path is *unreliable* while any of these holds:
 //! * it failed more often than `san_path_err_threshold`, where each
-//!   `san_path_err_forget_rate` good checks make up for one failure: until it
-//!   has answered for `san_path_err_recovery_time`;
+//!   `san_path_err_forget_rate` good checks make up for one failure (those it
+//!   has from time to time, not those that commands in trouble ask for): until
+//!   it has answered for `san_path_err_recovery_time`;
 //! * it failed twice within `marginal_path_double_failed_time`, or a command
 //!   ended with DID_TRANSPORT_MARGINAL: it is read ten times a second for
 //!   `marginal_path_err_sample_time`, from the first good check on. With more
@@ -27,17 +28,11 @@ use super::snapshot::PathId;
 use super::{MapError, Multipath};
 use crate::io::Time;
 
+/// This many `polling_interval`s after its last failure a path has settled.
+pub(super) const LATELY: u32 = 12;
+
 /// Between two reads of a path that is sampled.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How a path is sampled that the fabric calls marginal, where
-/// `marginal_path_*` does not say.
-const FABRIC: MarginalPath = MarginalPath {
-    double_failed_time: Duration::from_secs(60),
-    sample_time: Duration::from_secs(120),
-    rate_threshold: 10,
-    recheck_gap: Duration::from_secs(300),
-};
 
 /// `san_path_err_recovery_time`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +70,8 @@ pub(super) struct Shaky {
     errors: u32,
     /// Good checks since the last that was.
     good: u32,
+    /// The last check was due.
+    regular: bool,
     hold: Hold,
     trial: Trial,
     /// `setmarginal`.
@@ -94,6 +91,11 @@ impl Shaky {
     pub(super) fn flaps(&self, now: Time, lately: Duration) -> u32 {
         let recent = self.last_failure.is_some_and(|at| now.since(at) < lately);
         if recent { self.flaps } else { 0 }
+    }
+
+    /// A check begins.
+    pub(super) fn is_regular(&mut self, regular: bool) {
+        self.regular = regular;
     }
 
     fn forgive(&mut self) {
@@ -164,7 +166,7 @@ impl Multipath {
 
     /// The path is taken out of use, or stays so after a bad check.
     pub(super) fn found_bad(&mut self, now: Time, id: PathId, cause: &Cause, fx: &mut Effects) {
-        let lately = self.policy.polling_interval * super::check::LATELY;
+        let lately = self.policy.polling_interval * LATELY;
         let (san, marginal) = (self.policy.san_path_err, self.policy.marginal_path);
         let Some(path) = self.path_mut(id) else { return };
         let shaky = &mut path.shaky;
@@ -192,7 +194,7 @@ impl Multipath {
     /// A check was good.
     pub(super) fn found_good(&mut self, now: Time, id: PathId, fx: &mut Effects) {
         let san = self.policy.san_path_err;
-        let how = self.policy.marginal_path.unwrap_or(FABRIC);
+        let how = self.policy.marginal_path.unwrap_or(MarginalPath::USUAL);
         let Some(path) = self.path_mut(id) else { return };
         let usable = path.is_usable();
         let shaky = &mut path.shaky;
@@ -203,7 +205,7 @@ impl Multipath {
                 shaky.hold = Hold::None;
                 (shaky.errors, shaky.good) = (0, 0);
             }
-            (Hold::None, Some(san)) if usable && shaky.errors > 0 => {
+            (Hold::None, Some(san)) if usable && shaky.regular && shaky.errors > 0 => {
                 shaky.good = shaky.good.saturating_add(1);
                 if shaky.good >= san.forget_rate {
                     shaky.errors -= 1;
@@ -282,7 +284,7 @@ impl Multipath {
 
     /// Reads the path if it is time to, or decides.
     pub(super) fn run_sampling(&mut self, now: Time, id: PathId, fx: &mut Effects) {
-        let how = self.policy.marginal_path.unwrap_or(FABRIC);
+        let how = self.policy.marginal_path.unwrap_or(MarginalPath::USUAL);
         self.numbers = self.numbers.wrapping_add(1);
         let number = self.numbers;
         let Some(path) = self.path_mut(id) else { return };

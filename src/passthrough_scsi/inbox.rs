@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::doubts::Doubts;
 use crate::io::Completion;
 use crate::sys::eventfd::EventFd;
 
@@ -61,13 +62,24 @@ impl fmt::Debug for Inbox {
 }
 
 /// Commands a port has with helper threads: the port counts up, whoever
-/// finishes one counts down.
+/// finishes one counts down, and tells the path's other users what it has met.
 #[derive(Clone, Debug, Default)]
-pub(super) struct InFlight(Arc<AtomicUsize>);
+pub(super) struct InFlight(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    count: AtomicUsize,
+    doubts: Arc<Doubts>,
+}
 
 impl InFlight {
+    pub(super) fn new(doubts: &Arc<Doubts>) -> InFlight {
+        let doubts = Arc::clone(doubts);
+        InFlight(Arc::new(Shared { count: AtomicUsize::new(0), doubts }))
+    }
+
     pub(super) fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        self.0.count.load(Ordering::Acquire)
     }
 }
 
@@ -82,13 +94,15 @@ pub(super) struct Ticket {
 
 impl Ticket {
     pub(super) fn new(inbox: &Arc<Inbox>, cookie: u64, in_flight: &InFlight) -> Ticket {
-        in_flight.0.fetch_add(1, Ordering::AcqRel);
+        in_flight.0.count.fetch_add(1, Ordering::AcqRel);
         Ticket { inbox: Arc::clone(inbox), cookie, in_flight: in_flight.clone() }
     }
 
-    /// Counts down first: whoever sees the completion also sees the room.
+    /// Counts down first: whoever sees the completion also sees the room, and
+    /// that the path may lead elsewhere, if it says so.
     pub(super) fn finish(self, completion: Completion) {
-        self.in_flight.0.fetch_sub(1, Ordering::AcqRel);
+        self.in_flight.0.doubts.look_at(&completion);
+        self.in_flight.0.count.fetch_sub(1, Ordering::AcqRel);
         self.inbox.push(self.cookie, completion);
     }
 }

@@ -60,7 +60,8 @@ impl PathPort {
         helpers: usize,
         slots: Option<Slots>,
     ) -> PathPort {
-        PathPort { handle, inbox, in_flight: InFlight::default(), helpers, slots }
+        let in_flight = InFlight::new(&handle.doubts);
+        PathPort { handle, inbox, in_flight, helpers, slots }
     }
 
     /// The path.
@@ -83,9 +84,9 @@ impl PathPort {
     /// command of this thread. Whoever made its segments keeps them mapped
     /// until the completion is delivered (contract of [`Segment`](crate::io::Segment)).
     ///
-    /// Where a checker has met a unit attention that questions the path's
-    /// identity, no command is sent until a proof has settled that: each ends
-    /// with ESTALE ([`ErrnoFrom::Ioctl`]), the transport's word for "doubt this
+    /// Where anybody has met a unit attention that questions the path's
+    /// identity, a checker or a guest's command of any thread, no command is
+    /// sent until a proof has settled that: each ends with ESTALE ([`ErrnoFrom::Ioctl`]), the transport's word for "doubt this
     /// path". (Once would not do: the news may not have reached the engine when
     /// a table with a later epoch comes for another reason.)
     ///

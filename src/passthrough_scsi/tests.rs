@@ -2,7 +2,7 @@ use super::blk_uring::Direct;
 use super::sg_io::{ScsiWork, is_torn};
 use super::*;
 use crate::io::{Command, Direction, Op, Segment};
-use crate::scsi::sense::Key;
+use crate::scsi::sense::{Key, SenseCode};
 use crate::scsi::status::{HostByte, Status};
 use crate::sim::{CutMode, LuConfig, MemoryMedium};
 use crate::sys::file::DirectAlignment;
@@ -530,6 +530,21 @@ fn what_a_check_meets_stops_the_commands_of_every_thread_until_a_proof() {
     assert_eq!(two.run(Op::Read(Extent::new(0, 1)), &[]), doubt);
     assert!(path.identify(TIMEOUT, &|_| ()).is_ok());
     assert_eq!(one.run(tur, &[]), Completion::Good);
+    assert_eq!(two.run(tur, &[]), Completion::Good);
+}
+
+#[test]
+fn what_a_guests_command_meets_stops_those_of_every_thread_until_a_proof() {
+    let image = sim_image(LuConfig::default());
+    let path = sim_path(&image, "a");
+    let (mut one, mut two) = (Thread::new(&path), Thread::new(&path));
+    let doubt = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE };
+    let tur = cdb(&[0; 6], Direction::None);
+    path.inject(Fault::Plug);
+    assert!(unit_attention(&one.run(tur, &[])).is_some());
+    assert_eq!(two.run(tur, &[]), doubt, "it would have gone wherever the path leads now");
+    assert_eq!(one.run(tur, &[]), doubt);
+    assert!(path.identify(TIMEOUT, &|_| ()).is_ok());
     assert_eq!(two.run(tur, &[]), Completion::Good);
 }
 

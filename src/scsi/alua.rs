@@ -71,6 +71,22 @@ impl AccessState {
             AccessState::Reserved(_) => "reserved",
         }
     }
+
+    /// Whether a target port group in this state serves reads and writes
+    /// (SPC-5 5.16). Of a state that the standard does not define it is for the
+    /// LU to say, command by command.
+    pub fn carries_io(self) -> bool {
+        match self {
+            AccessState::ActiveOptimized
+            | AccessState::ActiveNonOptimized
+            | AccessState::LbaDependent
+            | AccessState::Reserved(_) => true,
+            AccessState::Standby
+            | AccessState::Unavailable
+            | AccessState::Offline
+            | AccessState::Transitioning => false,
+        }
+    }
 }
 
 /// Bits of [`TargetPortGroup::supported`].

@@ -8,11 +8,13 @@ use serde_json::{Value, json};
 use vhost_mpath::virtio::blk::RequestType;
 
 use crate::harness::blk_queue::{PATIENCE, Payload};
-use crate::harness::daemon::{Daemon, Scratch, until};
+use crate::harness::daemon::{Daemon, Scratch, run, until};
 use crate::harness::front_end::{FrontEnd, Shape};
 use crate::harness::load::{Load, Mix};
 
 const MIX: Mix = Mix { sectors: 4096, block: 1, most: 32, zeroes: true };
+/// What is not over by then is held; a request that fails takes far less.
+const HELD: Duration = Duration::from_millis(100);
 const QUICK: [&str; 2] = ["--polling-interval=0.2", "--alias=m"];
 
 /// A daemon over a simulated LU: a path for each of `paths`, which says where
@@ -40,6 +42,11 @@ fn front_end(daemon: &Daemon) -> FrontEnd {
 fn map(daemon: &Daemon) -> Value {
     let all: Value = serde_json::from_str(&daemon.ctl("show maps json")).unwrap();
     all["maps"][0].clone()
+}
+
+fn path(daemon: &Daemon, name: &str) -> Value {
+    let all: Value = serde_json::from_str(&daemon.ctl("show paths --json")).unwrap();
+    all.as_array().unwrap().iter().find(|path| path["dev"] == name).unwrap().clone()
 }
 
 /// Paths of the group in use.
@@ -100,14 +107,9 @@ fn a_standby_path_carries_nothing_from_the_first_moment() {
     let mut guest = front_end(&daemon);
     let done = guest.queue(0).run(RequestType::In, 0, Payload::None, 4096);
     assert_eq!(done.status, 0);
-    let ios = daemon.ctl("show paths --json");
-    let ios: Value = serde_json::from_str(&ios).unwrap();
-    let of = |name: &str| {
-        let path = ios.as_array().unwrap().iter().find(|path| path["dev"] == name).unwrap();
-        (path["ios"].as_u64().unwrap(), path["dm_st"].as_str().unwrap().to_owned())
-    };
-    assert_eq!(of("b0"), (0, "active".to_owned()));
-    assert!(of("a0").0 > 0);
+    let standby = path(&daemon, "b0");
+    assert_eq!((&standby["ios"], &standby["dm_st"]), (&json!(0), &json!("active")));
+    assert!(path(&daemon, "a0")["ios"].as_u64() > Some(0));
 }
 
 /// The array moves its groups about, through transitions, under load.
@@ -156,7 +158,9 @@ fn failback_is_immediate_or_the_administrators() {
     };
     away();
     until("both are usable", || map(&daemon)["paths"] == 4);
-    std::thread::sleep(Duration::from_millis(500));
+    // A good check makes the interval longer: failback has had its chance.
+    let checked_again = |name| path(&daemon, name)["check_interval"].as_f64() > Some(0.3);
+    until("both are checked again", || checked_again("a0") && checked_again("a1"));
     assert_eq!(in_use(&daemon), ["b0", "b1"], "failback manual");
     let group = map(&daemon)["path_groups"].as_array().unwrap().iter().position(|group| {
         group["paths"].as_array().unwrap().iter().any(|path| path["dev"] == "a0")
@@ -209,7 +213,7 @@ fn queueing_is_switched_off_and_on_while_no_path_is_left() {
     let queue = guest.queue(0);
     queue.submit(RequestType::In, 0, Payload::None, 4096).expect("room");
     queue.kick();
-    assert!(queue.wait(Duration::from_millis(200)).is_none(), "it is not held");
+    assert!(queue.wait(HELD).is_none(), "it is not held");
     assert_eq!(daemon.ctl("disablequeueing map m"), "ok\n");
     let done = queue.wait(PATIENCE).expect("it ends");
     assert_eq!(done.status, 1);
@@ -220,7 +224,7 @@ fn queueing_is_switched_off_and_on_while_no_path_is_left() {
     assert_eq!(daemon.ctl("restorequeueing maps"), "ok\n");
     queue.submit(RequestType::In, 0, Payload::None, 4096).expect("room");
     queue.kick();
-    assert!(queue.wait(Duration::from_millis(200)).is_none(), "it is not held");
+    assert!(queue.wait(HELD).is_none(), "it is not held");
     daemon.ctl("sim a0 plug");
     assert_eq!(queue.wait(PATIENCE).expect("a path is back").status, 0);
     let (good, said) = daemon.try_ctl("disablequeueing map other");
@@ -274,4 +278,23 @@ fn a_running_map_is_set_and_a_wrong_value_changes_nothing() {
     let arguments = json!({ "map": "m", "keyword": "failback", "value": "immediate" });
     assert_eq!(qmp.ask("map-set", &arguments)["return"], json!({}));
     assert_eq!(map(&daemon)["policy"]["failback"], "immediate");
+}
+
+/// A file has no TEST UNIT READY: every path would be found down, and all I/O
+/// held.
+#[test]
+fn a_checker_that_speaks_scsi_is_refused_where_a_path_does_not() {
+    let scratch = Scratch::new("policies-no-scsi");
+    let path = format!("--path={}", scratch.file("disk.img", 1 << 20));
+    let socket = format!("--socket-path={}", scratch.text("refused"));
+    for checker in ["tur", "rdac", "emc_clariion"] {
+        let out = run(&[&socket, &path, &format!("--set=path_checker={checker}")]);
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success(), "{said}");
+        assert!(said.contains("speaks no SCSI") && said.contains(checker), "{said}");
+    }
+    let daemon = Daemon::start(&scratch, &[&path, "--alias=m", "--set=path_checker=readsector0"]);
+    let (good, said) = daemon.try_ctl("set map m path_checker tur");
+    assert!(!good && said.contains("path_checker detect"), "{said}");
+    assert_eq!(map(&daemon)["policy"]["path_checker"], "readsector0");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use vhost_mpath::io::Time;
 use vhost_mpath::mpath::Multipath;
+use vhost_mpath::mpath::effect::{Change, Effect};
 use vhost_mpath::mpath::path::PathState;
 use vhost_mpath::mpath::policy::Failback;
 use vhost_mpath::mpath::snapshot::{PathId, PathTable};
@@ -46,6 +47,10 @@ pub(crate) struct EngineLaws {
     news: Time,
     /// Since when the group in use has been.
     in_use_since: Time,
+    /// When the activation under way began, and `news` then.
+    begun: Option<(Time, Time)>,
+    /// The same of one that has ended in this step, of the group of that number.
+    ended: Option<(u16, Time, Time)>,
 }
 
 /// What an administrator did has had its effect after this long: activations
@@ -106,7 +111,7 @@ impl EngineLaws {
     }
 
     /// After every step of the engine.
-    pub(crate) fn check(&mut self, now: u64, time: Time, map: &Multipath) {
+    pub(crate) fn check(&mut self, now: u64, time: Time, fx: &[Effect], map: &Multipath) {
         let Some(table) = map.table() else { return };
         for known in &mut self.paths {
             let path = map.path(known.id);
@@ -148,10 +153,24 @@ impl EngineLaws {
             }
             (known.listed, known.epoch) = (true, view.epoch);
         }
+        self.follow_activation(time, fx);
         let last = self.last.replace(Arc::clone(table));
         if let Some(last) = last.filter(|last| !Arc::ptr_eq(last, table)) {
             assert!(table.generation > last.generation);
             self.moves(time, &last, table, map);
+        }
+    }
+
+    fn follow_activation(&mut self, time: Time, fx: &[Effect]) {
+        self.ended = None;
+        for effect in fx {
+            match effect {
+                Effect::Notify(Change::Activating { .. }) => self.begun = Some((time, self.news)),
+                Effect::Notify(Change::Activated { group, .. }) => {
+                    self.ended = self.begun.take().map(|(begun, news)| (*group, begun, news));
+                }
+                _ => {}
+            }
         }
     }
 
@@ -197,7 +216,12 @@ impl EngineLaws {
             Failback::Manual => panic!("failback is manual: {text}"),
             Failback::Immediate => {}
             Failback::After(wait) => {
-                assert!(self.news + wait <= time, "failback before its time: {text}");
+                // Where the group had to be activated first, it was time when that
+                // began: its own paths may fail in it.
+                let activated = self.ended.filter(|ended| ended.0 == is.number);
+                let was_time = activated.is_some_and(|(_, begun, news)| news + wait <= begun);
+                let is_time = self.news + wait <= time;
+                assert!(is_time || was_time, "failback before its time: {text}");
             }
             Failback::Followover => {
                 let back = |k: &Known| k.since >= since;

@@ -120,11 +120,13 @@ pub(crate) struct Proof {
     /// Before its last READ CAPACITY was sent, for
     /// [`vhost_mpath::scsi::attention::Attentions::drained`].
     pub(crate) moment: u64,
+    /// Doubts met before the name was asked for: those it settles.
+    pub(crate) doubts: u32,
 }
 
 impl Proof {
     pub(crate) fn new() -> Proof {
-        Proof { tries: 6, capacity: None, moment: 0 }
+        Proof { tries: 6, capacity: None, moment: 0, doubts: 0 }
     }
 
     /// The next command reads the capacity.

@@ -20,6 +20,8 @@ mod jobs;
 mod plug;
 mod random;
 mod reasons;
+mod record;
+mod scenario;
 mod shadow;
 mod totals;
 mod wire;
@@ -36,6 +38,13 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (532, "regrouping moved I/O off paths that carried it"),
     (887, "a doubt was forgotten when the epoch grew for another reason"),
     (5924, "a delayed activation whose handler was gone kept the timer busy for ever"),
+    (7968, "a path that was busy just now was activated along with another of its group"),
+    (8814, "a moment's NOT READY was delivered for the time that a hung path had taken"),
+    (10932, "what a joining path was read with brought back one that was told it is passive"),
+    (14180, "a unit attention was delivered whose repetition a failing path had lost"),
+    (50937, "a first priority moved I/O to another path's group under failback manual"),
+    (53565, "another prioritizer put passive paths in use, and their group with them"),
+    (99875, "other groups made followover follow a path that had come back before"),
 ];
 
 /// Somebody has chosen which seeds to run.

@@ -8,18 +8,16 @@ use vhost_mpath::mpath::prio::{Attributes, Prioritizer};
 use vhost_mpath::mpath::snapshot::PathId;
 use vhost_mpath::sim::NexusId;
 
-/// The path leads to another LU since the engine listed it at this epoch.
+/// The path leads to another LU.
 #[derive(Debug)]
 pub(crate) struct Remapped {
-    pub(crate) epoch: u32,
     /// The array has not yet told anybody.
     pub(crate) attention: bool,
     /// The checking thread's command, by its tag, that is being told.
     pub(crate) telling: Option<u64>,
 }
 
-/// Unit attentions met by the checking thread that question the path's
-/// identity, as `passthrough_scsi::PathHandle` counts them.
+/// Unit attentions met through the path that question its identity, as `passthrough_scsi::PathHandle` counts them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Doubts {
     pub(crate) met: u32,

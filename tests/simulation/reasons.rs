@@ -91,8 +91,8 @@ impl Reasons {
     }
 
     /// An administrator, or discovery, has changed something.
-    pub(crate) fn commanded(&mut self, moment: u64, time: Time) {
-        (self.told, self.set) = (moment, time);
+    pub(crate) fn commanded(&mut self, time: Time) {
+        self.set = time;
         for note in &mut self.notes {
             (note.tries, note.busy) = (0, None);
         }
@@ -255,7 +255,9 @@ impl Reasons {
                     p.attributes.target_node == q.attributes.target_node
                 }
                 GroupingPolicy::GroupByPrio => p.priority == q.priority,
-                GroupingPolicy::GroupByTpg => p.access.group == q.access.group,
+                GroupingPolicy::GroupByTpg => {
+                    a.id == b.id || (p.access.group.is_some() && p.access.group == q.access.group)
+                }
             };
             same && (!policy.marginal_pathgroups || p.marginal == q.marginal)
         };

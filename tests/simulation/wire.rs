@@ -9,7 +9,7 @@ use vhost_mpath::io::{
 };
 use vhost_mpath::mpath::classify::{PathVerdict, classify, classify_raw};
 use vhost_mpath::mpath::snapshot::{PathId, PathTable};
-use vhost_mpath::passthrough_scsi::{Issued, Rejected};
+use vhost_mpath::passthrough_scsi::{Issued, Rejected, unit_attention};
 use vhost_mpath::queue::dispatch::{Cookie, Issue};
 use vhost_mpath::scsi::cdb::{Cdb, Payload};
 use vhost_mpath::scsi::sense::{Key, Sense, SenseCode};
@@ -163,18 +163,29 @@ impl Wire {
         if raw {
             self.said.push((was.address, completion));
         }
-        if !matches!(completion, Completion::Good) {
-            let verdict = if raw { classify_raw(&completion) } else { classify(&completion) }.path;
-            let listed = view(table, was.path);
-            let bar = match verdict {
-                PathVerdict::Doubt => listed,
-                PathVerdict::Fail | PathVerdict::Passive => listed.filter(|e| *e == was.epoch),
-                PathVerdict::Keep
-                | PathVerdict::Check
-                | PathVerdict::Refresh
-                | PathVerdict::Marginal => None,
-            };
-            if let (Some(epoch), Some(plug)) = (bar, self.plug_mut(was.path)) {
+        let met = unit_attention(&completion).and_then(Sense::code);
+        // Whatever the classifier makes of it.
+        let doubt = met.is_some_and(SenseCode::questions_identity);
+        let listed = view(table, was.path);
+        let verdict = match completion {
+            Completion::Good => PathVerdict::Keep,
+            ref bad if raw => classify_raw(bad).path,
+            ref bad => classify(bad).path,
+        };
+        let bar = match verdict {
+            _ if doubt => listed.map(|e| (e, PathVerdict::Doubt)),
+            v @ PathVerdict::Doubt => listed.map(|e| (e, v)),
+            v @ (PathVerdict::Fail | PathVerdict::Passive) => {
+                listed.filter(|e| *e == was.epoch).map(|e| (e, v))
+            }
+            PathVerdict::Keep
+            | PathVerdict::Check
+            | PathVerdict::Refresh
+            | PathVerdict::Marginal => None,
+        };
+        if let Some(plug) = self.plug_mut(was.path) {
+            plug.doubts.met += u32::from(doubt);
+            if let Some((epoch, verdict)) = bar {
                 plug.bar(epoch, verdict);
             }
         }
@@ -331,10 +342,9 @@ fn at_once(wire: &mut Wire, c: &Command<'_>, completion: Completion) -> Issued {
 const LUNS_CHANGED: SenseCode = SenseCode::new(Key::UnitAttention, 0x3f, 0x0e);
 
 /// What a command ends with that goes no further because the path may lead
-/// elsewhere. The checking thread has met what says so, and no proof has settled
-/// it (`PathPort::issue`); or the array says so itself: once, and it keeps the
-/// host off the other LU until that had the chance to act on it. After that it
-/// is the host's fault.
+/// elsewhere. Somebody has met what says so, and no proof has settled it
+/// (`PathPort::issue`); or the array says so itself, once: after that it is the
+/// host's fault.
 fn in_doubt(wire: &mut Wire, path: PathId, epoch: u32) -> Option<Completion> {
     let plug = wire.plug_mut(path)?;
     if plug.doubts.met != plug.doubts.settled {
@@ -342,8 +352,9 @@ fn in_doubt(wire: &mut Wire, path: PathId, epoch: u32) -> Option<Completion> {
         return Some(Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE });
     }
     let remapped = plug.remapped.as_mut()?;
-    let told = std::mem::take(&mut remapped.attention) || epoch <= remapped.epoch;
+    let told = std::mem::take(&mut remapped.attention);
     assert!(told, "a command went to another LU by {path}");
+    plug.doubts.met += 1;
     plug.bar(epoch, PathVerdict::Doubt);
     let sense = Sense::fixed(LUNS_CHANGED);
     let status = Status::CHECK_CONDITION;

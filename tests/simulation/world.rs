@@ -29,6 +29,7 @@ use crate::engine_laws::EngineLaws;
 use crate::plug::{Plug, Remapped};
 use crate::random::Random;
 use crate::reasons::{Reasons, Setting};
+use crate::record::Record;
 use crate::shadow::{Shadow, Writing};
 use crate::totals::Totals;
 use crate::wire::{ToArray, Wire};
@@ -41,6 +42,7 @@ mod faults;
 mod guest;
 mod progress;
 mod quiet;
+pub(crate) mod replay;
 mod scsi;
 mod setup;
 mod tasks;
@@ -167,6 +169,8 @@ struct World {
     /// The guest composes its own commands.
     scsi: Option<events::Scsi>,
     functions: Vec<tasks::Function>,
+    /// Of an outage that was written down: nothing happens but that.
+    record: Option<Record>,
 }
 
 impl World {
@@ -341,7 +345,7 @@ impl World {
     fn post(&mut self, message: Message) {
         let delay = match self.random.below(100) {
             // The other thread is at something else.
-            0 => Duration::from_millis(500 + self.random.below(2500)),
+            0 if self.record.is_none() => Duration::from_millis(500 + self.random.below(2500)),
             1..=10 => self.random.duration(Duration::from_millis(50)),
             _ => self.random.duration(Duration::from_millis(2)),
         };
@@ -385,9 +389,17 @@ impl World {
                 let undecided = self.wire.undecided(self.core.table(), self.now);
                 assert_eq!(undecided, None, "no path, while nothing is decided about this one");
             }
+            if let Report::Guest(GuestError {
+                op, outcome: Outcome::Lu { sense, .. }, tries, ..
+            }) = report
+            {
+                // (What must not be repeated is not, law 3.)
+                let retried = sense.code() == Some(CRC_ERROR) && op.is_idempotent();
+                assert!(tries > 1 || !retried, "one path's abort, and nobody else was asked");
+            }
             if let Report::Path(report) = report {
                 // The control thread's inlet may be full.
-                if self.random.one_in(10) {
+                if self.record.is_none() && self.random.one_in(10) {
                     continue;
                 }
                 self.totals.hung += u64::from(matches!(report.reason, IoReason::Hung { .. }));

@@ -130,19 +130,13 @@ fn suspect(path: &str, cause: &Cause, left: usize) -> Notice {
     Notice::new("PATH_SUSPECT", level, format!("{text}; {left} left"), data)
 }
 
-/// Whether a path of a group in this state carries I/O.
-fn carries(state: AccessState) -> bool {
-    use AccessState::{ActiveNonOptimized, ActiveOptimized, LbaDependent};
-    matches!(state, ActiveOptimized | ActiveNonOptimized | LbaDependent)
-}
-
 fn access_changed(path: &str, access: &Access) -> Notice {
     let state = access.state.map_or("unknown", AccessState::name);
     let preferred = if access.preferred { ", preferred" } else { "" };
     let group = access.group.map_or(String::new(), |g| format!(" (target port group {g})"));
     let follows = match access.state {
         Some(AccessState::Transitioning) => "; nothing new goes there until that is over",
-        Some(state) if !carries(state) => "; nothing new goes there",
+        Some(state) if !state.carries_io() => "; nothing new goes there",
         _ => "",
     };
     let text = format!("path {path}{group} is {state}{preferred} now{follows}");
@@ -161,6 +155,7 @@ fn activated(group: u16, result: Activation) -> Notice {
         Activation::Unsupported => (Level::Info, "unsupported", "; nothing can activate it"),
         Activation::Busy => (Level::Warn, "busy", "; other path groups are tried first"),
         Activation::Retry { .. } => (Level::Info, "not activated yet", "; it is tried again"),
+        Activation::Transition => (Level::Warn, "in transition for too long", ""),
         Activation::Failed => (Level::Warn, "not activated", ""),
     };
     let text = format!("path group {group}: {word}{follows}");
@@ -213,6 +208,7 @@ mod tests {
             Activation::Unsupported,
             Activation::Busy,
             Activation::Retry { delayed: true },
+            Activation::Transition,
             Activation::Failed,
         ];
         let told = |result| of_change(&Change::Activated { group: 2, result }).text;

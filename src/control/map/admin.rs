@@ -3,7 +3,7 @@
 //! Each returns once the engine knows, with the table that every queue thread
 //! must have acknowledged before the administrator is told that it is done.
 
-use super::{JoinError, Map};
+use super::{JoinError, Map, can_be_checked};
 use crate::io::Time;
 use crate::mpath::effect::Effects;
 use crate::mpath::policy::NoPathRetry;
@@ -23,9 +23,9 @@ pub(in crate::control) enum SetError {
          no_path_retry stays fail"
     )]
     NeverHeld,
-    /// It is being removed.
+    /// It is being removed; a path of it cannot be checked so.
     #[error(transparent)]
-    Leaving(JoinError),
+    Path(#[from] JoinError),
 }
 
 impl Map {
@@ -117,13 +117,16 @@ impl Map {
         setting: &Setting,
     ) -> Result<u64, SetError> {
         if self.is_leaving() {
-            return Err(SetError::Leaving(JoinError::Leaving(self.name.clone())));
+            return Err(JoinError::Leaving(self.name.clone()).into());
         }
         let mut policy = self.policy();
         setting.apply(&mut policy)?;
         let exposed = self.lun.as_ref().is_some_and(|lun| !lun.joined);
         if exposed && policy.no_path_retry != NoPathRetry::Fail {
             return Err(SetError::NeverHeld);
+        }
+        for (handle, _) in self.paths.values().filter_map(|path| path.open.as_ref()) {
+            can_be_checked(handle, policy.checker)?;
         }
         if policy.checker_timeout != self.check_timeout {
             self.check_timeout = policy.checker_timeout;

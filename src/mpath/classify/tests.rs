@@ -162,7 +162,9 @@ fn missing_bytes_are_a_raw_commands_own_affair() {
         sense: Sense::from_bytes(sense),
         residual,
     };
-    assert_eq!(classify_raw(&good(0, &[])).next, Next::Done);
+    for answer in [Completion::Good, good(0, &[])] {
+        assert_eq!(classify_raw(&answer), GOOD);
+    }
     for answer in [good(1, &[]), good(0, &[0x72, 1, 0, 0, 0, 0, 0, 0]), Completion::Short(0)] {
         let decided = classify_raw(&answer);
         assert_eq!((decided.path, decided.next), (PathVerdict::Keep, Next::Deliver));
@@ -201,6 +203,91 @@ fn only_what_was_refused_before_it_began_was_certainly_not_executed() {
         Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENODEV },
     ] {
         assert!(!not(&perhaps), "{perhaps:?}");
+    }
+}
+
+#[test]
+fn good_is_good_only_if_nothing_is_missing() {
+    let scsi = |status, sense: &[u8], residual| Completion::Scsi {
+        status,
+        host: HostByte::OK,
+        sense: Sense::from_bytes(sense),
+        residual,
+    };
+    let recovered = [0x72, 0x01, 0x18, 0x02, 0, 0, 0, 0];
+    let medium = [0x72, 0x03, 0x11, 0, 0, 0, 0, 0];
+    for (completion, rule, next, retried) in [
+        (Completion::Good, "good", Next::Done, false),
+        (Completion::Short(1), "good", Next::Done, false),
+        (Completion::Short(0), "nothing-moved", Next::Other, true),
+        (scsi(Status::GOOD, &[], 0), "good", Next::Done, false),
+        (scsi(Status::GOOD, &recovered, 0), "good", Next::Done, false),
+        (scsi(Status::GOOD, &[], 1), "underrun", Next::Other, true),
+        (scsi(Status::CONDITION_MET, &[], 0), "condition-met", Next::Done, false),
+        (scsi(Status::CONDITION_MET, &[], 1), "underrun", Next::Other, true),
+        (scsi(Status::CHECK_CONDITION, &recovered, 0), "recovered", Next::Done, false),
+        (scsi(Status::CHECK_CONDITION, &recovered, 1), "underrun", Next::Other, true),
+        // What is an error anyway misses what it misses.
+        (scsi(Status::CHECK_CONDITION, &medium, 1), "medium", Next::Deliver, false),
+    ] {
+        let decided = classify(&completion);
+        assert_eq!((decided.rule, decided.next), (rule, next), "{completion:?}");
+        assert_eq!(decided.is_retried(), retried, "{completion:?}");
+    }
+}
+
+#[test]
+fn who_has_spoken_and_of_what() {
+    let said = |status, host, sense: &[u8]| Completion::Scsi {
+        status,
+        host,
+        sense: Sense::from_bytes(sense),
+        residual: 0,
+    };
+    let check = |host, sense: &[u8]| said(Status::CHECK_CONDITION, host, sense);
+    let attention = [0x70, 0, 6, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x29, 0, 0, 0, 0, 0];
+    let medium = [0x70, 0, 3, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x11, 0, 0, 0, 0, 0];
+    let deferred = |mut sense: [u8; 18]| {
+        sense[0] = 0x71;
+        sense
+    };
+    let errno = |from, code| Completion::Errno { from, code };
+    const OK: HostByte = HostByte::OK;
+    const LUS: HostByte = HostByte::TARGET_FAILURE;
+    const LOST: HostByte = HostByte::TRANSPORT_DISRUPTED;
+    // What came; is it a unit attention, a deferred error, the LU's word, a timeout?
+    let cases = [
+        (Completion::Good, [false; 4]),
+        (Completion::Short(512), [false; 4]),
+        (errno(ErrnoFrom::Ioctl, libc::EIO), [false; 4]),
+        (errno(ErrnoFrom::Block, libc::ETIMEDOUT), [false, false, false, true]),
+        (said(Status::GOOD, HostByte::TIME_OUT, &[]), [false, false, false, true]),
+        (said(Status::GOOD, LOST, &[]), [false; 4]),
+        (said(Status::GOOD, OK, &[]), [false, false, true, false]),
+        (said(Status::BUSY, OK, &[]), [false, false, true, false]),
+        (said(Status::GOOD, LUS, &[]), [false, false, true, false]),
+        (
+            said(Status::RESERVATION_CONFLICT, HostByte::NEXUS_FAILURE, &[]),
+            [false, false, true, false],
+        ),
+        // Sense that nobody announced says nothing.
+        (said(Status::GOOD, OK, &attention), [false, false, true, false]),
+        (said(Status::GOOD, OK, &deferred(medium)), [false, false, true, false]),
+        (check(OK, &[]), [false; 4]),
+        (check(OK, &attention), [true, false, true, false]),
+        (check(LUS, &attention), [true, false, true, false]),
+        (check(LOST, &attention), [false; 4]),
+        (check(OK, &medium), [false, false, true, false]),
+        (check(OK, &deferred(medium)), [false, true, true, false]),
+        (check(OK, &deferred(attention)), [false, true, true, false]),
+        // It says that it is deferred, and not what.
+        (check(OK, &[0x71, 0]), [false; 4]),
+    ];
+    for (answer, expected) in cases {
+        let attention = unit_attention(&answer).is_some();
+        let deferred = deferred_error(&answer).is_some();
+        let found = [attention, deferred, is_word_of_lu(&answer), is_timeout(&answer)];
+        assert_eq!(found, expected, "{answer:?}");
     }
 }
 

@@ -6,6 +6,9 @@
 //! does. What counts is not the command's status but the states read after it:
 //! arrays have their own ideas, and other hosts.
 //!
+//! A group in transition is waited for, as the kernel does: that is none of
+//! `pg_init_retries`.
+//!
 //! Where the kernel calls a group that is still standby usable, this does not:
 //! passthrough would reach the port (`scsi_dh_alua` holds back file system I/O
 //! only) and get 02/04/0B.
@@ -76,7 +79,7 @@ impl Alua {
         let Some((state, _)) = found.own_state() else { return Step::Done(Activation::Failed) };
         Step::Done(match (state, self.set) {
             (ActiveOptimized | LbaDependent, _) => Activation::Done,
-            (Transitioning, _) => Activation::Retry { delayed: true },
+            (Transitioning, _) => Activation::Transition,
             (Offline, _) => Activation::Failed,
             (Reserved(_), _) => Activation::Unsupported,
             // Asked for in vain; but it does carry.

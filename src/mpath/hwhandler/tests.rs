@@ -16,6 +16,7 @@ use proptest::prelude::*;
 
 const SOON: Activation = Activation::Retry { delayed: false };
 const LATER: Activation = Activation::Retry { delayed: true };
+const WAIT: Activation = Activation::Transition;
 
 fn check(key: u8, asc: u8, ascq: u8) -> Completion {
     Completion::Scsi {
@@ -155,8 +156,8 @@ fn alua_sets_the_group_of_a_passive_port_and_looks_what_came_of_it() {
         (AccessState::Unavailable, good, ActiveOptimized, Activation::Done),
         (ActiveNonOptimized, good, ActiveOptimized, Activation::Done),
         (Standby, good, ActiveNonOptimized, Activation::Done),
-        (Standby, good, Transitioning, LATER),
-        (Standby, check(2, 0x04, 0x0a), Transitioning, LATER),
+        (Standby, good, Transitioning, WAIT),
+        (Standby, check(2, 0x04, 0x0a), Transitioning, WAIT),
         (Standby, good, Standby, LATER),
         (Standby, good, Offline, Activation::Failed),
         (Standby, check(5, 0x20, 0x00), Standby, Activation::Unsupported),
@@ -187,13 +188,13 @@ fn alua_sends_nothing_that_is_needless_or_not_allowed() {
     let table = [
         (3, ActiveOptimized, Activation::Done),
         (3, LbaDependent, Activation::Done),
-        (3, Transitioning, LATER),
+        (3, Transitioning, WAIT),
         (3, Offline, Activation::Failed),
         (3, Reserved(9), Activation::Unsupported),
         (1, ActiveNonOptimized, Activation::Done),
         (1, Standby, Activation::Unsupported),
         (1, Unavailable, Activation::Unsupported),
-        (1, Transitioning, LATER),
+        (1, Transitioning, WAIT),
     ];
     for (tpgs, before, expected) in table {
         let (says, after) = (Completion::Good, ActiveOptimized);

@@ -53,6 +53,12 @@ impl Keyword {
         self.value(&Policy::default())
     }
 
+    /// The same for people: an empty value can be seen.
+    pub fn default_in_words(&self) -> String {
+        let default = self.default();
+        if default.is_empty() { "''".to_owned() } else { default }
+    }
+
     /// Sets it.
     ///
     /// # Errors
@@ -305,7 +311,10 @@ pub static KEYWORDS: &[Keyword] = &[
         takes: "'0' | 'N WORD …' of queue_if_no_path, pg_init_retries N, pg_init_delay_msecs N",
         help: "The words of dm-multipath, for what is copied from a multipath.conf: \
                no_path_retry queue, pg_init_retries and pg_init_delay_msecs.",
-        differs: Some("queue_mode means nothing here. A word that is not given changes nothing."),
+        differs: Some(
+            "queue_mode and retain_attached_hw_handler mean nothing here and are refused. A word \
+             that is not given changes nothing.",
+        ),
         read: values::read_features,
         print: values::features,
     },
@@ -354,7 +363,9 @@ pub static KEYWORDS: &[Keyword] = &[
         takes: "unused | always | never",
         help: "What becomes of held requests when the last path's device is taken away: they \
                fail, always or if no guest uses the map, or wait.",
-        differs: None,
+        differs: Some(
+            "Without effect so far: paths go by `del path` only, which leaves the last one.",
+        ),
         read: |text, policy| values::put(&mut policy.flush_on_last_del, values::flush(text)),
         print: |policy| values::flush_text(policy.flush_on_last_del).to_owned(),
     },
@@ -365,11 +376,7 @@ pub static KEYWORDS: &[Keyword] = &[
         help: "Between two checks of a path that is not good; a good one is checked less and \
                less often, up to max_polling_interval.",
         differs: Some("For each map; takes fractions."),
-        read: |text, policy| {
-            policy.polling_interval = values::seconds(text)?;
-            policy.no_path_interval = policy.no_path_interval.min(policy.polling_interval);
-            Ok(())
-        },
+        read: |text, policy| values::put(&mut policy.polling_interval, values::seconds(text)),
         print: |policy| values::seconds_text(policy.polling_interval),
     },
     Keyword {

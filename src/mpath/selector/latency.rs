@@ -153,7 +153,9 @@ impl Latency {
         let tick = tick(now);
         let probing = &mut self.probing[class];
         probing.since = probing.since.saturating_add(1);
-        if probing.since < PROBE_SHARE || is_before(tick, probing.at) {
+        // (A class that was not used for weeks may have any tick there.)
+        let nothing_due = (1..=PROBE_AFTER).contains(&probing.at.wrapping_sub(tick));
+        if probing.since < PROBE_SHARE || nothing_due {
             return None;
         }
         self.look_for_probe(tick, among, class, loads)
@@ -176,7 +178,9 @@ impl Latency {
                 tick.wrapping_sub(estimate.asked)
             };
             let load = loads.get(usize::from(slot))?;
-            let silent = load.commands > 0 && is_before(self::tick(path.heard), estimate.asked);
+            // Not heard since it was asked.
+            let silence = tick.wrapping_sub(self::tick(path.heard));
+            let silent = load.commands > 0 && silence >= waited;
             (!silent).then_some((waited, slot))
         };
         // Of those that waited as long, the lowest.
@@ -228,28 +232,5 @@ impl Latency {
     }
 }
 
-/// Of two ticks less than 26 days apart.
-fn is_before(a: u32, b: u32) -> bool {
-    a.wrapping_sub(b) > u32::MAX / 2
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classes_are_told_apart_by_direction_and_size() {
-        let want = |bytes, write| class_of(Want { bytes, write });
-        let reads = [1, 8 << 10, (8 << 10) + 1, 64 << 10, 512 << 10, (512 << 10) + 1, u64::MAX];
-        assert_eq!(reads.map(|b| want(b, false)), [1, 1, 2, 2, 3, 4, 4]);
-        assert_eq!(reads.map(|b| want(b, true)), [5, 5, 6, 6, 7, 8, 8]);
-        assert_eq!((want(0, false), want(0, true)), (0, 0));
-    }
-
-    #[test]
-    fn ticks_that_wrapped_are_later() {
-        assert!(is_before(u32::MAX - 5, 3));
-        assert!(!is_before(3, u32::MAX - 5));
-        assert!(!is_before(7, 7));
-    }
-}
+mod tests;

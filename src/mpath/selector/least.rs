@@ -14,7 +14,7 @@ const WEIGHT_SHIFT: u32 = SLOT_BITS + STAMP_BITS;
 const SLOT: u64 = (1 << SLOT_BITS) - 1;
 
 /// Heavier counts as this.
-pub(super) const MOST_WEIGHT: u64 = u64::MAX >> WEIGHT_SHIFT;
+const MOST_WEIGHT: u64 = u64::MAX >> WEIGHT_SHIFT;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -138,10 +138,21 @@ mod tests {
     }
 
     #[test]
+    fn stamps_begin_anew_only_when_they_have_run_out() {
+        let mut least = Least::default();
+        (0..5).for_each(|slot| least.weigh(slot, 7));
+        let last = (1 << STAMP_BITS) - 1;
+        (0..last).for_each(|_| least.chosen(3));
+        assert_eq!(least.stamp, last);
+        least.chosen(3);
+        assert_eq!(least.stamp, 5);
+    }
+
+    #[test]
     fn weights_beyond_the_most_are_the_most() {
         let mut least = Least::default();
         least.weigh(0, u64::MAX);
-        least.weigh(1, MOST_WEIGHT - 1);
+        least.weigh(1, (1 << 44) - 2);
         assert_eq!(least.peek([0, 1].into_iter().collect()), Some(1));
         assert_eq!(least.peek([0].into_iter().collect()), Some(0));
         assert_eq!(least.peek(Slots::NONE), None);

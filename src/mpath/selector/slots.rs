@@ -153,6 +153,37 @@ mod tests {
         [1, 0b1011, 0x8000_0000_0000_0001, 0xff00, u64::MAX, 1 << 63, 0xaaaa << 20, 0x7fff << 48];
 
     #[test]
+    fn a_set_is_a_set() {
+        use std::collections::BTreeSet;
+        let set = |bits: u64| -> BTreeSet<u8> { (0..64).filter(|s| bits >> s & 1 != 0).collect() };
+        for (a, b) in SETS.into_iter().flat_map(|a| SETS.into_iter().map(move |b| (a, b))) {
+            let (slots, other) = (Slots(a), Slots(b));
+            let (model, others) = (set(a), set(b));
+            assert!(slots.and(other).eq(model.intersection(&others).copied()), "{a:x} {b:x}");
+            assert!(slots.without(other).eq(model.difference(&others).copied()), "{a:x} {b:x}");
+            let mut joined = slots;
+            others.iter().for_each(|&slot| joined.insert(PathId { slot, generation: 3 }));
+            assert_eq!(joined, model.union(&others).copied().collect(), "{a:x} {b:x}");
+            others.iter().for_each(|&slot| joined.remove(slot));
+            assert!(joined.eq(model.difference(&others).copied()), "{a:x} {b:x}");
+        }
+        for bits in SETS.into_iter().chain([0]) {
+            let (slots, model) = (Slots(bits), set(bits));
+            assert_eq!((slots.len() as usize, slots.is_empty()), (model.len(), model.is_empty()));
+            assert_eq!(slots.is_single(), model.len() == 1);
+            assert_eq!(slots.first(), model.first().copied());
+            for slot in 0..64 {
+                assert_eq!(slots.has(slot), model.contains(&slot));
+                assert_eq!(slots.contains(PathId { slot, generation: 1 }), slots.has(slot));
+            }
+            assert!(!slots.has(64) && !slots.has(255), "there is no such slot");
+            let mut none = slots;
+            none.clear();
+            assert_eq!(none, Slots::NONE);
+        }
+    }
+
+    #[test]
     fn nth_counts_as_the_iterator_does() {
         for bits in SETS {
             let all: Vec<u8> = Slots(bits).collect();

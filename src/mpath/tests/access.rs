@@ -370,6 +370,8 @@ fn a_reading_that_never_answers_fails_no_path_and_leaves_it_to_the_checker() {
     assert!(rig.path("a").is_usable());
     assert_eq!(rig.groups(), [["a", "b"]]);
     assert_eq!(rig.readings.iter().filter(|r| r.0 == rig.id("a")).count(), 1, "one at a time");
+    rig.pass(Duration::from_secs(1));
+    rig.all_checked(UP);
     told(&mut rig, "a", STANDBY);
     assert!(rig.is_checking("a"), "there is nothing to wait for");
     rig.checked("a", UP);
@@ -432,4 +434,96 @@ fn a_path_recognized_in_standby_carries_nothing_before_its_capacity_is_proven() 
     rig.saw("a", PathVerdict::Doubt);
     recognize(&mut rig, other_lu().wwid);
     assert_eq!(rig.path("a").state, PathState::Failed);
+}
+
+/// I/O is told one thing and readings another: neither the array nor the queue
+/// threads are kept busy with it.
+#[test]
+fn an_array_that_contradicts_itself_is_read_once_a_second() {
+    for ascq in [STANDBY, TRANSITION] {
+        let policy = Policy { no_path_retry: NoPathRetry::Fail, ..tpg() };
+        let active = [ActiveOptimized];
+        let paths = ["a", "b"].map(|name| (name, alua(1, &active)));
+        let mut rig = Rig::read(policy, &paths);
+        let (mut read, mut returned) = (0, 0);
+        for _ in 0..10_000 {
+            for name in ["a", "b"] {
+                if rig.path(name).carries() {
+                    returned += 1;
+                    told(&mut rig, name, ascq);
+                }
+                if rig.is_reading(name) {
+                    read += 1;
+                    rig.prioritized(name, alua(1, &active));
+                }
+            }
+            let held = !rig.groups().is_empty() || rig.table().queueing == Queueing::Hold;
+            assert!(held, "what is true will be known in a second");
+            rig.all_checked(UP);
+            rig.pass(Duration::from_millis(1));
+        }
+        assert!((10..80).contains(&read), "{read} readings in ten seconds");
+        assert!((10..30).contains(&returned), "{returned} returns in ten seconds");
+    }
+}
+
+#[test]
+fn a_path_that_was_told_it_is_passive_for_the_first_time_is_read_at_once() {
+    let mut rig = two(tpg(), &[ActiveOptimized, ActiveNonOptimized]);
+    told(&mut rig, "a", STANDBY);
+    rig.prioritized("a", alua(1, &[ActiveOptimized, ActiveNonOptimized]));
+    rig.pass(Duration::from_secs(1));
+    told(&mut rig, "a", STANDBY);
+    assert!(rig.is_reading("a"), "a second has passed");
+}
+
+#[test]
+fn in_its_pause_a_path_returns_by_no_reading_and_what_agrees_ends_the_pause() {
+    let (good, moved) = ([ActiveOptimized, ActiveNonOptimized], [Standby, ActiveOptimized]);
+    let mut rig = two(tpg(), &good);
+    told(&mut rig, "a", STANDBY);
+    rig.prioritized("a", alua(1, &good));
+    told(&mut rig, "a", STANDBY);
+    rig.saw("b", PathVerdict::Refresh);
+    while let Some(name) = ["a", "b"].into_iter().find(|name| rig.is_reading(name)) {
+        rig.prioritized(name, alua(if name == "a" { 1 } else { 2 }, &good));
+        assert_eq!(rig.groups(), [["b"]]);
+    }
+    rig.pass(Duration::from_millis(500));
+    rig.saw("b", PathVerdict::Refresh);
+    rig.prioritized("b", alua(2, &moved));
+    assert_eq!(rig.path("a").access.state, Some(Standby));
+    rig.prioritized("a", alua(1, &moved));
+    rig.saw("b", PathVerdict::Refresh);
+    rig.prioritized("b", alua(2, &good));
+    assert_eq!(rig.groups(), [["b"], ["a"]], "a change is no contradiction");
+}
+
+#[test]
+fn a_checker_that_contradicts_io_is_asked_once_a_second() {
+    let policy = Policy { prio: PrioKind::Const, ..multibus() };
+    let mut rig = Rig::new(policy, &["a", "b"]);
+    let mut checks = 0;
+    for _ in 0..3_000 {
+        if rig.path("a").carries() {
+            told(&mut rig, "a", STANDBY);
+        }
+        checks += usize::from(rig.is_checking("a"));
+        rig.all_checked(UP);
+        rig.pass(Duration::from_millis(1));
+    }
+    assert!((3..9).contains(&checks), "{checks} checks in three seconds");
+}
+
+/// It was read when it was opened, which may be before the command was told.
+#[test]
+fn what_a_joining_path_was_read_with_does_not_bring_back_a_passive_one() {
+    let states = [ActiveOptimized, ActiveNonOptimized];
+    let mut rig = two(tpg(), &states);
+    told(&mut rig, "a", STANDBY);
+    let reading = Some(alua(2, &states));
+    rig.join(NewPath { reading, ..new_path("c") }).expect("joins");
+    assert_eq!(rig.groups(), [["b", "c"]]);
+    rig.prioritized("a", alua(1, &states));
+    assert_eq!(rig.groups(), [vec!["b", "c"], vec!["a"]]);
 }

@@ -150,6 +150,42 @@ fn retries_are_counted_and_delayed_only_where_the_array_asks_for_it() {
     assert!(rig.is_activating("c"), "the other path has its try");
 }
 
+/// No check is answered meanwhile.
+fn patient() -> Policy {
+    Policy { checker_timeout: Duration::from_secs(600), ..tpg() }
+}
+
+/// What takes half a minute on some arrays, with `pg_init_retries` 0, which is
+/// the default.
+#[test]
+fn a_transition_is_waited_for_and_no_retry() {
+    let mut rig = array(patient());
+    rig.fail("a");
+    for _ in 0..59 {
+        rig.activated("b", Activation::Transition);
+        assert!(!rig.is_activating("b"), "it is not asked as fast as it answers");
+        rig.pass(Duration::from_secs(1));
+        assert!(rig.is_activating("b"));
+        assert_eq!(rig.table().queueing, Queueing::Hold, "even under fail");
+    }
+    rig.activated("b", Activation::Done);
+    assert_eq!(rig.groups(), [["b", "c"]]);
+}
+
+#[test]
+fn a_transition_that_does_not_end_fails_the_path() {
+    let mut rig = array(patient());
+    rig.fail("a");
+    for _ in 0..61 {
+        if rig.is_activating("b") {
+            rig.activated("b", Activation::Transition);
+        }
+        rig.pass(Duration::from_secs(1));
+    }
+    let cause = Some(Cause::Activation("in transition for too long"));
+    assert_eq!(rig.path("b").last_cause, cause);
+}
+
 #[test]
 fn a_failed_activation_fails_the_path_and_requests_with_it_under_fail() {
     let mut rig = array(tpg());
@@ -317,6 +353,7 @@ fn failback_undoes_no_move_of_the_array() {
     rig.saw("b", PathVerdict::Refresh);
     rig.prioritized("b", explicit(2, &moved));
     assert_eq!(rig.groups(), [["b", "c"]]);
+    rig.event(Event::Timer);
     assert!(rig.is_reading("a") && rig.activations.is_empty());
     rig.prioritized("a", explicit(1, &moved));
     rig.pass(Duration::from_secs(4));
@@ -331,12 +368,35 @@ fn failback_undoes_no_move_of_the_array() {
     );
     rig.saw("a", PathVerdict::Refresh);
     rig.prioritized("a", explicit(1, &moved));
+    rig.event(Event::Timer);
     assert!(rig.is_reading("b") && rig.is_reading("c"));
     assert!(rig.activations.is_empty());
     rig.prioritized("b", explicit(2, &moved));
     rig.prioritized("c", explicit(2, &moved));
     assert!(rig.activations.is_empty());
     assert_eq!(rig.groups(), [["b", "c"]]);
+}
+
+#[test]
+fn a_failback_that_is_due_before_the_priorities_are_known_is_put_off_by_a_second() {
+    let failback = Failback::After(Duration::from_secs(2));
+    let states = [ActiveOptimized, ActiveNonOptimized];
+    let paths = [("a", 1), ("b", 2)].map(|(name, own)| (name, explicit(own, &states)));
+    let mut rig = Rig::read(Policy { failback, ..tpg() }, &paths);
+    let moved = [Standby, ActiveOptimized];
+    rig.saw("b", PathVerdict::Refresh);
+    // Worth less than "a" was before: another host moved it.
+    rig.prioritized("b", Reading { priority: Some(20), ..explicit(2, &moved) });
+    assert_eq!(rig.groups(), [["b"]]);
+    rig.event(Event::Timer);
+    rig.pass(Duration::from_secs(2));
+    assert!(rig.is_reading("a") && rig.activations.is_empty());
+    assert_eq!(rig.map.failback_deadline(), Some(rig.now + Duration::from_secs(1)));
+    rig.prioritized("a", Reading { priority: Some(50), ..explicit(1, &moved) });
+    rig.pass(Duration::from_millis(999));
+    assert!(rig.activations.is_empty());
+    rig.pass(Duration::from_millis(1));
+    assert!(rig.is_activating("a"), "it is the better one");
 }
 
 /// Two paths are read at once; what was begun before the array moved says
@@ -377,6 +437,35 @@ fn an_administrator_can_have_a_passive_group_activated_bypassed_or_not() {
 }
 
 #[test]
+fn a_group_an_administrator_had_activated_when_nothing_carried_is_kept() {
+    let worth = [("a", 1, 50), ("b", 2, 10)];
+    let found = |(own, worth), states| Reading { priority: Some(worth), ..explicit(own, states) };
+    let read = |rig: &mut Rig, states| {
+        for (name, own, worth) in worth {
+            while rig.is_reading(name) {
+                rig.prioritized(name, found((own, worth), states));
+            }
+        }
+    };
+    let paths = worth.map(|(name, own, worth)| (name, found((own, worth), &[Standby; 2])));
+    let mut rig = Rig::read(Policy { failback: Failback::Immediate, ..tpg() }, &paths);
+    for name in ["a", "b"] {
+        // It comes to nothing.
+        rig.activated(name, Activation::Done);
+        read(&mut rig, &[Standby; 2]);
+    }
+    assert!(rig.groups().is_empty() && rig.activations.is_empty());
+    rig.with(|m, now, fx| m.switch_group(now, 2, fx)).expect("it can be");
+    rig.activated("b", Activation::Done);
+    read(&mut rig, &[Standby, ActiveOptimized]);
+    assert_eq!(rig.groups(), [["b"]]);
+    rig.pass(Duration::from_secs(4));
+    rig.event(Event::Timer);
+    assert!(rig.activations.is_empty(), "although failback is immediate");
+    assert_eq!(rig.groups(), [["b"]]);
+}
+
+#[test]
 fn a_delayed_retry_whose_handler_is_gone_by_then_keeps_the_timer_from_nothing() {
     let mut rig = array(Policy { pg_init_retries: 3, ..tpg() });
     rig.fail("a");
@@ -386,4 +475,31 @@ fn a_delayed_retry_whose_handler_is_gone_by_then_keeps_the_timer_from_nothing() 
     // (`pass` fails where the timer does not help.)
     rig.pass(Duration::from_secs(10));
     assert!(!rig.is_activating("b"));
+}
+
+/// Its array was busy just now; the other path is news since.
+#[test]
+fn a_path_that_is_left_alone_is_not_activated_along_with_another_of_its_group() {
+    let (hardware_handler, prio) = (HandlerKind::Rdac, PrioKind::Rdac);
+    let policy = Policy { hardware_handler, prio, ..multibus() };
+    let mut rig = Rig::read(policy, &[("a", priority(6)), ("b", priority(6))]);
+    rig.saw("b", PathVerdict::Check);
+    rig.checked("b", Verdict::Ghost);
+    rig.prioritized("b", priority(6));
+    rig.fail("a");
+    assert!(rig.is_activating("b"));
+    rig.come_back("a");
+    rig.activated("b", Activation::Busy);
+    let epoch = rig.path("a").epoch;
+    rig.report("a", epoch, not_ready(0x0b));
+    rig.prioritized("a", priority(6));
+    while rig.is_reading("a") {
+        rig.prioritized("a", priority(6));
+    }
+    rig.all_checked(Verdict::Ghost);
+    assert!(rig.is_activating("a") && !rig.is_activating("b"));
+    rig.activated("a", Activation::Failed);
+    assert!(!rig.is_activating("b"));
+    rig.pass(Duration::from_secs(2));
+    assert!(rig.is_activating("b"), "two seconds are over");
 }

@@ -86,6 +86,30 @@ fn a_better_group_that_is_lost_again_is_waited_for_anew() {
 }
 
 #[test]
+fn what_failback_waits_for_is_void_once_the_group_in_use_is_lost() {
+    let mut rig = three(Failback::After(Duration::from_secs(10)));
+    rig.fail("a");
+    rig.come_back("a");
+    rig.prioritized("a", priority(50));
+    assert!(rig.map.failback_deadline().is_some());
+    rig.fail("b");
+    assert_eq!(in_use(&rig), "a");
+    assert_eq!(rig.map.failback_deadline(), None);
+}
+
+#[test]
+fn a_failback_switched_off_while_it_waits_is_waited_for_no_more() {
+    let mut rig = three(Failback::After(Duration::from_secs(10)));
+    rig.fail("a");
+    rig.come_back("a");
+    assert_eq!(rig.map.failback_deadline(), Some(rig.now + Duration::from_secs(10)));
+    rig.with(|m, now, fx| m.set_policy(now, failover(), fx));
+    assert_eq!(rig.map.failback_deadline(), None);
+    rig.pass(Duration::from_secs(20));
+    assert_eq!(in_use(&rig), "b");
+}
+
+#[test]
 fn followover_goes_back_only_with_the_first_path_of_the_best_group() {
     let policy = Policy {
         grouping: GroupingPolicy::GroupByPrio,
@@ -110,6 +134,23 @@ fn followover_goes_back_only_with_the_first_path_of_the_best_group() {
     rig.fail("c");
     rig.come_back("c");
     assert_eq!(in_use(&rig), "d", "c's group is not the best");
+}
+
+#[test]
+fn followover_is_for_the_path_that_comes_back_and_not_for_what_it_is_worth_later() {
+    let policy = Policy { failback: Failback::Followover, ..failover() };
+    let mut rig = Rig::read(policy, &[("a", priority(10)), ("b", priority(10))]);
+    rig.fail("a");
+    rig.saw("b", PathVerdict::Refresh);
+    rig.prioritized("b", priority(20));
+    rig.readings.clear();
+    rig.come_back("a");
+    rig.prioritized("a", priority(10));
+    assert_eq!(in_use(&rig), "b", "a's group is not the better one");
+    rig.saw("a", PathVerdict::Refresh);
+    rig.prioritized("a", priority(50));
+    rig.event(Event::Timer);
+    assert_eq!(in_use(&rig), "b", "it has been there for long");
 }
 
 /// It comes back with the priority it had when it failed; what it is worth now
@@ -159,6 +200,11 @@ fn an_administrators_choice_stays_until_paths_come_or_go_or_priorities_change() 
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(9));
     assert_eq!(in_use(&rig), "a");
+    let mut rig = three(Failback::Immediate);
+    choose(&mut rig, 3);
+    let reading = Some(priority(1));
+    rig.join(NewPath { reading, ..new_path("d") }).unwrap();
+    assert_eq!(in_use(&rig), "a", "one has come");
     let mut rig = three(Failback::Manual);
     choose(&mut rig, 2);
     rig.fail("c");
@@ -176,4 +222,28 @@ fn a_group_that_is_not_there_or_cannot_carry_is_refused_in_words() {
     rig.fail("c");
     assert_eq!(switch(&mut rig, 3), Err(MapError::GroupPassive(3)));
     assert_eq!(in_use(&rig), "a");
+}
+
+/// A path that joins takes I/O over for what it is itself worth.
+#[test]
+fn a_path_that_joins_has_io_go_to_no_other_group() {
+    let mut rig = Rig::read(failover(), &[("a", priority(10)), ("b", priority(5))]);
+    rig.saw("b", PathVerdict::Refresh);
+    rig.prioritized("b", priority(50));
+    rig.add("c").expect("joins");
+    rig.prioritized("c", priority(7));
+    assert_eq!(in_use(&rig), "a", "failback is manual");
+}
+
+#[test]
+fn a_path_that_failed_before_its_first_priority_comes_back_as_any_other_does() {
+    let mut rig = Rig::read(failover(), &[("a", priority(10))]);
+    rig.add("b").expect("joins");
+    rig.fail("b");
+    rig.readings.clear();
+    rig.come_back("b");
+    if rig.is_reading("b") {
+        rig.prioritized("b", priority(50));
+    }
+    assert_eq!(in_use(&rig), "a", "failback is manual");
 }

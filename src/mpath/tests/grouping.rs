@@ -131,17 +131,18 @@ fn each_policy_groups_by_what_it_is_called_and_the_best_group_is_first() {
 }
 
 /// As in multipath-tools, where an unknown serial number or node is an empty
-/// one.
+/// one, and an unknown target port group is no group.
 #[test]
-fn paths_of_which_nothing_is_known_are_alike() {
+fn paths_of_which_nothing_is_known_are_alike_but_for_their_target_port_group() {
     for grouping in [
         GroupingPolicy::GroupBySerial,
         GroupingPolicy::GroupByNodeName,
-        GroupingPolicy::GroupByTpg,
         GroupingPolicy::GroupByPrio,
     ] {
         assert_eq!(grouped_by(grouping, &["a", "b"].map(new_path)), [["a", "b"]]);
     }
+    let by_tpg = grouped_by(GroupingPolicy::GroupByTpg, &["a", "b"].map(new_path));
+    assert_eq!(by_tpg, [["a"], ["b"]]);
 }
 
 /// The average, rounded down, not the sum; then the number of paths; then the
@@ -246,6 +247,36 @@ fn a_path_that_joins_with_a_higher_priority_takes_over_whatever_failback_says() 
 }
 
 #[test]
+fn a_path_that_failed_before_it_was_read_returns_and_does_not_join_again() {
+    let mut rig = Rig::read(failover(), &[("a", priority(50))]);
+    rig.add("b").expect("joins");
+    rig.fail("b");
+    rig.prioritized("b", priority(60));
+    rig.come_back("b");
+    rig.prioritized("b", priority(60));
+    assert_eq!(rig.groups(), [["a"], ["b"]], "failback is manual");
+}
+
+#[test]
+fn a_path_that_joins_with_no_higher_priority_leaves_it_to_failback() {
+    let policy = Policy { grouping: GroupingPolicy::GroupBySerial, ..Policy::default() };
+    let mut rig = Rig::new(policy, &[]);
+    for (name, serial) in [("a", "one"), ("b", "two"), ("c", "two")] {
+        rig.join(with(name, serial, "", priority(10))).expect("joins");
+    }
+    assert_eq!(rig.groups(), [vec!["a"], vec!["b", "c"]]);
+    assert_eq!(rig.table().groups[0].number, 2, "the other is better by its two paths");
+}
+
+#[test]
+fn a_group_that_has_gone_with_its_paths_is_not_the_one_that_is_left() {
+    let mut rig = Rig::read(failover(), &[("a", priority(50)), ("b", priority(10))]);
+    rig.with(|m, now, fx| m.lose_path(now, "a", fx)).expect("it was there");
+    assert_eq!(rig.groups(), [["b"]]);
+    assert!(rig.changes.contains(&Change::GroupSwitched { from: None, to: 1 }));
+}
+
+#[test]
 fn a_table_says_how_often_round_robin_repeats_a_path() {
     let policy = Policy { rr_min_io: 3, rr_weight_priorities: true, ..multibus() };
     let rig = Rig::read(policy, &[("a", priority(50)), ("b", priority(0))]);
@@ -272,4 +303,22 @@ fn regrouping_follows_the_paths_that_carry_io() {
     rig.saw("c", PathVerdict::Refresh);
     rig.prioritized("c", priority(1));
     assert_eq!(rig.groups(), [["c"], ["e"]], "it is used on");
+}
+
+/// The group in use falls apart in the step in which most of its paths begin to
+/// carry I/O: those that have carried it so far count.
+#[test]
+fn paths_that_begin_to_carry_as_their_group_falls_apart_draw_no_io() {
+    use AccessState::{ActiveNonOptimized, ActiveOptimized};
+    let policy = Policy { grouping: GroupingPolicy::GroupByPrio, ..Policy::default() };
+    let paths = [("a", 1), ("b", 2), ("c", 2)];
+    let mut rig = Rig::read(policy, &paths.map(|(n, own)| (n, alua(own, &[ActiveOptimized; 2]))));
+    for name in ["b", "c"] {
+        rig.report(name, 1, not_ready(0x0b));
+    }
+    assert_eq!(rig.groups(), [["a"]]);
+    rig.saw("a", PathVerdict::Check);
+    rig.checked("a", UP);
+    rig.prioritized("a", alua(1, &[ActiveNonOptimized, ActiveOptimized]));
+    assert_eq!(rig.groups(), [vec!["a"], vec!["b", "c"]], "failback is manual");
 }

@@ -73,7 +73,9 @@ fn with_no_path_left_each_path_is_checked_at_least_once_a_second() {
     rig.fail("a");
     rig.fail("b");
     for _ in 0..5 {
-        rig.pass(Duration::from_secs(1));
+        rig.pass(Duration::from_millis(999));
+        assert!(rig.checks.is_empty(), "no more often either");
+        rig.pass(Duration::from_millis(1));
         assert!(rig.is_checking("a") && rig.is_checking("b"));
         rig.checked("a", Verdict::Down);
         rig.checked("b", Verdict::Down);
@@ -192,6 +194,19 @@ fn what_was_flushed_is_held_again_once_a_path_has_joined_though_it_carries_nothi
     assert!(rig.groups().is_empty());
     rig.pass(Duration::from_secs(1000));
     assert_eq!(rig.table().queueing, Queueing::Hold, "no_path_retry is queue");
+}
+
+#[test]
+fn what_was_flushed_has_no_queueing_to_end() {
+    let flush_on_last_del = crate::mpath::policy::FlushOnLastDel::Always;
+    let policy = Policy { flush_on_last_del, ..retry(NoPathRetry::Times(3)) };
+    let mut rig = Rig::new(policy, &["a"]);
+    lose(&mut rig, "a").unwrap();
+    assert_eq!(rig.map.next_deadline(), None);
+    rig.pass(Duration::from_secs(100));
+    rig.event(Event::Timer);
+    assert!(!rig.changes.contains(&Change::QueueingEnded));
+    assert_eq!(rig.map.topology().queue_timeouts, 0);
 }
 
 #[test]

@@ -286,6 +286,7 @@ impl World {
             _ if self.answer(i).is_err() => Activation::Failed,
             0 => Activation::Busy,
             1 => Activation::Retry { delayed: self.step % 2 == 0 },
+            2 => Activation::Transition,
             _ => Activation::Done,
         };
         self.step += 1;
@@ -494,7 +495,7 @@ impl World {
                     self.prioritize(i);
                 }
                 while !self.rig.activations.is_empty() {
-                    self.activate(2);
+                    self.activate(3);
                 }
             }
             self.step += 1;

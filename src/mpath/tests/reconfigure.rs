@@ -100,3 +100,34 @@ fn marginal_pathgroups_may_be_switched_on_and_off() {
     set(&mut rig, multibus());
     assert_eq!(rig.groups(), [["b"]]);
 }
+
+/// Without a prioritizer that reads access states it is for the checker to say
+/// that a passive path carries I/O.
+#[test]
+fn another_prioritizer_sends_no_io_to_a_path_that_was_passive() {
+    let states = [AccessState::ActiveOptimized, AccessState::Standby];
+    let mut rig = Rig::read(multibus(), &[("a", alua(1, &states)), ("b", alua(2, &states))]);
+    set(&mut rig, Policy { prio: PrioKind::Const, ..multibus() });
+    assert_eq!(rig.groups(), [["a"]]);
+    rig.checked("b", Verdict::Ghost);
+    assert_eq!(rig.groups(), [["a"]]);
+    rig.saw("b", PathVerdict::Check);
+    rig.checked("b", UP);
+    assert_eq!(rig.groups(), [["a", "b"]]);
+}
+
+/// The path that has just come back was the first of the group it was in.
+#[test]
+fn a_path_that_came_back_before_the_settings_changed_has_no_io_follow_it() {
+    let failback = crate::mpath::policy::Failback::Followover;
+    let policy = Policy { grouping: GroupingPolicy::GroupByTpg, failback, ..Policy::default() };
+    let states = [AccessState::ActiveOptimized; 2];
+    let paths = [("a", 2), ("b", 1), ("c", 1)].map(|(name, own)| (name, alua(own, &states)));
+    let mut rig = Rig::read(policy.clone(), &paths);
+    rig.fail("a");
+    rig.come_back("a");
+    assert_eq!(rig.groups()[0], ["b", "c"]);
+    assert!(rig.is_reading("a"), "its group may be the better one yet");
+    set(&mut rig, Policy { grouping: GroupingPolicy::Failover, ..policy });
+    assert_eq!(rig.groups()[0], ["b"]);
+}

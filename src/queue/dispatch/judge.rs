@@ -52,6 +52,9 @@ impl Dispatcher {
         if verdict.path == PathVerdict::Fail {
             self.parts[index].lost(classify::is_timeout(completion));
         }
+        if verdict.path.puts_aside() {
+            self.parts[index].not_the_lus_time(now);
+        }
         if raw {
             return self.judge_raw(now, index, path, verdict, completion);
         }
@@ -75,8 +78,10 @@ impl Dispatcher {
     ) {
         let budget = self.settings.command_timeout;
         let part = &mut self.parts[index];
-        if !verdict.path.puts_aside() {
-            // What a path says that is out of use now is nobody's answer.
+        let repeated = matches!(verdict.next, Next::Again { tries } if part.again < tries);
+        if !verdict.path.puts_aside() && !repeated {
+            // What a path says that is out of use now is nobody's answer; nor is
+            // what is yet to be repeated there: the path may be lost before that.
             part.answer = Some((outcome, verdict.rule, path));
         }
         match verdict.next {

@@ -79,6 +79,8 @@ pub(super) struct Part {
     pub(super) same_path: Option<PathId>,
     /// Every path that lost it did so by a timeout; `None`: none has lost it.
     pub(super) only_timeouts: Option<bool>,
+    /// Since when it has waited for the LU, or for transport trouble to pass;
+    /// later by what paths that failed have cost.
     pub(super) first_delay: Option<Time>,
     /// Since when it has been held, now and again.
     pub(super) held_since: Option<Time>,
@@ -151,6 +153,12 @@ impl Part {
     /// A path has lost it.
     pub(super) fn lost(&mut self, by_timeout: bool) {
         self.only_timeouts = Some(by_timeout && self.only_timeouts.unwrap_or(true));
+    }
+
+    /// The path it was on is to blame, not the LU: the time it was out there is
+    /// none that the LU has had to become ready (`first_delay`).
+    pub(super) fn not_the_lus_time(&mut self, now: Time) {
+        self.first_delay = self.first_delay.map(|since| since + now.since(self.issued));
     }
 
     /// Nobody has said anything yet.

@@ -118,6 +118,9 @@ impl World {
 
     fn alua(&mut self, group: usize, state: AccessState, transition: Duration) {
         let fault = Fault::Alua { state, transition };
+        if self.trace {
+            eprintln!("{:?} group {}: {fault:?}", self.now, group + 1);
+        }
         self.array.inject(self.now, self.story.hosts[group], fault);
     }
 

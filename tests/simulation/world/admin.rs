@@ -41,20 +41,25 @@ impl World {
             _ => self.map.prove_all(self.now, &mut fx),
         }
         self.laws.commanded(self.now);
-        self.reasons.commanded(self.moment, self.now);
+        self.reasons.commanded(self.now);
         self.carry_out(fx);
     }
 
     pub(super) fn add_path(&mut self) {
+        let name = format!("sim{}", self.paths_made + 1);
+        let group = usize::try_from(self.random.below(self.story.hosts.len() as u64)).unwrap();
+        self.plug_in(name, group, None);
+    }
+
+    /// A path through a target port group, which may be given a state.
+    pub(super) fn plug_in(&mut self, name: String, group: usize, access: Option<AccessState>) {
         self.paths_made += 1;
         let number = self.paths_made;
-        let name = format!("sim{number}");
-        let group = usize::try_from(self.random.below(self.story.hosts.len() as u64)).unwrap();
         let at = Plugged {
             lu: LuId(0),
             port: None,
             group: Some(u16::try_from(group + 1).unwrap()),
-            access: None,
+            access,
         };
         let nexus = self.array.connect(&name, at).expect("a new port");
         assert_eq!(self.other.connect(&name, at).expect("a new port"), nexus);
@@ -167,7 +172,7 @@ impl World {
     /// Everything the administrator forbade is allowed again.
     pub(super) fn allow_everything(&mut self) {
         let mut fx = Effects::new();
-        self.reasons.commanded(self.moment, self.now);
+        self.reasons.commanded(self.now);
         self.restore_queueing(&mut fx);
         self.carry_out(fx);
         let names: Vec<String> = self.wire.plugs.iter().map(|p| p.name.clone()).collect();

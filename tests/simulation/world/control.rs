@@ -53,7 +53,7 @@ impl World {
 
     pub(super) fn carry_out(&mut self, fx: Effects) {
         self.moment += 1;
-        self.laws.check(self.moment, self.now, &self.map);
+        self.laws.check(self.moment, self.now, &fx, &self.map);
         self.reasons.asks(self.moment, self.now, &fx, &self.map);
         self.has_reasons();
         self.count_effects(&fx);
@@ -107,6 +107,7 @@ impl World {
     }
 
     fn notified(&mut self, change: &Change) {
+        self.take_down(change);
         let totals = &mut self.totals;
         match change {
             Change::PathFailed { .. } => totals.path_failures += 1,
@@ -167,6 +168,8 @@ impl World {
         if let Task::Prove(_, proof) = &mut task {
             if proof.is_at_capacity() {
                 proof.moment = drains.unwrap_or(0);
+            } else if let Some(plug) = self.wire.plug(path) {
+                proof.doubts = plug.doubts.met;
             }
         }
         let tag = self.wire.tag();
@@ -238,7 +241,7 @@ impl World {
             Task::Check(_, checker) => plug.checker = Some(checker),
             Task::Prioritize(_, prioritizer) => plug.prioritizer = Some(prioritizer),
             Task::Prove(_, proof) if ours => {
-                plug.doubts.settled = plug.doubts.met;
+                plug.doubts.settled = plug.doubts.settled.max(proof.doubts);
                 if let Some(scsi) = &mut self.scsi {
                     scsi.proven(path, proof.moment);
                 }
@@ -293,6 +296,9 @@ impl World {
             self.wire.take_off(done.tag, done.completion, &done.data_in, &table);
         if !matches!(completion, Completion::Good) {
             self.totals.retries += 1;
+            if let (Some(record), Some(plug)) = (&mut self.record, self.wire.plug(path)) {
+                record.lost(self.now, &plug.name);
+            }
             if let Some(sense) = unit_attention(&completion) {
                 if let Some(scsi) = &mut self.scsi {
                     scsi.told(path, sense);

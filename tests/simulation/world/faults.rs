@@ -1,6 +1,7 @@
 //! What happens to the paths and to the LU.
 
 use super::*;
+use crate::jobs::What;
 
 /// A path is blocked no longer.
 pub(super) const MOST_BLOCKED: Duration = Duration::from_secs(10);
@@ -42,6 +43,9 @@ impl World {
                 Fault::Plug
             }
         };
+        if self.trace {
+            eprintln!("{:?} fault of {id}: {fault:?}", self.now);
+        }
         self.array.inject(self.now, nexus, fault);
     }
 
@@ -131,6 +135,10 @@ impl World {
         if !has_path || !self.may_be_resized() {
             return;
         }
+        self.resize_to(blocks);
+    }
+
+    pub(super) fn resize_to(&mut self, blocks: u64) {
         let other = blocks != self.blocks;
         self.blocks = blocks;
         self.had.insert(self.blocks);
@@ -145,21 +153,28 @@ impl World {
 
     /// The storage administrator gives the path's LUN to another LU, or back.
     /// Commands the array has already accepted end where they were.
-    fn remap(&mut self, at: usize) {
+    pub(super) fn remap(&mut self, at: usize) {
         let plug = &mut self.wire.plugs[at];
         let (id, nexus) = (plug.id, plug.nexus);
         if plug.remapped.take().is_some() {
             self.nexus_lost(id);
             self.array.inject(self.now, nexus, Fault::Plug);
-        } else if let Some(path) = self.map.path(id) {
+        } else if self.map.path(id).is_some() {
             // As a unit attention that a plug leaves behind.
             self.other.inject(self.now, nexus, Fault::Plug);
-            let (epoch, attention, telling) = (path.epoch, true, None);
-            plug.remapped = Some(Remapped { epoch, attention, telling });
+            let (attention, telling) = (true, None);
+            plug.remapped = Some(Remapped { attention, telling });
+        }
+        if self.trace {
+            eprintln!("{:?} {id} leads to {:?}", self.now, self.wire.plugs[at].remapped);
         }
     }
 
     pub(super) fn end_of_faults(&mut self) {
+        // What another host has asked of the array is one of them.
+        while self.wire.jobs.iter().any(|j| matches!(j.what, What::SetGroups)) {
+            self.advance(Duration::from_millis(1));
+        }
         self.wire.calm = true;
         self.answers_come();
         for at in 0..self.wire.plugs.len() {

@@ -172,6 +172,9 @@ impl World {
         };
         let good = matches!(outcome, Outcome::Good | Outcome::Lu { status: Status::GOOD, .. });
         self.totals.errors += u64::from(!good);
+        if let Some(record) = &mut self.record {
+            record.ended(self.now, p.submitted, (!good).then_some(&outcome));
+        }
         if let Outcome::Lu { status: Status::CHECK_CONDITION, sense, .. } = &outcome {
             if sense.code().is_some_and(|c| c.key == Key::UnitAttention) {
                 self.guest_hears(sense);
@@ -231,6 +234,7 @@ impl World {
     fn allowed(&self, p: &Pending, outcome: &Outcome) {
         match outcome {
             Outcome::Good => {}
+            _ if self.is_written_down(outcome) => {}
             Outcome::Lu { status: Status::GOOD, .. } => assert!(self.scsi.is_some()),
             Outcome::Aborted { .. } => assert!(p.aborted.is_some(), "aborted by nobody"),
             Outcome::Stopped => assert!(self.stopping.is_some(), "stopped though nothing stops"),

@@ -33,21 +33,49 @@ fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
+/// What is drawn, or written down, before a world is made.
+pub(super) struct Plan {
+    pub(super) config: LuConfig,
+    pub(super) limits: Limits,
+    /// Target port groups.
+    pub(super) groups: u16,
+    pub(super) most_paths: usize,
+    pub(super) policy: Policy,
+    /// Entries of the guest's ring.
+    pub(super) depth: u16,
+    /// The guest composes its own commands.
+    pub(super) scsi: bool,
+}
+
 impl World {
     pub(super) fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
         let config = draw_lu(&mut random, seed);
         let limits = draw_limits(&mut random, &config);
+        let groups = match config.personality {
+            Personality::Generic => 1 + u16::try_from(random.below(4)).unwrap(),
+            Personality::Rdac | Personality::Clariion => 2,
+        };
+        let most_paths = 1 + usize::try_from(random.below(8)).unwrap();
+        let policy = draw_policy(&mut random, config.personality);
+        let (depth, scsi) = (draw_depth(&mut random), seed % 2 == 1);
+        let plan = Plan { config, limits, groups, most_paths, policy, depth, scsi };
+        let mut world = World::with(seed, random, plan);
+        let transition = world.random.duration(seconds(3));
+        world.array.set_transition(transition);
+        world.set_out();
+        world
+    }
+
+    /// No path yet; the array takes its time for each command.
+    pub(super) fn with(seed: u64, random: Random, plan: Plan) -> World {
+        let Plan { config, limits, groups, most_paths, policy, depth, scsi } = plan;
         let dirty = Dirty::default();
         let medium = Cached::new(usize::try_from(BLOCKS).unwrap(), dirty.clone());
         let mut other = config.clone();
         other.wwid_naa[15] = 2;
         let mut array = Array::new(config.clone(), Box::new(medium));
         let mut other = Array::new(other, Box::new(MemoryMedium::new(BLOCKS * BLOCK as u64)));
-        let groups = match config.personality {
-            Personality::Generic => 1 + u16::try_from(random.below(4)).unwrap(),
-            Personality::Rdac | Personality::Clariion => 2,
-        };
         let mut host = |group: u16| {
             let name = format!("host{group}");
             let at = Plugged { lu: LuId(0), port: None, group: Some(group), access: None };
@@ -60,17 +88,15 @@ impl World {
             personality: config.personality,
             implicit: matches!(config.tpgs, Tpgs::Implicit | Tpgs::Both),
             explicit: matches!(config.tpgs, Tpgs::Explicit | Tpgs::Both),
-            most_paths: 1 + usize::try_from(random.below(8)).unwrap(),
+            most_paths,
         };
-        let policy = draw_policy(&mut random, story.personality);
-        let scsi = (seed % 2 == 1).then(|| events::Scsi::new(story.hosts[0]));
+        let scsi = scsi.then(|| events::Scsi::new(story.hosts[0]));
         let attentions = scsi.as_ref().map(|s| Arc::clone(&s.attentions));
         let identity = Identity {
             wwid: "3600000000073696d0000000000000001".to_owned(),
             capacity: Blocks(BLOCKS),
             block_size: u32::try_from(BLOCK).unwrap(),
         };
-        let depth = random.pick(&[4u16, 16, 32]);
         let settings = Settings {
             limits,
             block_size: u32::try_from(BLOCK).unwrap(),
@@ -130,12 +156,10 @@ impl World {
             serial: 0,
             scsi,
             functions: Vec::new(),
+            record: None,
             random,
         };
         world.array.set_latency(world.random.duration(Duration::from_millis(5)));
-        let transition = world.random.duration(seconds(3));
-        world.array.set_transition(transition);
-        world.set_out();
         world
     }
 
@@ -160,7 +184,12 @@ impl World {
     }
 }
 
-fn draw_lu(random: &mut Random, seed: u64) -> LuConfig {
+/// Entries of the guest's ring.
+pub(super) fn draw_depth(random: &mut Random) -> u16 {
+    random.pick(&[4, 16, 32])
+}
+
+pub(super) fn draw_lu(random: &mut Random, seed: u64) -> LuConfig {
     let generic = Personality::Generic;
     let personality = random.pick(&[generic, generic, Personality::Rdac, Personality::Clariion]);
     // What these tell of themselves is not for a guest that hears of it.
@@ -182,7 +211,7 @@ fn draw_lu(random: &mut Random, seed: u64) -> LuConfig {
     }
 }
 
-fn draw_limits(random: &mut Random, config: &LuConfig) -> Limits {
+pub(super) fn draw_limits(random: &mut Random, config: &LuConfig) -> Limits {
     Limits {
         max_transfer: Blocks(match config.max_transfer_blocks {
             0 => LONGEST,

@@ -17,21 +17,11 @@ use crate::mpath::prio::{PrioKind, weightedpath_problem};
 const IO_NUM: u16 = 100;
 const BASE_MILLI: u32 = 1778;
 
-/// What `san_path_err_*` begins with when one of them is set.
-const SAN: SanPathErr =
-    SanPathErr { threshold: 5, forget_rate: 10, recovery_time: Duration::from_secs(60) };
 pub(super) const SAN_DIFFERS: &str = "One of the three switches them on, the others being 5, 10 and \
     60 s then, and `no` for one switches them off; multipath-tools want all three.";
 
 pub(super) const AS_THE_FIRST: &str = "As the first of the family.";
 
-/// The same of `marginal_path_*`.
-const MARGINAL: MarginalPath = MarginalPath {
-    double_failed_time: Duration::from_secs(60),
-    sample_time: Duration::from_secs(120),
-    rate_threshold: 10,
-    recheck_gap: Duration::from_secs(300),
-};
 pub(super) const MARGINAL_DIFFERS: &str = "One of the four switches them on, the others being 60 s, \
     120 s, 10 and 300 s then, and `no` for one switches them off; multipath-tools want all four.";
 
@@ -122,7 +112,7 @@ pub(super) fn san(
     set: impl FnOnce(&mut SanPathErr, u32),
 ) -> Result<(), String> {
     policy.san_path_err = optional_count(text, 1)?.map(|number| {
-        let mut san = policy.san_path_err.unwrap_or(SAN);
+        let mut san = policy.san_path_err.unwrap_or(SanPathErr::USUAL);
         set(&mut san, number);
         san
     });
@@ -136,29 +126,20 @@ pub(super) fn marginal(
     set: impl FnOnce(&mut MarginalPath, u32),
 ) -> Result<(), String> {
     policy.marginal_path = optional_count(text, least)?.map(|number| {
-        let mut marginal = policy.marginal_path.unwrap_or(MARGINAL);
+        let mut marginal = policy.marginal_path.unwrap_or(MarginalPath::USUAL);
         set(&mut marginal, number);
         marginal
     });
     Ok(())
 }
 
-const CHECKERS: [CheckerKind; 6] = [
-    CheckerKind::Tur,
-    CheckerKind::DirectIo,
-    CheckerKind::ReadSector0,
-    CheckerKind::Rdac,
-    CheckerKind::EmcClariion,
-    CheckerKind::None,
-];
-
 pub(super) fn checker(text: &str) -> Result<Option<CheckerKind>, String> {
     if text == "detect" {
         return Ok(None);
     }
-    let found = CHECKERS.into_iter().find(|kind| kind.name() == text);
+    let found = CheckerKind::ALL.iter().copied().find(|kind| kind.name() == text);
     found.map(Some).ok_or_else(|| {
-        let names: Vec<&str> = CHECKERS.into_iter().map(CheckerKind::name).collect();
+        let names: Vec<&str> = CheckerKind::ALL.iter().map(|kind| kind.name()).collect();
         format!("is not a path checker; use detect or one of {}", names.join(", "))
     })
 }

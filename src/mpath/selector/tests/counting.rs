@@ -102,6 +102,15 @@ fn a_smaller_repeat_count_holds_at_once() {
     s.update(&table(SelectorKind::RoundRobin, &[(0, 1, 1), (1, 1, 1)]));
     let picks: Vec<_> = (0..4).filter_map(|_| s.select(Time(0), all, READ)).collect();
     assert_eq!(picks, [0, 1, 0, 1]);
+    // Another path's is its own affair.
+    for (counts, expected) in [([1000, 1], [0; 4]), ([1, 1000], [0, 1, 1, 1])] {
+        let mut s = Selector::new(SelectorKind::RoundRobin);
+        s.update(&table(SelectorKind::RoundRobin, &[(0, 1, 1000), (1, 1, 1000)]));
+        assert_eq!(s.select(Time(0), all, READ), Some(0));
+        s.update(&table(SelectorKind::RoundRobin, &[(0, 1, counts[0]), (1, 1, counts[1])]));
+        let picks: Vec<_> = (0..4).filter_map(|_| s.select(Time(0), all, READ)).collect();
+        assert_eq!(picks, expected, "{counts:?}");
+    }
 }
 
 #[test]
@@ -202,19 +211,33 @@ fn another_selector_knows_what_is_in_flight() {
 fn a_slot_used_again_and_a_path_reinstated_begin_anew() {
     let takes: Takes = |slot, _, _| if slot == 0 { micros(50_000) } else { micros(100) };
     for kind in [SelectorKind::HistoricalServiceTime, SelectorKind::Latency] {
-        for generation in [0, 1] {
+        for (generation, epoch) in [(0, 2), (1, 1), (1, 2)] {
             let mut world = World::new(kind, 2, 1, takes);
             world.run(5_000, 8);
             while !world.out.is_empty() {
                 world.complete();
             }
-            let mut next = table(kind, &[(0, 2, 1), (1, 1, 1)]);
+            let mut next = table(kind, &[(0, epoch, 1), (1, 1, 1)]);
             next.groups[0].paths[0].id.generation = generation;
             world.selector.update(&next);
             world.takes = |_, _, _| micros(100);
             let shares = world.run(400, 8);
             assert!(shares[0] > 0.4, "{kind:?}: {shares:?}");
         }
+    }
+}
+
+#[test]
+fn what_was_learned_of_a_path_outlasts_a_table_that_changes_nothing_about_it() {
+    let takes: Takes = |slot, _, _| if slot == 0 { micros(50_000) } else { micros(100) };
+    for kind in [SelectorKind::HistoricalServiceTime, SelectorKind::Latency] {
+        let mut world = World::new(kind, 2, 1, takes);
+        world.run(5_000, 8);
+        let mut next = table(kind, &[(0, 1, 1), (1, 1, 1)]);
+        next.generation = 2;
+        world.selector.update(&next);
+        let shares = world.run(40, 8);
+        assert!(shares[0] < 0.05, "{kind:?}: {shares:?}");
     }
 }
 

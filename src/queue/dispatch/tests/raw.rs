@@ -98,6 +98,14 @@ fn a_short_transfer_is_good_with_a_residual() {
     rig.submit_read(2);
     rig.next(Completion::Short(8 * BLOCK));
     assert_eq!(rig.outcome(), Outcome::Good);
+    // Nor is it ambiguous where it must not be repeated.
+    rig.submit_compare_and_write(3);
+    let bytes = total_len(&rig.wire.out[0].data);
+    rig.next(Completion::Short(bytes - 512));
+    assert_eq!(
+        rig.outcome(),
+        Outcome::Lu { status: Status::GOOD, sense: Sense::EMPTY, residual: 512 }
+    );
 }
 
 #[test]

@@ -158,6 +158,22 @@ fn an_outage_gives_a_new_budget() {
 }
 
 #[test]
+fn the_time_that_a_failing_path_takes_is_none_of_the_lus() {
+    let mut rig = Rig::new();
+    rig.submit(1, read(0, 8));
+    rig.next(status(Status::BUSY));
+    rig.pass(Duration::from_millis(10));
+    rig.now = rig.now + Duration::from_secs(30);
+    rig.next(host(HostByte::TIME_OUT));
+    // Busy twice for a moment is not busy for the whole budget.
+    rig.next(status(Status::TASK_SET_FULL));
+    assert!(rig.ended.is_empty(), "{:?}", rig.outcome());
+    rig.pass(Duration::from_millis(10));
+    rig.next(Completion::Good);
+    assert_eq!(rig.outcome(), Outcome::Good);
+}
+
+#[test]
 fn answers_from_before_an_outage_do_not_count_after_it() {
     let mut rig = Rig::new();
     rig.submit(1, read(0, 8));
@@ -222,6 +238,19 @@ fn many_paths_with_a_unit_attention_each_are_no_error() {
         rig.next(answer);
     }
     assert_eq!(rig.outcome(), Outcome::Good);
+}
+
+#[test]
+fn a_unit_attention_whose_repetition_is_lost_is_nobodys_answer() {
+    let mut rig = Rig::of(settings(limits()), &[&[(0, 1), (1, 1), (2, 1)]]);
+    rig.submit(1, read(0, 8));
+    rig.next(check(0xb, 0x47, 0));
+    rig.next(check(0xb, 0x47, 0));
+    let last = rig.next(check(6, 0x2a, 0x01));
+    let again = rig.next(GONE);
+    assert_eq!(last.path, again.path);
+    // What the two paths left have agreed on.
+    assert_eq!(sense_code(&rig.outcome()), Some(SenseCode::new(Key::AbortedCommand, 0x47, 0)));
 }
 
 #[test]
