@@ -63,6 +63,9 @@ struct Options {
     mode: Mode,
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
+    /// In verify mode: end before that, when this file appears.
+    #[arg(long)]
+    until: Option<PathBuf>,
     /// Look for answers all the time, without interrupts.
     #[arg(long, conflicts_with = "sleep")]
     poll: bool,
@@ -239,7 +242,12 @@ fn verify(options: &Options, front_end: &mut FrontEnd, sectors: u64, block: u64)
     let mix = Mix { sectors, block, most: most.max(1), zeroes: true };
     let mut load = Load::new(options.seed, mix);
     let begun = Instant::now();
-    load.run(&mut front_end.queues, Duration::from_secs_f64(options.seconds));
+    let limit = Duration::from_secs_f64(options.seconds);
+    let is_wanted = || options.until.as_ref().is_none_or(|file| !file.exists());
+    while begun.elapsed() < limit && is_wanted() {
+        let rest = limit.saturating_sub(begun.elapsed());
+        load.run(&mut front_end.queues, rest.min(Duration::from_millis(100)));
+    }
     load.settle(&mut front_end.queues);
     let time = begun.elapsed();
     assert!(load.failed.is_empty(), "requests failed: {:?}", load.failed);

@@ -361,6 +361,19 @@ impl PathHandle {
         completion
     }
 
+    /// Bytes that the kernel says the open file or block node has, without a
+    /// command to the device; `None` where it has no such word (sg, bsg without
+    /// a disk, simulated). For sdX it is what sd read last, not what the LU
+    /// has: a change says that sd has been told of another capacity, perhaps
+    /// by the unit attention that we would have met.
+    pub fn node_size(&self) -> Option<u64> {
+        match &self.backend {
+            Backend::Scsi { node, .. } => node.size(),
+            Backend::Disk { node, .. } => node.size().ok(),
+            Backend::Null { .. } | Backend::Sim(_) => None,
+        }
+    }
+
     /// Resets the logical unit (SAM-5 7.6), for *every* host that uses it, and
     /// waits until that is done. Any thread but a queue thread, and none that
     /// must not wait: `timeout` binds the simulated array only, on a SCSI node

@@ -19,4 +19,5 @@ pub mod poll;
 pub mod scsi_generic;
 pub mod segment;
 pub mod signal;
+pub mod socket;
 pub mod uring;

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::io::{Geometry, Identity, Limits, Outcome, Request};
+use crate::io::{Blocks, Geometry, Identity, Limits, Outcome, Request};
 use crate::virtio::blk;
 use offer::Offer;
 
@@ -28,6 +28,10 @@ pub use front::BlkFront;
 
 /// Largest ring we accept, in descriptors.
 pub const MAX_QUEUE_SIZE: u16 = 1024;
+
+/// No capacity: 2^64 - 1 sectors are not whole blocks beyond 512 bytes, and no
+/// disk of those.
+const UNREAD: u64 = u64::MAX;
 
 /// Most request queues: the ring index of SET_VRING_KICK has eight bits.
 pub const MAX_QUEUES: u16 = 256;
@@ -140,6 +144,8 @@ pub struct BlkDevice {
     executor: Option<Box<dyn SyncExecutor>>,
     /// An in-flight area was made by this device.
     area_made: AtomicBool,
+    /// The capacity a front-end has last read; [`UNREAD`] until one has.
+    sectors_read: AtomicU64,
     /// Guest memory, for `handle_event` only.
     memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
 }
@@ -162,6 +168,7 @@ impl BlkDevice {
             max_queue_size: settings.max_queue_size,
             executor: None,
             area_made: AtomicBool::new(false),
+            sectors_read: AtomicU64::new(UNREAD),
             memory: Mutex::new(None),
         })
     }
@@ -197,6 +204,28 @@ impl BlkDevice {
     /// choice nor the question after a reconnect.
     pub fn assume_write_through(&self) {
         self.shared.writeback.store(false, Ordering::Release);
+    }
+
+    /// The LU has another capacity; whether the guest's disk is larger now.
+    /// Then the front-end is to be told, see [`BlkDevice::unread_config`].
+    ///
+    /// A disk never gets smaller under its guest: after a shrink it keeps its
+    /// size as long as this process lives, and what the guest sends beyond the
+    /// LU's end is the LU's to refuse.
+    pub fn resize(&self, capacity: Blocks) -> bool {
+        self.shared.offer.grow(capacity)
+    }
+
+    /// Capacity as the guest is shown it, in logical blocks.
+    pub fn capacity(&self) -> Blocks {
+        self.shared.offer.capacity()
+    }
+
+    /// The configuration space as a number (its capacity), if no front-end has
+    /// read it as it is now: not since the disk grew, or not from this process.
+    pub fn unread_config(&self) -> Option<u64> {
+        let sectors = self.shared.offer.sectors();
+        (self.sectors_read.load(Ordering::Acquire) != sectors).then_some(sectors)
     }
 
     /// The session made an in-flight area: rings tracked in it began here.

@@ -14,6 +14,7 @@
 use std::fmt;
 use std::time::Duration;
 
+mod back_channel;
 pub mod listener;
 mod memory;
 mod peer;
@@ -40,6 +41,19 @@ pub trait Extras {
     /// rings come from an earlier process, and what the driver told that one
     /// (its write-cache mode) nobody will repeat.
     fn area_given(&self) {}
+
+    /// Whether the configuration space may change by itself, so that there is
+    /// something to tell a front-end (BACKEND_REQ is offered).
+    fn config_changes(&self) -> bool {
+        false
+    }
+
+    /// A number for what the configuration space reads as now, if no front-end
+    /// has read it so. [`listener::ListenerHandle::config_changed`] has it
+    /// looked at.
+    fn unread_config(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// How a session deals with its rings.
@@ -104,6 +118,11 @@ pub enum SessionEvent {
         /// Why, and what to do about it.
         reason: String,
     },
+    /// The front-end was told that the configuration space has changed, and
+    /// answered that it could not take it.
+    ConfigRefused,
+    /// The back-end channel is of no use any more: why. The connection goes on.
+    ChannelLost(String),
     /// Rings of an earlier connection still have commands in the kernel: no
     /// ring is started until all have returned.
     RingsHeld(usize),

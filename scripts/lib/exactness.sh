@@ -14,7 +14,7 @@ INQUIRY, standard, 255 bytes|the same|#00000602..8000
 INQUIRY, CMDDT|the same; LIO ignores the bit|#00000602..8000
 INQUIRY, VPD page 83|one LU, not two paths: the designators of ports and port groups are left out|#0083003c010300106001405deadbeef00010000000000000
 INQUIRY, VPD page 83, 8 bytes|the same: the page is shorter|#0083003c01030010$
-INQUIRY, VPD page b0|the transfer lengths that every path can carry|byte 10: .*, byte 14: 
+INQUIRY, VPD page b0|the transfer lengths that every path can carry; as long as SBC-3 has the page, since Linux reads the limits of discards from no shorter one|^good, 64 bytes#00b0003c
 REPORT TARGET PORT GROUPS|one LU, not two paths: one group, active/optimized, with one port|#0000000c000100010000000100000001$
 REPORT TARGET PORT GROUPS, extended|the same|#0000001010000000000100010000000100000001$
 REPORT LUNS, select report 01|REPORT LUNS is answered for the guest's target, by the standard: the well-known logical unit|#0000000800000000c101000000000000$

@@ -87,9 +87,10 @@ guest_build_initramfs() (
   cp "$(busybox_static)" "$w/bin/busybox"
   install -m 755 "$GUEST_D/init" "$w/init"
   guest_add_modules "$dir/root" "$version" "$w/mod" order "$GUEST_MODULES"
-  # busybox makes ext2 only: the host's own mke2fs and e2fsck go along with their libraries.
+  # busybox makes ext2 only: the host's own mke2fs, e2fsck and resize2fs go along with their libraries.
   guest_add_program "$w" mke2fs
   guest_add_program "$w" e2fsck
+  guest_add_program "$w" resize2fs
   [ ! -e /etc/mke2fs.conf ] || { mkdir -p "$w/etc"; cp /etc/mke2fs.conf "$w/etc/"; }
   (cd "$w" && find . | LC_ALL=C sort | cpio -o -H newc --quiet | gzip -1) >"$out.new"
   mv "$out.new" "$out"

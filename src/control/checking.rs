@@ -61,6 +61,7 @@ impl Checking {
     ) -> io::Result<Checking> {
         let (jobs, todo) = channel();
         let name = format!("check-{}", handle.name());
+        let node_size = handle.node_size();
         let thread = Thread {
             path,
             handle,
@@ -70,6 +71,7 @@ impl Checking {
             attentions,
             checker: Checker::new(kind),
             prioritizer: None,
+            node_size,
         };
         std::thread::Builder::new().name(name).spawn(move || thread.run(&todo))?;
         Ok(Checking { jobs })
@@ -122,6 +124,8 @@ struct Thread {
     /// Kept from one use to the next: some learn, and remember.
     checker: Checker,
     prioritizer: Option<Prioritizer>,
+    /// What the kernel last said of the node's size.
+    node_size: Option<u64>,
 }
 
 /// Whether the LU answers this with a unit attention where it has one to tell.
@@ -208,7 +212,17 @@ impl Thread {
         }
         let verdict = self.check(&mut checker);
         self.checker = checker;
-        verdict
+        match verdict {
+            Verdict::Up { doubt: false } if self.node_was_resized() => Verdict::Resized,
+            other => other,
+        }
+    }
+
+    /// The kernel knows of another size of the node: of a file, or of a disk
+    /// that somebody had rescanned, which takes the LU's word of it.
+    fn node_was_resized(&mut self) -> bool {
+        let size = self.handle.node_size();
+        size.is_some() && std::mem::replace(&mut self.node_size, size) != size
     }
 
     fn priority(&mut self, kind: PrioKind) -> Reading {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use connection::Connection;
 use show::Show;
 use sim::{Fault, fault_arguments};
-use verbs::{Add, Del, Maps, OnePath, PathOrMap, Set, Switch};
+use verbs::{Add, Del, Maps, OneMap, OnePath, PathOrMap, Set, Switch};
 
 pub use connection::CtlError;
 
@@ -45,6 +45,7 @@ Examples:
   vhost-mpath ctl --control /run/disk.ctl show paths format '%d %t %T %p'
   vhost-mpath ctl --control /run/disk.ctl switch map logs group 2
   vhost-mpath ctl --control /run/disk.ctl set map logs failback immediate
+  vhost-mpath ctl --control /run/disk.ctl resize map logs
   vhost-mpath ctl --control /run/disk.ctl sim sim0 cut status-lost
   vhost-mpath ctl --control /run/disk.ctl sim sim0 sense 03/11/00 1
   vhost-mpath ctl --control /run/disk.ctl sim sim0 alua standby 2000
@@ -90,6 +91,9 @@ enum Verb {
     /// Move I/O to a path group, where it stays until paths come or go or priorities change.
     #[command(subcommand, visible_alias = "switchgroup")]
     Switch(Switch),
+    /// Have every path read the LU's size: for an array that does not tell of a change.
+    #[command(subcommand)]
+    Resize(OneMap),
     /// Fail requests at once while no path is left, whatever no_path_retry says.
     #[command(subcommand, name = "disablequeueing")]
     DisableQueueing(Maps),
@@ -157,6 +161,7 @@ fn run(ctl: &Ctl) -> Result<(), CtlError> {
         Verb::Add(what) => verbs::add(&mut daemon, json, what),
         Verb::Del(what) => verbs::del(&mut daemon, json, what),
         Verb::Switch(what) => verbs::switch(&mut daemon, json, what),
+        Verb::Resize(what) => verbs::resize(&mut daemon, json, what),
         Verb::DisableQueueing(maps) => verbs::queueing(&mut daemon, json, maps, false),
         Verb::RestoreQueueing(maps) => verbs::queueing(&mut daemon, json, maps, true),
         Verb::SetMarginal(path) => {

@@ -320,6 +320,9 @@ impl Daemon {
     /// the guest sees of them comes first.
     pub(super) fn tell_changes(&mut self) {
         self.maps.show();
+        if self.maps.take_grown() {
+            self.listener.iter().for_each(ListenerHandle::config_changed);
+        }
         for (map, notice) in self.maps.take_news() {
             self.tell(Some(map), notice);
         }

@@ -19,7 +19,7 @@ use crate::scsi::sense::{self, Sense};
 use crate::scsi::status::{HostByte, Status};
 use crate::vhost_user::{DisconnectReason, SessionEvent};
 
-pub(super) use change::of_change;
+pub(super) use change::{add_guest_size, of_change};
 
 /// One piece of news.
 #[derive(Clone, Debug)]
@@ -152,6 +152,18 @@ pub(super) fn of_session(event: &SessionEvent) -> Option<Notice> {
             let text = format!("{request} refused: {reason}");
             let data = json!({ "request": request, "reason": reason });
             notice("REQUEST_REFUSED", Level::Warn, text, data)
+        }
+        SessionEvent::ConfigRefused => {
+            let text = "the front-end could not take the disk's new size; \
+                        the guest sees it when it starts again";
+            notice("RESIZE_REFUSED", Level::Warn, text.to_owned(), json!({}))
+        }
+        SessionEvent::ChannelLost(why) => {
+            let text = format!(
+                "the back-end channel is lost ({why}): the front-end is not told of a new size \
+                 before it connects again"
+            );
+            notice("CHANNEL_LOST", Level::Warn, text, json!({ "reason": why }))
         }
         SessionEvent::RingsHeld(rings) => {
             let text = format!(

@@ -22,7 +22,7 @@ use super::lun::Address;
 use super::mailbox::Post;
 use super::opening::Arrival;
 use crate::host::Options;
-use crate::io::{DeviceEvent, Geometry, Happened, Limits, MapSlot, Time};
+use crate::io::{Blocks, DeviceEvent, Geometry, Happened, Limits, MapSlot, Time};
 use crate::mpath::checker::CheckerKind;
 use crate::mpath::effect::{Change, Effect, Effects};
 use crate::mpath::event::Event;
@@ -34,6 +34,7 @@ use crate::queue::Queues;
 use crate::scsi::attention::Attentions;
 use crate::scsi::command::CommandPolicy;
 use crate::scsi::sense::SenseCode;
+use crate::vhost_blk::BlkDevice;
 use crate::vhost_scsi::{Nexus, NoPathAnswer, Unit};
 
 use limits::shrunk;
@@ -132,6 +133,8 @@ pub(super) struct Map {
     pub(super) name: String,
     /// `None` for a disk served as vhost-user-blk.
     pub(super) lun: Option<Lun>,
+    /// The device it is, if that is vhost-user-blk.
+    disk: Option<Arc<BlkDevice>>,
     pub(super) engine: Multipath,
     queues: Arc<Queues>,
     paths: HashMap<PathId, OpenPath>,
@@ -143,6 +146,8 @@ pub(super) struct Map {
     news: Vec<Notice>,
     /// What a [`Unit`] says has changed.
     changed: bool,
+    /// The guest's disk is larger than its front-end knows.
+    grown: bool,
     /// What the guest is to be told of the LU.
     happened: Vec<Happened>,
     outages: Outages,
@@ -160,6 +165,8 @@ pub(super) struct Parts {
     pub(super) slot: MapSlot,
     pub(super) name: String,
     pub(super) lun: Option<Lun>,
+    /// The device it is, if that is vhost-user-blk.
+    pub(super) disk: Option<Arc<BlkDevice>>,
     pub(super) engine: Multipath,
     pub(super) queues: Arc<Queues>,
     /// The smallest limits over all paths to begin with.
@@ -175,12 +182,13 @@ pub(super) struct Parts {
 
 impl Map {
     pub(super) fn new(parts: Parts) -> Map {
-        let Parts { slot, name, lun, engine, queues, .. } = parts;
+        let Parts { slot, name, lun, disk, engine, queues, .. } = parts;
         let Parts { limits, geometry, read_only, check_timeout, post, discover, .. } = parts;
         Map {
             slot,
             name,
             lun,
+            disk,
             engine,
             queues,
             paths: HashMap::new(),
@@ -191,6 +199,7 @@ impl Map {
             post,
             news: Vec::new(),
             changed: true,
+            grown: false,
             happened: Vec::new(),
             outages: Outages::default(),
             resets: Resets::default(),
@@ -248,6 +257,11 @@ impl Map {
     /// Whether [`Map::unit`] says something new since the last call.
     pub(super) fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Whether the front-end is to be told of a larger disk, since the last call.
+    pub(super) fn take_grown(&mut self) -> bool {
+        std::mem::take(&mut self.grown)
     }
 
     /// What has happened since the last call.
@@ -482,10 +496,22 @@ impl Map {
                     self.happened.extend(seen_by_the_guest(&change));
                     self.changed |= matches!(change, Change::Resized { .. });
                     self.outages.count(now, &change);
-                    self.news.push(events::of_change(&change));
+                    let mut notice = events::of_change(&change);
+                    if let Change::Resized { from, to } = change {
+                        self.resize_disk(from, to, &mut notice);
+                    }
+                    self.news.push(notice);
                 }
             }
         }
+    }
+
+    /// A vhost-user-blk disk grows with its LU, and never shrinks under its
+    /// guest. The guest of a SCSI device asks the LU itself.
+    fn resize_disk(&mut self, from: Blocks, to: Blocks, notice: &mut Notice) {
+        let Some(disk) = &self.disk else { return };
+        self.grown |= disk.resize(to);
+        events::add_guest_size(notice, from, to, disk.capacity());
     }
 
     fn with_checking(&self, path: PathId, tell: impl FnOnce(&Checking)) {

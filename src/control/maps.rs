@@ -22,6 +22,7 @@ use crate::mpath::snapshot::{PathId, PathTable, Queueing};
 use crate::queue::{Queues, dispatch};
 use crate::scsi::attention::Attentions;
 use crate::scsi::sense::{Sense, SenseCode};
+use crate::vhost_blk::BlkDevice;
 use crate::vhost_scsi::ScsiDevice;
 
 /// Why an LU cannot be added or found.
@@ -60,6 +61,8 @@ pub(super) struct Common {
     pub(super) queues: Arc<Queues>,
     /// `None` for vhost-user-blk.
     pub(super) scsi: Option<Shown>,
+    /// `None` for vhost-user-scsi.
+    pub(super) disk: Option<Arc<BlkDevice>>,
     pub(super) command_timeout: Duration,
     pub(super) suspect_after: Duration,
     pub(super) post: Post,
@@ -234,6 +237,7 @@ impl Maps {
             slot,
             name: lu.name,
             lun,
+            disk: self.common.disk.clone(),
             engine: lu.engine,
             queues: Arc::clone(queues),
             limits: lu.limits,
@@ -287,6 +291,11 @@ impl Maps {
         for event in self.happened.drain(..).chain(of_maps) {
             self.common.queues.tell(event);
         }
+    }
+
+    /// Whether the front-end is to be told of a larger disk, since the last call.
+    pub(super) fn take_grown(&mut self) -> bool {
+        self.maps.values_mut().fold(false, |any, map| map.take_grown() | any)
     }
 
     // --- what arrives -----------------------------------------------------------

@@ -49,6 +49,8 @@ enum Wait {
     Switched(MapSlot, u64),
     /// As above, and the file is closed.
     Removed { map: MapSlot, generation: u64, path: PathId },
+    /// Every path in use has read the LU's size.
+    Sized(MapSlot),
     /// Check and proof are done.
     Reinstated(MapSlot, PathId),
     /// The path, or the LU, is open.
@@ -89,6 +91,7 @@ const COMMANDS: &[(&str, Deed)] = &[
     ("lun-add", Daemon::lun_add),
     ("lun-remove", Daemon::lun_remove),
     ("map-queueing", Daemon::map_queueing),
+    ("map-resize", Daemon::map_resize),
     ("map-set", Daemon::map_set),
     ("map-switch-group", Daemon::map_switch_group),
     ("path-add", Daemon::path_add),
@@ -220,6 +223,14 @@ impl Daemon {
                     true if !open || late => Some(Ok(json!({ "closed": !open }))),
                     _ => late.then(deaf),
                 }
+            }
+            &Wait::Sized(slot) => {
+                let Some(map) = self.maps.get(slot) else {
+                    return Some(Err(QmpError::generic("the map has gone meanwhile")));
+                };
+                let (left, (size, shown)) = (map.engine.being_proven(), map.sizes());
+                let sizes = json!({ "size": size, "guest-size": shown, "asking": left });
+                (left == 0 || late).then_some(Ok(sizes))
             }
             &Wait::Reinstated(map, id) => {
                 let Some(path) = self.maps.get(map).and_then(|map| map.engine.path(id)) else {

@@ -99,6 +99,14 @@ impl Extras for BlkDevice {
     fn area_given(&self) {
         BlkDevice::area_given(self);
     }
+
+    fn config_changes(&self) -> bool {
+        true
+    }
+
+    fn unread_config(&self) -> Option<u64> {
+        BlkDevice::unread_config(self)
+    }
 }
 
 /// A driver's choices for a virtio-scsi device are all in its configuration
@@ -134,6 +142,10 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
     let mut maps = Maps::new(Common {
         queues: Arc::clone(&queues),
         scsi: shown(settings, &front),
+        disk: match &front {
+            Front::Blk(device) => Some(Arc::clone(device)),
+            Front::Scsi(_) => None,
+        },
         command_timeout: settings.open.command_timeout,
         suspect_after: settings.suspect_after,
         post: mailbox.sender(),

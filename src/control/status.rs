@@ -57,6 +57,11 @@ pub struct MapStatus {
     pub path_groups: Vec<GroupStatus>,
     /// Capacity in bytes.
     pub size: u64,
+    /// Capacity of a vhost-user-blk disk as its guest is shown it, in bytes:
+    /// larger than `size` after the LU has shrunk. `None` where the guest asks
+    /// the LU itself.
+    #[serde(default)]
+    pub guest_size: Option<u64>,
     /// Logical block size in bytes.
     pub block_size: u32,
     /// Unit serial number of the LU; may be empty.

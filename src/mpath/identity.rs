@@ -45,6 +45,11 @@ impl Multipath {
         self.settle(now, fx);
     }
 
+    /// How many paths are being asked for their identity.
+    pub fn being_proven(&self) -> usize {
+        self.all().filter(|p| p.proof.is_some_and(|o| !o.late)).count()
+    }
+
     /// The path may lead elsewhere now. The array says so once, perhaps to a
     /// command of an earlier epoch, and perhaps while a proof is under way
     /// that has read what was true before.

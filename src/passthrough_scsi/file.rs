@@ -73,13 +73,18 @@ impl DiskNode {
         }
     }
 
+    /// Bytes it has.
+    pub(super) fn size(&self) -> io::Result<u64> {
+        match self.nature {
+            Nature::File => self.file.metadata().map(|meta| meta.size()),
+            Nature::Block => block::size(self.file.as_fd()),
+        }
+    }
+
     /// Reads identity through the open file.
     pub(super) fn identify(&self) -> Result<Identity, String> {
         let meta = self.file.metadata().map_err(|e| format!("fstat: {e}"))?;
-        let bytes = match self.nature {
-            Nature::File => meta.size(),
-            Nature::Block => block::size(self.file.as_fd()).map_err(|e| format!("size: {e}"))?,
-        };
+        let bytes = self.size().map_err(|e| format!("size: {e}"))?;
         let wwid = match &self.wwid {
             WwidSource::Inode => format!("file-{:x}-{}", meta.dev(), meta.ino()),
             WwidSource::Devno => {

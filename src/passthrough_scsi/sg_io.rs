@@ -21,6 +21,7 @@ use crate::scsi::cdb::Cdb;
 use crate::scsi::command;
 use crate::scsi::sense::{Sense, SenseCode};
 use crate::scsi::status::{HostByte, Status};
+use crate::sys::block;
 use crate::sys::file::DirectAlignment;
 use crate::sys::scsi_generic::{self, Interface};
 use crate::sys::segment;
@@ -72,6 +73,11 @@ impl ScsiNode {
             // where the LU writes to them.
             unsafe { scsi_generic::sg_io(fd, interface, cdb.as_slice(), direction, list, timeout) }
         })
+    }
+
+    /// Bytes that sd says it has, where there is a disk node.
+    pub(super) fn size(&self) -> Option<u64> {
+        block::size(self.claim.as_ref().unwrap_or(&self.file).as_fd()).ok()
     }
 
     /// Resets the LU, for all hosts. Waits for the host adapter. A bsg node

@@ -25,6 +25,9 @@ use super::{BlkDevice, stock};
 /// than ours wherever they know newer features; the rest reads as zero.
 const CONFIG_SPACE_LEN: usize = 256;
 
+/// `capacity` is the first field of the space.
+const CAPACITY_LEN: usize = 8;
+
 impl VhostUserBackend for BlkDevice {
     type Bitmap = ();
     type Vring = VringMutex;
@@ -67,15 +70,17 @@ impl VhostUserBackend for BlkDevice {
     /// Empty, which the protocol takes as an error, for a range outside the
     /// configuration space.
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        let config =
-            BlkConfig { writeback: self.shared.shown_writeback(), ..self.shared.offer.config };
+        let capacity = self.shared.offer.sectors();
+        let writeback = self.shared.shown_writeback();
+        let config = BlkConfig { capacity, writeback, ..self.shared.offer.config };
         let mut space = [0; CONFIG_SPACE_LEN];
         space[..CONFIG_LEN].copy_from_slice(&config.encode());
         let range = usize::try_from(offset).ok().zip(usize::try_from(size).ok());
-        range
-            .and_then(|(start, len)| space.get(start..start.checked_add(len)?))
-            .map(<[u8]>::to_vec)
-            .unwrap_or_default()
+        let bytes = range.and_then(|(start, len)| space.get(start..start.checked_add(len)?));
+        if bytes.is_some_and(|bytes| offset == 0 && bytes.len() >= CAPACITY_LEN) {
+            self.sectors_read.store(capacity, Ordering::Release);
+        }
+        bytes.map(<[u8]>::to_vec).unwrap_or_default()
     }
 
     /// Takes `writeback`, the only byte a driver may write (virtio 1.3,

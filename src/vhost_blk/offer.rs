@@ -2,7 +2,9 @@
 //!
 //! A pure function of the settings: feature bits, configuration space, ID
 //! string, and the unit conversions the front needs (virtio 1.3, 5.2.3 to
-//! 5.2.5). Computed once; immutable.
+//! 5.2.5). Computed once; only the capacity changes, and it only grows.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::io::{Blocks, Extent};
 use crate::virtio::blk::{self, BlkConfig, ID_LEN, SECTOR_SIZE};
@@ -29,11 +31,12 @@ const MAX_WRITTEN_ZEROES_SECTORS: u32 = 1 << 16;
 #[derive(Debug)]
 pub(super) struct Offer {
     pub(super) features: u64,
-    /// `writeback` is filled in when the space is read.
+    /// `writeback` and `capacity` are filled in when the space is read.
     pub(super) config: BlkConfig,
     pub(super) id: [u8; ID_LEN],
     pub(super) read_only: bool,
-    capacity: Blocks,
+    /// In blocks, as the guest is shown it.
+    capacity: AtomicU64,
     /// log2 of sectors per logical block.
     sector_shift: u32,
 }
@@ -53,17 +56,15 @@ impl Offer {
             return Err(BlkError::QueueSize(queue_size));
         }
         let sectors_per_block = block_size / SECTOR_SIZE;
-        let capacity = identity
-            .capacity
-            .0
-            .checked_mul(u64::from(sectors_per_block))
-            .ok_or(BlkError::Capacity { blocks: identity.capacity.0, block_size })?;
+        let blocks = identity.capacity.0;
+        if blocks.checked_mul(u64::from(sectors_per_block)).is_none() {
+            return Err(BlkError::Capacity { blocks, block_size });
+        }
 
         let read_only = settings.read_only || geometry.read_only;
         let discard = !read_only && geometry.unmap && limits.max_unmap.0 > 0;
         let segments = u16::try_from(limits.max_segments).unwrap_or(u16::MAX);
         let mut config = BlkConfig {
-            capacity,
             seg_max: u32::from(segments.min(queue_size - 2).clamp(1, SEG_MAX)),
             blk_size: block_size,
             physical_block_exp: geometry.physical_block_exp,
@@ -96,7 +97,7 @@ impl Offer {
             config,
             id: id_string(settings)?,
             read_only,
-            capacity: identity.capacity,
+            capacity: AtomicU64::new(identity.capacity.0),
             sector_shift: sectors_per_block.trailing_zeros(),
         })
     }
@@ -113,7 +114,24 @@ impl Offer {
             return None;
         }
         let extent = Extent::new(sector >> self.sector_shift, sectors >> self.sector_shift);
-        extent.within(self.capacity).then_some(extent)
+        extent.within(self.capacity()).then_some(extent)
+    }
+
+    /// As the guest is shown it.
+    pub(super) fn capacity(&self) -> Blocks {
+        Blocks(self.capacity.load(Ordering::Acquire))
+    }
+
+    /// The same in sectors, as the configuration space has it.
+    pub(super) fn sectors(&self) -> u64 {
+        self.capacity().0 << self.sector_shift
+    }
+
+    /// The LU has another capacity; whether the guest is shown a larger disk
+    /// from now on.
+    pub(super) fn grow(&self, capacity: Blocks) -> bool {
+        let fits = capacity.0.leading_zeros() >= self.sector_shift;
+        fits && self.capacity.fetch_max(capacity.0, Ordering::AcqRel) < capacity.0
     }
 }
 

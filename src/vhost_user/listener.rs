@@ -21,14 +21,20 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::queue::RingHost;
+use crate::vhost_user::back_channel::{self, Answer, BackChannel, Lost};
 use crate::vhost_user::peer::Peer;
-use crate::vhost_user::session::Session;
+use crate::vhost_user::session::{Session, SessionError};
 use crate::vhost_user::socket::{Kind, Socket};
 use crate::vhost_user::stragglers::Stragglers;
+use crate::vhost_user::vring;
 use crate::vhost_user::{DisconnectReason, Extras, SHARE_MEMORY, SessionEvent, Settings};
 
 /// A front-end that stops in the middle of a message is given up after this.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same in the middle of a header, which is sent at once: so many looks,
+/// and how long between them.
+const HEADER_LOOKS: u32 = 200;
+const HEADER_LOOK: Duration = Duration::from_millis(5);
 /// How often rings left behind are looked for, in milliseconds.
 const STRAGGLER_POLL: i32 = 20;
 
@@ -39,6 +45,7 @@ pub type EventSink = Box<dyn Fn(SessionEvent) + Send>;
 #[derive(Debug)]
 pub struct ListenerHandle {
     stop: EventFd,
+    news: EventFd,
     shutdown: Arc<AtomicBool>,
     thread: Option<JoinHandle<usize>>,
 }
@@ -50,6 +57,13 @@ impl ListenerHandle {
         self.shutdown.store(true, Ordering::Relaxed);
         // Cannot fail: the counter is far from full and the fd is ours.
         let _ = self.stop.write(1);
+    }
+
+    /// The device's configuration space has changed by itself: a front-end
+    /// that gave a back-end channel is told, once its rings run. Never waits.
+    pub fn config_changed(&self) {
+        // As above.
+        let _ = self.news.write(1);
     }
 
     /// Shuts down and waits until every ring is back, at most the command
@@ -88,6 +102,7 @@ where
     B: VhostUserBackend<Bitmap = ()> + Extras + 'static,
 {
     let stop = EventFd::new(EFD_NONBLOCK)?;
+    let news = EventFd::new(EFD_NONBLOCK)?;
     let shutdown = Arc::new(AtomicBool::new(false));
     let listener = Listener {
         device,
@@ -95,12 +110,13 @@ where
         settings,
         events,
         stop: stop.try_clone()?,
+        news: news.try_clone()?,
         shutdown: Arc::clone(&shutdown),
         stragglers: Stragglers::default(),
     };
     let thread =
         thread::Builder::new().name("vhost-user".into()).spawn(move || listener.run(socket))?;
-    Ok(ListenerHandle { stop, shutdown, thread: Some(thread) })
+    Ok(ListenerHandle { stop, news, shutdown, thread: Some(thread) })
 }
 
 struct Listener<B> {
@@ -109,6 +125,7 @@ struct Listener<B> {
     settings: Settings,
     events: EventSink,
     stop: EventFd,
+    news: EventFd,
     shutdown: Arc<AtomicBool>,
     stragglers: Stragglers,
 }
@@ -232,13 +249,14 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
         others: Option<&UnixListener>,
     ) -> io::Result<DisconnectReason> {
         let header = HeaderPeek::of(&stream)?;
-        let mut watched = vec![self.stop.as_raw_fd(), stream.as_raw_fd()];
+        let mut watched = vec![self.stop.as_raw_fd(), self.news.as_raw_fd(), stream.as_raw_fd()];
         watched.extend(others.map(AsRawFd::as_raw_fd));
-        let epoll = watch(&watched)?;
+        let mut line =
+            Line { epoll: watch(&watched)?, stream: stream.try_clone()?, back: None, lost: None };
         let client = stream.as_raw_fd();
         let mut handler = BackendReqHandler::from_stream(stream, Arc::clone(session));
         loop {
-            let ready = wait(&epoll, self.poll_timeout())?;
+            let ready = wait(&line.epoll, self.poll_timeout())?;
             if self.is_shutting_down() {
                 return Ok(DisconnectReason::Shutdown);
             }
@@ -247,21 +265,126 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
                     return Ok(DisconnectReason::Refused(refusal.to_string()));
                 }
             }
-            if !ready.contains(&client) {
-                // Only if ours was silent at that same moment: else it may be
-                // gone, and this may be the same front-end coming back.
-                if let Some(listener) = others.filter(|l| ready.contains(&l.as_raw_fd())) {
-                    self.send_away(listener);
-                }
-                continue;
-            }
-            let header = header.next()?;
-            if let Err(error) = handler.handle_request() {
-                if let Some(reason) = self.judge(header, &error, session) {
+            self.attend_channel(&mut line, &ready, session);
+            if ready.contains(&client) {
+                let header = match header.next(&self.shutdown)? {
+                    Next::Header(header) => Some(header),
+                    Next::Gone => None,
+                    Next::Stalled if self.is_shutting_down() => {
+                        return Ok(DisconnectReason::Shutdown);
+                    }
+                    Next::Stalled => {
+                        let what = "the header of a message does not end";
+                        return Ok(DisconnectReason::Protocol(what.to_owned()));
+                    }
+                };
+                let taken = header.is_some_and(|h| h.is(FrontendReq::SET_BACKEND_REQ_FD))
+                    && lock(session).takes_channel();
+                let over = if taken {
+                    self.take_channel(&mut line, header, session)?
+                } else {
+                    let handled = handler.handle_request();
+                    handled.err().and_then(|error| self.judge(header, &error, session))
+                };
+                if let Some(reason) = over {
                     return Ok(reason);
                 }
+            } else if let Some(listener) = others.filter(|l| ready.contains(&l.as_raw_fd())) {
+                // Only if ours was silent at that same moment: else it may be
+                // gone, and this may be the same front-end coming back.
+                self.send_away(listener);
             }
+            self.tell_config(&mut line, session);
         }
+    }
+
+    /// SET_BACKEND_REQ_FD; the reason if the connection is over with it.
+    fn take_channel(
+        &self,
+        line: &mut Line,
+        header: Option<Header>,
+        session: &Mutex<Session<B>>,
+    ) -> io::Result<Option<DisconnectReason>> {
+        let file = match back_channel::take_message(&line.stream) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                let what = format!("SET_BACKEND_REQ_FD: {error}");
+                return Ok(Some(DisconnectReason::Protocol(what)));
+            }
+            Err(error) if is_passing(&error) => {
+                let what = "SET_BACKEND_REQ_FD: the message does not end";
+                return Ok(Some(DisconnectReason::Protocol(what.to_owned())));
+            }
+            Err(_) => return Ok(Some(DisconnectReason::Closed)),
+        };
+        let mut session = lock(session);
+        let socket = file.and_then(|file| vring::socket_pair(file).ok());
+        let taken = socket.is_some();
+        if let Some(socket) = socket {
+            line.give_up();
+            line.back = Some(BackChannel::open(socket, session.acknowledges(), &line.epoll)?);
+            session.channel_changed();
+        }
+        let asked = header.is_some_and(Header::is_acknowledged) && session.acknowledges();
+        if asked && back_channel::acknowledge(&line.stream, taken).is_err() {
+            return Ok(Some(DisconnectReason::Closed));
+        }
+        let (request, reason) =
+            ("SET_BACKEND_REQ_FD".to_owned(), SessionError::NotAChannel.to_string());
+        Ok(match (taken, asked) {
+            (true, _) => None,
+            (false, true) => {
+                self.tell(SessionEvent::RequestRefused { request, reason });
+                None
+            }
+            (false, false) => {
+                Some(DisconnectReason::Refused(format!("{request} refused: {reason}")))
+            }
+        })
+    }
+
+    /// Reads what the front-end has answered.
+    fn attend_channel(&self, line: &mut Line, ready: &[RawFd], session: &Mutex<Session<B>>) {
+        if ready.contains(&self.news.as_raw_fd()) {
+            // Nothing but a wake-up: the session knows what there is to tell.
+            let _ = self.news.read();
+        }
+        let Line { epoll, back, .. } = line;
+        let Some(channel) = back.as_mut().filter(|b| ready.contains(&b.as_raw_fd())) else {
+            return;
+        };
+        match channel.attend(epoll) {
+            Ok(None) => {}
+            Ok(Some(Answer::Taken)) => log::debug!("the front-end has taken the change"),
+            Ok(Some(Answer::Refused)) => self.tell(SessionEvent::ConfigRefused),
+            // Mostly the connection is over, too: told once it is missed.
+            Err(closed @ Lost::Closed(_)) => {
+                line.give_up();
+                line.lost = Some(closed);
+                // What was told by it last may not have arrived.
+                lock(session).channel_changed();
+            }
+            Err(abused @ Lost::Abused(_)) => self.lose_channel(line, &abused),
+        }
+    }
+
+    /// Tells the front-end that the configuration space has changed, if that
+    /// is due and there is a way.
+    fn tell_config(&self, line: &mut Line, session: &Mutex<Session<B>>) {
+        let Line { epoll, back, lost, .. } = line;
+        if (back.is_none() && lost.is_none()) || !lock(session).config_is_due() {
+            return;
+        }
+        if let Some(why) = lost.take() {
+            self.tell(SessionEvent::ChannelLost(why.to_string()));
+        } else if let Some(Err(why)) = back.as_mut().map(|back| back.tell_config_changed(epoll)) {
+            self.lose_channel(line, &why);
+        }
+    }
+
+    fn lose_channel(&self, line: &mut Line, why: &Lost) {
+        line.give_up();
+        self.tell(SessionEvent::ChannelLost(why.to_string()));
     }
 
     /// Refuses whoever has waited longest to connect.
@@ -312,6 +435,25 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
     }
 }
 
+/// A connection's sockets, and what watches them.
+struct Line {
+    epoll: Epoll,
+    stream: UnixStream,
+    back: Option<BackChannel>,
+    /// Why there is no back-end channel any more, until that is told.
+    lost: Option<Lost>,
+}
+
+impl Line {
+    /// Lets go of the back-end channel.
+    fn give_up(&mut self) {
+        self.lost = None;
+        if let Some(channel) = self.back.take() {
+            channel.close(&self.epoll);
+        }
+    }
+}
+
 /// A session's state is never left half-changed by a panic: the release build
 /// aborts, and tests end.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -341,7 +483,7 @@ fn watch(fds: &[RawFd]) -> io::Result<Epoll> {
 
 /// Waits for any of the watched descriptors; returns those that are ready.
 fn wait(epoll: &Epoll, timeout: i32) -> io::Result<Vec<RawFd>> {
-    let mut events = [EpollEvent::default(); 3];
+    let mut events = [EpollEvent::default(); 5];
     match epoll.wait(timeout, &mut events) {
         Ok(count) => Ok(events[..count].iter().map(EpollEvent::fd).collect()),
         Err(e) if e.kind() == io::ErrorKind::Interrupted => Ok(Vec::new()),
@@ -358,6 +500,15 @@ struct Header {
 
 impl Header {
     const NEED_REPLY: u32 = 8;
+    /// With the size of the body.
+    const LEN: usize = 12;
+
+    fn of(bytes: &[u8; Header::LEN]) -> Header {
+        let word = |at: usize| {
+            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
+        Header { request: word(0), flags: word(4) }
+    }
 
     fn is(self, request: FrontendReq) -> bool {
         self.request == u32::from(request)
@@ -396,21 +547,32 @@ impl HeaderPeek {
         Ok(HeaderPeek { socket: TcpStream::from(OwnedFd::from(stream.try_clone()?)) })
     }
 
-    /// None if there is not a whole header: the peer is gone, or slow.
-    fn next(&self) -> io::Result<Option<Header>> {
-        let mut bytes = [0; 8];
-        match self.socket.peek(&mut bytes) {
-            Ok(8) => {}
-            Ok(_) => return Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            Err(e) if is_passing(&e) => return Ok(None),
-            Err(e) => return Err(e),
+    /// The next header, once all of it is there: the crate would wait for the
+    /// rest of one for ever.
+    fn next(&self, shutdown: &AtomicBool) -> io::Result<Next> {
+        let mut bytes = [0; Header::LEN];
+        for _ in 0..HEADER_LOOKS {
+            match self.socket.peek(&mut bytes) {
+                Ok(0) => return Ok(Next::Gone),
+                Ok(Header::LEN) => return Ok(Next::Header(Header::of(&bytes))),
+                Ok(_) if shutdown.load(Ordering::Relaxed) => return Ok(Next::Stalled),
+                Ok(_) => thread::sleep(HEADER_LOOK),
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(Next::Gone),
+                Err(e) if is_passing(&e) => {}
+                Err(e) => return Err(e),
+            }
         }
-        let word = |at: usize| {
-            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        Ok(Some(Header { request: word(0), flags: word(4) }))
+        Ok(Next::Stalled)
     }
+}
+
+/// What lies in the socket.
+enum Next {
+    Header(Header),
+    /// A piece of one; no more came.
+    Stalled,
+    /// Nothing: the peer is gone.
+    Gone,
 }
 
 #[cfg(test)]

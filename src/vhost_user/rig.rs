@@ -42,6 +42,10 @@ type Vring = VringRwLock<GuestMemoryAtomic<GuestMemoryMmap<()>>>;
 pub(super) struct Device {
     pub(super) calls: Mutex<Vec<String>>,
     pub(super) untracked: bool,
+    /// Its configuration space may change by itself.
+    pub(super) changing: bool,
+    /// See `Extras::unread_config`.
+    pub(super) unread: Mutex<Option<u64>>,
 }
 
 impl Device {
@@ -57,6 +61,14 @@ impl Device {
 impl Extras for Device {
     fn inflight(&self) -> bool {
         !self.untracked
+    }
+
+    fn config_changes(&self) -> bool {
+        self.changing
+    }
+
+    fn unread_config(&self) -> Option<u64> {
+        *self.unread.lock().unwrap()
     }
 }
 
@@ -234,6 +246,12 @@ impl Rig {
             listener::spawn(socket, Arc::clone(&device), Arc::clone(&host) as _, settings, sink)
                 .unwrap();
         Rig { device, host, handle: Some(handle), path, events, _dir: dir }
+    }
+
+    /// The configuration space changes by itself.
+    pub(super) fn change_config(&self, to: u64) {
+        *self.device.unread.lock().unwrap() = Some(to);
+        self.handle.as_ref().unwrap().config_changed();
     }
 
     pub(super) fn event(&self) -> SessionEvent {

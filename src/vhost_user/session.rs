@@ -68,6 +68,9 @@ pub enum SessionError {
     /// SET_VRING_KICK without a file descriptor.
     #[error("ring {0}: polling without a kick file descriptor is not supported")]
     PollingKick(usize),
+    /// SET_BACKEND_REQ_FD with another kind of descriptor, or none.
+    #[error("the back-end channel must be an end of a Unix socket pair")]
+    NotAChannel,
     /// A kick, call or error descriptor of another kind.
     #[error(
         "ring {0}: kick and error descriptors must be eventfds, call descriptors eventfds or ends of socket pairs"
@@ -174,6 +177,9 @@ pub struct Session<B> {
     peer: Peer,
     stragglers: Stragglers,
     refusal: Option<SessionError>,
+    /// Which change of the configuration space the front-end has been told of
+    /// since its rings run.
+    told: Option<u64>,
 }
 
 impl<B> std::fmt::Debug for Session<B> {
@@ -213,6 +219,7 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
             peer,
             stragglers: Stragglers::default(),
             refusal: None,
+            told: None,
         }
     }
 
@@ -251,6 +258,27 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         self.has(Protocol::REPLY_ACK)
     }
 
+    /// Whether the front-end may give a channel to tell it something by.
+    pub(super) fn takes_channel(&self) -> bool {
+        self.has(Protocol::BACKEND_REQ)
+    }
+
+    /// What was told by an earlier channel may be lost.
+    pub(super) fn channel_changed(&mut self) {
+        self.told = None;
+    }
+
+    /// Whether the front-end is to read the configuration space again; says so
+    /// once for each change. While no ring runs there is no driver to care,
+    /// and front-ends ignore the message then (QEMU does): it is due when the
+    /// first one starts.
+    pub(super) fn config_is_due(&mut self) -> bool {
+        let news = if self.any_running() { self.device.unread_config() } else { None };
+        let due = news.is_some() && news != self.told;
+        self.told = news;
+        due
+    }
+
     fn has(&self, feature: Protocol) -> bool {
         self.protocol & feature.bits() != 0
     }
@@ -272,6 +300,9 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
             | Protocol::CONFIGURE_MEM_SLOTS;
         if self.device.inflight() {
             offered |= Protocol::INFLIGHT_SHMFD | Protocol::GET_VRING_BASE_INFLIGHT;
+        }
+        if self.device.config_changes() {
+            offered |= Protocol::BACKEND_REQ;
         }
         offered
     }

@@ -77,19 +77,24 @@ pub(super) fn event(file: Option<File>) -> Result<Option<OwnedFd>, ()> {
 }
 
 /// The call descriptor of a message: an eventfd, or an end of a socket pair,
-/// since user-mode Linux (`virtio_uml`) can wait on no eventfd. A socket with a
-/// name at either end is somebody's service, or the front-end's own end of the
-/// connection.
+/// since user-mode Linux (`virtio_uml`) can wait on no eventfd.
 pub(super) fn call(file: Option<File>) -> Result<Option<OwnedFd>, ()> {
     let Some(file) = file else { return Ok(None) };
     if !file.metadata().is_ok_and(|m| m.file_type().is_socket()) {
         return event(Some(file));
     }
+    socket_pair(file).map(|socket| Some(socket.into()))
+}
+
+/// An end of a socket pair; `Err` if it is something else. A socket with a
+/// name at either end is somebody's service, or the front-end's own end of the
+/// connection.
+pub(super) fn socket_pair(file: File) -> Result<UnixStream, ()> {
     let socket = UnixStream::from(OwnedFd::from(file));
     // Of another family than AF_UNIX these are errors.
     let unnamed = |end: std::io::Result<SocketAddr>| end.is_ok_and(|name| name.is_unnamed());
     let pair = unnamed(socket.local_addr()) && unnamed(socket.peer_addr());
-    if pair { Ok(Some(socket.into())) } else { Err(()) }
+    if pair { Ok(socket) } else { Err(()) }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod policies;
 mod protocol_abuse;
 mod reconnect;
 mod request_types;
+mod resize;
 mod ring_stop;
 mod running_changes;
 mod scsi_cuts;

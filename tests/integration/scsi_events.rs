@@ -140,6 +140,27 @@ fn a_lu_that_grew_is_told_and_its_size_is_read_anew() {
     quiet(&mut guest);
 }
 
+/// Its guest is told as by any LU, and the LU refuses what is beyond its end.
+#[test]
+fn a_lu_that_shrank_is_told_and_refuses_what_is_beyond_its_end() {
+    let mut daemon = Daemon::start(&Setup::scsi());
+    let mut guest = ScsiGuest::connect(&daemon, 1);
+    guest.events().post_events(8);
+    daemon.fault_of("sim0", json!({"fault": "capacity", "bytes": 1 << 20}));
+    assert_eq!(guest.attentions(HERE), ["06/2a/09"]);
+    assert_eq!(event(&mut guest), Event::changed(HERE, 0x2a, 0x09));
+    let read = |guest: &mut ScsiGuest, lba| {
+        guest.run(&Task::new(&cdb::blocks(0x88, lba, 1)).reading(512)).to_string()
+    };
+    assert_eq!(read(&mut guest, 2047), "GOOD");
+    assert_eq!(read(&mut guest, 2048), "05/21/00");
+    let resized = daemon.qmp().event("MAP_RESIZED");
+    assert_eq!(resized["to"], 2048);
+    assert!(resized.get("guest-blocks").is_none(), "it asks the LU itself");
+    daemon.until_usable(2);
+    assert_eq!(read(&mut guest, 2048), "05/21/00");
+}
+
 #[test]
 fn events_without_a_buffer_are_delivered_later_and_lost_ones_told() {
     let mut daemon = Daemon::start(&Setup::scsi());

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::connection::{Connection, CtlError};
 use super::{change, say};
+use crate::control::topology::size;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OnePath {
@@ -65,6 +66,16 @@ pub(super) enum Switch {
         group: String,
         /// Number of the path group, as `show topology` counts them from 1.
         number: u16,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum OneMap {
+    /// A map by its alias, its WWID, or T:L.
+    #[command(visible_alias = "multipath")]
+    Map {
+        /// Its alias, its WWID, or T:L; needed where there are several.
+        map: Option<String>,
     },
 }
 
@@ -234,6 +245,26 @@ pub(super) fn switch(daemon: &mut Connection, json: bool, what: &Switch) -> Resu
     say(json, &answer, &text)
 }
 
+pub(super) fn resize(daemon: &mut Connection, json: bool, what: &OneMap) -> Result<(), CtlError> {
+    let OneMap::Map { map } = what;
+    let arguments = map.as_ref().map_or_else(|| json!({}), |map| json!({ "map": map }));
+    let answer = daemon.ask("map-resize", &arguments)?;
+    say(json, &answer, &resized(&answer))
+}
+
+fn resized(answer: &Value) -> String {
+    let (lu, shown) = (answer["size"].as_u64(), answer["guest-size"].as_u64());
+    let lu = lu.unwrap_or_default();
+    let mut text = format!("ok: the LU has {}", size(lu));
+    if let Some(shown) = shown.filter(|shown| *shown != lu) {
+        text += &format!(", the guest keeps {}", size(shown));
+    }
+    if let Some(left) = answer["asking"].as_u64().filter(|left| *left > 0) {
+        text += &format!("; {left} paths have not answered yet");
+    }
+    text
+}
+
 pub(super) fn set(daemon: &mut Connection, json: bool, what: &Set) -> Result<(), CtlError> {
     let Set::Map { map, keyword, value } = what;
     let value = value.join(" ");
@@ -251,4 +282,22 @@ pub(super) fn unset_marginal(
         PathOrMap::Map { map } => json!({ "map": map, "marginal": false }),
     };
     change(daemon, json, "path-marginal", &arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resize_says_what_the_guest_has_of_it() {
+        let answer = |size: u64, shown: Option<u64>, asking: u64| {
+            resized(&json!({ "size": size, "guest-size": shown, "asking": asking }))
+        };
+        assert_eq!(answer(2 << 30, Some(2 << 30), 0), "ok: the LU has 2.0G");
+        assert_eq!(answer(2 << 30, None, 0), "ok: the LU has 2.0G");
+        assert_eq!(
+            answer(1 << 30, Some(2 << 30), 1),
+            "ok: the LU has 1.0G, the guest keeps 2.0G; 1 paths have not answered yet"
+        );
+    }
 }

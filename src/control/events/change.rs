@@ -5,6 +5,7 @@ use log::Level;
 use serde_json::json;
 
 use super::{Notice, cause_as_data, cause_in_words};
+use crate::io::Blocks;
 use crate::mpath::effect::{Cause, Change};
 use crate::mpath::event::IoReason;
 use crate::mpath::hwhandler::Activation;
@@ -74,7 +75,8 @@ pub(in crate::control) fn of_change(change: &Change) -> Notice {
         }
         Change::Resized { from, to } => {
             let text = format!("the LU has {to} blocks now, it had {from}");
-            Notice::new("MAP_RESIZED", Level::Warn, text, json!({ "from": from.0, "to": to.0 }))
+            let level = if to < from { Level::Error } else { Level::Warn };
+            Notice::new("MAP_RESIZED", level, text, json!({ "from": from.0, "to": to.0 }))
         }
         Change::LunGone => {
             let text = "every path says that its target has no such LU (05/25/00)";
@@ -85,6 +87,27 @@ pub(in crate::control) fn of_change(change: &Change) -> Notice {
             Notice::new("LUN_BACK", Level::Warn, text.to_owned(), json!({}))
         }
     }
+}
+
+/// What a new capacity of the LU is to the guest of a vhost-user-blk disk that
+/// has `shown` blocks now.
+pub(in crate::control) fn add_guest_size(
+    notice: &mut Notice,
+    from: Blocks,
+    to: Blocks,
+    shown: Blocks,
+) {
+    notice.text += &if to < from {
+        format!(
+            "; the guest keeps its {shown} blocks, and what it sends beyond the LU's end fails: \
+             make sure that this was meant"
+        )
+    } else if shown == to {
+        "; the guest's disk grows".to_owned()
+    } else {
+        format!("; the guest keeps its {shown} blocks")
+    };
+    notice.data.insert("guest-blocks".to_owned(), json!(shown.0));
 }
 
 fn suspect(path: &str, cause: &Cause, left: usize) -> Notice {

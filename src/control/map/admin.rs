@@ -88,6 +88,11 @@ impl Map {
         Ok(self.generation())
     }
 
+    /// `resize map M`.
+    pub(in crate::control) fn read_size(&mut self, now: Time) {
+        self.tell(now, |engine, fx| engine.prove_all(now, fx));
+    }
+
     /// `switch map M group N`.
     pub(in crate::control) fn switch_group(&mut self, now: Time, n: u16) -> Result<u64, MapError> {
         self.tell(now, |engine, fx| engine.switch_group(now, n, fx))?;

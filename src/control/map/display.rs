@@ -7,7 +7,7 @@ use crate::control::events;
 use crate::control::probing::device_state;
 use crate::control::status::{GroupStatus, LunStatus, MapStatus, PathStatus};
 use crate::host::discover::siblings;
-use crate::io::Time;
+use crate::io::{Blocks, Time};
 use crate::mpath::hwhandler::HandlerKind;
 use crate::mpath::path::{Path, PathState};
 use crate::mpath::policy::keywords::{KEYWORDS, Keyword};
@@ -70,16 +70,20 @@ impl Map {
             q_timeouts: topology.queue_timeouts,
             map_failures: self.outages.failures(),
             path_groups: topology.groups.iter().map(group).collect(),
-            size: topology
-                .identity
-                .capacity
-                .0
-                .saturating_mul(u64::from(topology.identity.block_size)),
+            size: self.sizes().0,
+            guest_size: self.sizes().1,
             block_size: topology.identity.block_size,
             serial: self.geometry.serial.clone(),
             front_end,
             policy: KEYWORDS.iter().map(|k| (k.name.to_owned(), k.value(policy))).collect(),
         }
+    }
+
+    /// Bytes of the LU, and of the disk that a vhost-user-blk guest is shown.
+    pub(in crate::control) fn sizes(&self) -> (u64, Option<u64>) {
+        let identity = self.engine.identity();
+        let bytes = |blocks: Blocks| blocks.0.saturating_mul(u64::from(identity.block_size));
+        (bytes(identity.capacity), self.disk.as_ref().map(|disk| bytes(disk.capacity())))
     }
 
     fn path_status(&self, now: Time, group: u16, path: &Path) -> PathStatus {

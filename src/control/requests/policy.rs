@@ -1,10 +1,10 @@
-//! `map-set`, `map-switch-group`, `map-queueing`, `path-marginal`: what steers
-//! maps while they run.
+//! `map-set`, `map-switch-group`, `map-queueing`, `map-resize`,
+//! `path-marginal`: what steers maps while they run.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{ACKNOWLEDGE, Done, Reply, Wait, arguments};
+use super::{ACKNOWLEDGE, Done, REINSTATE, Reply, Wait, arguments};
 use crate::control::daemon::Daemon;
 use crate::control::map::Map;
 use crate::control::qmp::QmpError;
@@ -19,6 +19,12 @@ struct SetKeyword {
     map: Option<String>,
     keyword: String,
     value: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OneMap {
+    map: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -75,6 +81,14 @@ impl Daemon {
         let generation = map.switch_group(now, group)?;
         let wait = Wait::Switched(map.slot, generation);
         Ok(Reply::Later { wait, patience: ACKNOWLEDGE })
+    }
+
+    pub(super) fn map_resize(&mut self, given: Value) -> Done {
+        let OneMap { map } = arguments(given)?;
+        let now = self.clock.now();
+        let map = self.map_named(map.as_deref())?;
+        map.read_size(now);
+        Ok(Reply::Later { wait: Wait::Sized(map.slot), patience: REINSTATE })
     }
 
     pub(super) fn map_queueing(&mut self, given: Value) -> Done {

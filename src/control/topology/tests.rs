@@ -95,6 +95,7 @@ pub(in crate::control) fn map(path_groups: Vec<GroupStatus>) -> MapStatus {
         q_timeouts: 0,
         path_groups,
         size: 256 << 20,
+        guest_size: None,
         block_size: 512,
         serial: String::new(),
         front_end: true,

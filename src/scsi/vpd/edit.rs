@@ -87,8 +87,16 @@ pub struct Ceiling {
     pub max_write_same: u64,
 }
 
-/// Lowers the limits of page B0h to `ceiling`; fields the page does not reach
-/// (older standards) are not added, reserved bytes stay.
+/// Body of a page B0h between SBC-2 and SBC-3 that has the limits of UNMAP and
+/// WRITE SAME, and of one as SBC-3 has it.
+const DRAFT_LEN: usize = 0x28;
+const FULL_LEN: usize = 0x3c;
+
+/// Lowers the limits of page B0h to `ceiling`; reserved bytes stay. Fields the
+/// page does not reach (older standards) are not added, but a whole page that
+/// has the limits of UNMAP and WRITE SAME is made as long as SBC-3 has it, with
+/// zeroes, which say nothing: Linux' sd reads these limits from no shorter one,
+/// and LIO tells no longer one; discards then fail for their length.
 ///
 /// `max_transfer` bounds MAXIMUM and OPTIMAL TRANSFER LENGTH, the maximum
 /// atomic transfer lengths, and MAXIMUM COMPARE AND WRITE LENGTH (which
@@ -99,6 +107,15 @@ pub fn limit_block_limits(page: &mut Vec<u8>, ceiling: &Ceiling) {
     let Some(len) = body(page, BLOCK_LIMITS).map(<[u8]>::len).filter(|len| *len >= 12) else {
         *page = own_block_limits(ceiling);
         return;
+    };
+    let is_whole = be::u16_at(page, 2).is_some_and(|said| usize::from(said) == len);
+    let len = if is_whole && (DRAFT_LEN..FULL_LEN).contains(&len) {
+        page.truncate(4 + len);
+        page.resize(4 + FULL_LEN, 0);
+        be::put(page, 2, [0, 0x3c]);
+        FULL_LEN
+    } else {
+        len
     };
     let body = &mut page[4..4 + len];
     if ceiling.max_transfer != 0 {

@@ -10,6 +10,7 @@
 //! [`ScsiQueue`]: super::scsi_queue::ScsiQueue
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::ops::DerefMut;
 use std::os::fd::AsRawFd;
@@ -29,6 +30,9 @@ use vhost_mpath::virtio::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES};
 use super::blk_queue::BlkQueue;
 use super::guest::{Guest, USER_BASE};
 use super::slot_queue::{Manner, SlotQueue};
+
+/// VHOST_USER_BACKEND_CONFIG_CHANGE_MSG.
+const CONFIG_CHANGE_MSG: u32 = 2;
 
 /// What a message may take: longer than any ring stop of these tests.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -99,6 +103,8 @@ pub(crate) struct FrontEnd<Q: GuestQueue = BlkQueue> {
     /// Negotiated protocol features.
     pub(crate) protocol: VhostUserProtocolFeatures,
     inflight: Option<(VhostUserInflight, File)>,
+    /// Our end of the back-end channel.
+    pub(crate) channel: Option<UnixStream>,
 }
 
 impl FrontEnd {
@@ -135,6 +141,7 @@ impl<Q: GuestQueue> FrontEnd<Q> {
             features: 0,
             protocol: VhostUserProtocolFeatures::empty(),
             inflight: None,
+            channel: None,
         }
     }
 
@@ -180,6 +187,39 @@ impl<Q: GuestQueue> FrontEnd<Q> {
             assert!(most >= u64::from(self.shape.queues), "{most} queues offered");
         }
         self.connection = Some(vhost);
+        if self.has(VhostUserProtocolFeatures::BACKEND_REQ) {
+            self.give_channel();
+        }
+    }
+
+    /// Gives the daemon a (new) channel to speak first on.
+    pub(crate) fn give_channel(&mut self) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        self.vhost().set_backend_request_fd(&theirs).expect("SET_BACKEND_REQ_FD");
+        self.channel = Some(ours);
+    }
+
+    /// Whether the daemon says that the configuration space has changed, before
+    /// so much time is over; acknowledged if it asks for that.
+    pub(crate) fn told_of_config(&mut self, within: Duration) -> bool {
+        let channel = self.channel.as_mut().expect("a channel");
+        channel.set_read_timeout(Some(within)).expect("timeout");
+        let mut message = [0; 12];
+        if channel.read_exact(&mut message).is_err() {
+            return false;
+        }
+        let word = |at: usize| u32::from_ne_bytes(message[at..at + 4].try_into().expect("4 bytes"));
+        assert_eq!((word(0), word(8)), (CONFIG_CHANGE_MSG, 0), "{message:?}");
+        if word(4) & VhostUserHeaderFlag::NEED_REPLY.bits() != 0 {
+            let ack = [CONFIG_CHANGE_MSG, 5, 8, 0, 0].map(u32::to_ne_bytes).concat();
+            channel.write_all(&ack).expect("the acknowledgement");
+        }
+        true
+    }
+
+    /// The capacity of a disk, in sectors.
+    pub(crate) fn sectors(&mut self) -> u64 {
+        u64::from_le_bytes(self.config(0, 60)[..8].try_into().expect("8 bytes"))
     }
 
     /// Whether a protocol feature was negotiated.
@@ -264,6 +304,7 @@ impl<Q: GuestQueue> FrontEnd<Q> {
     /// Goes away without a word.
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
+        self.channel = None;
         if let Some(stream) = self.stream.take() {
             hang_up(&stream);
         }

@@ -1,6 +1,7 @@
 //! The daemon under test: the real binary on simulated paths to one image, in
 //! a directory of its own, told what to do over its control socket.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub(crate) struct Setup {
     pub(crate) block_size: u32,
     /// Paths to it: `sim0`, `sim1`, …
     pub(crate) paths: usize,
+    /// The image is a plain file, without the simulated array.
+    pub(crate) files: bool,
     /// Request queues.
     pub(crate) queues: u16,
     /// Serve vhost-user-scsi.
@@ -36,6 +39,7 @@ impl Default for Setup {
             size: 8 << 20,
             block_size: 512,
             paths: 2,
+            files: false,
             queues: 1,
             scsi: false,
             luns: Vec::new(),
@@ -109,7 +113,12 @@ impl Daemon {
 
     /// A path to an image.
     pub(crate) fn spec(&self, image: &Path, name: &str) -> String {
-        let Setup { size, block_size, .. } = self.setup;
+        let Setup { size, block_size, files, .. } = self.setup;
+        if files {
+            let file = File::options().create(true).append(true).open(image).expect("an image");
+            file.set_len(size).expect("its size");
+            return image.display().to_string();
+        }
         format!("sim:{},size={size},bs={block_size},name={name}", image.display())
     }
 

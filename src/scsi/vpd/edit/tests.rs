@@ -179,6 +179,26 @@ fn old_pages_keep_their_length_and_missing_ones_are_made() {
     assert_eq!((own.max_transfer, own.max_unmap, own.max_unmap_descriptors), (8, 5, 0));
 }
 
+/// As LIO tells it.
+#[test]
+fn a_page_with_discard_limits_is_made_as_long_as_linux_wants_it() {
+    let ceiling = Ceiling { max_transfer: 0x800, ..Ceiling::default() };
+    let mut page = LU.encode();
+    page.truncate(4 + 0x28);
+    page[3] = 0x28;
+    let cut = BlockLimits::parse(&page).unwrap();
+    limit_block_limits(&mut page, &ceiling);
+    assert_eq!((page.len(), page[3]), (64, 0x3c));
+    assert_eq!(page[44..], [0; 20], "what it did not say");
+    let told = BlockLimits::parse(&page).unwrap();
+    assert_eq!((told.max_unmap, told.max_write_same), (cut.max_unmap, cut.max_write_same));
+    // The beginning of a longer one stays that.
+    let mut piece = LU.encode();
+    piece.truncate(50);
+    limit_block_limits(&mut piece, &ceiling);
+    assert_eq!((piece.len(), piece[3]), (50, 0x3c));
+}
+
 fn ceiling() -> impl Strategy<Value = Ceiling> {
     let bound = || prop::option::of(any::<u32>());
     (any::<u32>(), bound(), bound(), any::<u64>()).prop_map(
