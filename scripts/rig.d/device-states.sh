@@ -1,6 +1,6 @@
 #!/bin/bash
 # Job: device-states.sh kernel | daemon [TRANSPORT [sd|sg|bsg]]. What becomes of a command when its device is taken
-# offline, deleted, loses its host, is blocked by its transport, or its host recovers from errors.
+# offline, deleted, loses its host, or is blocked and given up by its transport.
 #   kernel   without the daemon: one READ by each interface, in flight when it happens and sent afterwards: what it ends
 #            with and when. By SG_IO on sd, sg and bsg node, by a direct read of the block device, by io_uring on the bsg
 #            node. This is the table of docs/device-states.md
@@ -29,7 +29,6 @@ happen() {
   PLACE=$(hctl_of "$P1")
   case $1 in
     offline) echo offline >"$(state_file)" ;;
-    recovery) echo recovery >"/sys/class/scsi_host/host$H1/state" ;;
     delete) echo 1 >"/sys/block/$P1/device/delete" ;;
     host-removed) echo -1 >$DRIVER/add_host ;;
     blocked | transport-offline) iscsi_cut 1 ;;
@@ -38,13 +37,12 @@ happen() {
 mend() {
   case $1 in
     offline) echo running >"$(state_file)" ;;
-    recovery) echo running >"/sys/class/scsi_host/host$H1/state" ;;
     delete) rescan "$H1" ;;
     host-removed)
       local before=$H1 i
       echo 1 >$DRIVER/add_host
       for ((i = 0; i < 50; i++)); do
-        H1=$(find $DRIVER/adapter* -maxdepth 1 -name 'host*' | sed 's/.*host//' | grep -vx "$H2") || true
+        H1=$(printf '%s\n' $DRIVER/adapter*/host* | sed 's/.*host//' | grep -vx "$H2") || true
         [ -n "$H1" ] && break
         sleep 0.1
       done
@@ -53,93 +51,115 @@ mend() {
     blocked | transport-offline) iscsi_mend 1 ;;
   esac
 }
-# Commands take so long, by jiffies of the driver (0: at once); of iSCSI the backing file cannot be slowed down.
-slow() { [ "${TIMED:-}" = iscsi ] || echo "$1" >$DRIVER/"${2:-delay}"; }
+# Commands take so many of the kernel's ticks; the driver takes it only while it has none.
+slow() { [ -n "${BY_ISCSI:-}" ] || echo "$1" >$DRIVER/delay; }
 # The driver removes the host it made last: that one must be path 1.
 last_host_first() { read -r P1 P2 H1 H2 <<<"$P2 $P1 $H2 $H1"; }
 
 # --- kernel ---------------------------------------------------------------------------------------------------
 
-# in_words: a result in few words. bareloop's are those of the completion queue: status, driver, host, sense length.
-in_words() {
-  awk '
-    BEGIN { split("DID_NO_CONNECT DID_BUS_BUSY DID_TIME_OUT DID_BAD_TARGET DID_ABORT DID_PARITY DID_ERROR DID_RESET DID_BAD_INTR DID_PASSTHROUGH DID_SOFT_ERROR DID_IMM_RETRY DID_REQUEUE DID_TRANSPORT_DISRUPTED DID_TRANSPORT_FAILFAST", host)
-      errno[5] = "EIO"; errno[6] = "ENXIO"; errno[11] = "EAGAIN"; errno[16] = "EBUSY"; errno[19] = "ENODEV"; errno[28] = "ENOSPC"; errno[61] = "ENODATA"; errno[67] = "ENOLINK"; errno[108] = "ESHUTDOWN"; errno[110] = "ETIMEDOUT"; errno[121] = "EREMOTEIO" }
-    /"requests"/ { said = "good" }
-    /a command ended with/ {
-      match($0, /with -?[0-9]+/); r = substr($0, RSTART + 5, RLENGTH - 5) + 0
-      match($0, /0x[0-9a-f]+$/); x = strtonum(substr($0, RSTART))
-      h = int(x / 65536) % 256; st = x % 256
-      if (r < 0) said = (-r in errno) ? errno[-r] : "errno " (-r)
-      else if (h) said = host[h]
-      else if (st) said = sprintf("status %02x", st)
-      else said = r " bytes" }
-    /os error [0-9]+/ { match($0, /os error [0-9]+/); r = substr($0, RSTART + 9, RLENGTH - 9); said = "no open: " ((r in errno) ? errno[r] : r) }
-    /SCSI Status: Good/ { if (!said) said = "good" }
-    /Host_status=0x|host_status=0x/ { match(tolower($0), /host_status=0x[0-9a-f]+/); h = strtonum(substr($0, RSTART + 12, RLENGTH - 12)); if (h) said = host[h] }
-    /No such device or address/ { e = "ENXIO" } /No such device$/ { e = "ENODEV" } /Input\/output error/ { e = "EIO" } /No such file/ { e = "no node" }
-    { all = all " " $0; if (e && !said) said = (/open/ ? "no open: " : "") e }
-    END { print said ? said : "?" substr(all, 1, 90) }'
+# in_words TEXT: a result in few words. bareloop's are those of the completion queue: an errno, or status, driver, host.
+HOST_BYTES=(DID_OK DID_NO_CONNECT DID_BUS_BUSY DID_TIME_OUT DID_BAD_TARGET DID_ABORT DID_PARITY DID_ERROR DID_RESET DID_BAD_INTR
+  DID_PASSTHROUGH DID_SOFT_ERROR DID_IMM_RETRY DID_REQUEUE DID_TRANSPORT_DISRUPTED DID_TRANSPORT_FAILFAST)
+errno_name() {
+  case $1 in
+    2) echo ENOENT ;; 5) echo EIO ;; 6) echo ENXIO ;; 11) echo EAGAIN ;; 19) echo ENODEV ;; 28) echo ENOSPC ;; 61) echo ENODATA ;;
+    67) echo ENOLINK ;; 108) echo ESHUTDOWN ;; 110) echo ETIMEDOUT ;; *) echo "errno $1" ;;
+  esac
 }
-# one NAME: a READ by one interface, its result and time into a file.
-read_by() { # INTERFACE OUT
+in_words() {
+  local host
+  if [[ $1 =~ \"requests\" ]]; then echo good
+  elif [[ $1 =~ ended\ with\ -([0-9]+) ]]; then errno_name "${BASH_REMATCH[1]}"
+  elif [[ $1 =~ ended\ with\ ([0-9]+),\ 0x([0-9a-f]+) ]]; then
+    host=$((16#${BASH_REMATCH[2]} >> 16 & 255))
+    if [ $host != 0 ]; then echo "${HOST_BYTES[$host]}"; else echo "${BASH_REMATCH[1]}, status ${BASH_REMATCH[2]}"; fi
+  elif [[ $1 =~ os\ error\ ([0-9]+) ]]; then echo "no open: $(errno_name "${BASH_REMATCH[1]}")"
+  elif [[ ${1,,} =~ host_status=0x([0-9a-f]+) ]] && [ $((16#${BASH_REMATCH[1]})) != 0 ]; then echo "${HOST_BYTES[16#${BASH_REMATCH[1]}]}"
+  elif [[ $1 =~ Status:\ Good ]]; then echo good
+  elif [[ $1 =~ (open|opening)[^$'\n']*(No\ such\ device\ or\ address|No\ such\ device|No\ such\ file) ]]; then echo "no open: $(case ${BASH_REMATCH[2]} in *file) echo ENOENT ;; *address) echo ENXIO ;; *) echo ENODEV ;; esac)"
+  elif [[ $1 =~ No\ such\ device\ or\ address ]]; then echo ENXIO
+  elif [[ $1 =~ No\ such\ device ]]; then echo ENODEV
+  else echo "? ${1:0:300}"
+  fi
+}
+# read_by INTERFACE FILE: a READ by one interface, its result and time into a file.
+read_by() {
   local began
   began=$(now_ms)
   {
     case $1 in
-      sd) timeout 30 sg_raw -vv -t 20 -r 512 "/dev/$P1" 28 00 00 00 00 00 00 00 01 00 ;;
-      sg) timeout 30 sg_raw -vv -t 20 -r 512 "/dev/$SG" 28 00 00 00 00 00 00 00 01 00 ;;
-      bsg) timeout 30 sg_raw -vv -t 20 -r 512 "/dev/bsg/$PLACE" 28 00 00 00 00 00 00 00 01 00 ;;
-      block) timeout 30 /rig/bin/bareloop --device "/dev/$P1" --depth 1 --span 1048576 --seconds 0.001 ;;
-      bsg-uring) timeout 30 /rig/bin/bareloop --device "/dev/bsg/$PLACE" --depth 1 --span 1048576 --seconds 0.001 ;;
+      sd) timeout 15 sg_raw -vv -t 12 -r 512 "/dev/$P1" 28 00 00 00 00 00 00 00 01 00 ;;
+      sg) timeout 15 sg_raw -vv -t 12 -r 512 "/dev/$SG" 28 00 00 00 00 00 00 00 01 00 ;;
+      bsg) timeout 15 sg_raw -vv -t 12 -r 512 "/dev/bsg/$PLACE" 28 00 00 00 00 00 00 00 01 00 ;;
+      block) timeout 15 /rig/bin/bareloop --device "/dev/$P1" --depth 1 --span 1048576 --seconds 0.001 ;;
+      bsg-uring) timeout 15 /rig/bin/bareloop --device "/dev/bsg/$PLACE" --depth 1 --span 1048576 --seconds 0.001 ;;
     esac
   } >"$2.out" 2>&1 || true
-  echo "$(in_words <"$2.out"), $(($(now_ms) - began)) ms" >"$2"
+  echo "$(in_words "$(cat "$2.out")"), $(($(now_ms) - began)) ms" >"$2"
 }
 INTERFACES="sd sg bsg block bsg-uring"
 # around WHAT SECONDS: commands in flight, then WHAT, then new ones, then it ends after so many seconds; two rows.
 around() {
-  local what=$1 i row
+  local what=$1 i n row
   PLACE=$(hctl_of "$P1") SG=$(sg_of "$P1")
-  slow "$SLOWLY"
+  slow $((2 * ${TICKS:-0}))
   for i in $INTERFACES; do read_by "$i" "$dir/in-flight.$i" & done
-  sleep 0.5
+  for ((n = 0; n < 50; n++)); do
+    sleep 0.02
+    if [ -n "${BY_ISCSI:-}" ] || [ $(($(cat "/sys/block/$P1/device/iorequest_cnt") - $(cat "/sys/block/$P1/device/iodone_cnt"))) -ge 5 ]; then break; fi
+  done
   happen "$what"
   sleep 0.2
   for i in $INTERFACES; do read_by "$i" "$dir/after.$i" & done
   sleep "$2"
   say "  state is $(cat "$(state_file)" 2>/dev/null || echo "gone")"
+  # The kernel asks a device that is back a lot of things, which must not take a second each.
+  if [ -z "${BY_ISCSI:-}" ]; then
+    wait
+    slow 0
+  fi
   mend "$what"
   wait
-  slow 0
   for row in in-flight after; do
     say "| $what | $row | $(for i in $INTERFACES; do printf '%s | ' "$(cat "$dir/$row.$i")"; done)"
   done
 }
 back() {
-  P1=$(sd_of_host "$H1")
+  [ -n "${BY_ISCSI:-}" ] || P1=$(sd_of_host "$H1")
   # What is said of its coming back is heard here.
   sg_turs "/dev/$P1" >/dev/null 2>&1 || true
   sg_turs "/dev/$P1" >/dev/null 2>&1 || true
 }
 
+# Measured by a command that is put off by a hundred.
+ticks_per_second() {
+  local began took least=9999 n
+  echo 100 >$DRIVER/delay
+  for n in 1 2; do
+    began=$(now_ms)
+    sg_raw -r 512 "/dev/$(sg_of "$P1")" 28 00 00 00 00 00 00 00 01 00 >/dev/null 2>&1
+    took=$(($(now_ms) - began))
+    if [ $took -lt $least ]; then least=$took; fi
+  done
+  echo 0 >$DRIVER/delay
+  if [ $least -ge 1000 ]; then echo 100; elif [ $least -ge 400 ]; then echo 250; else echo 1000; fi
+}
+
 kernel_rows() {
-  local jiffies
   RIG_PATHS=scsi_debug make_paths 32
   last_host_first
-  # Two seconds, in the driver's measure: 100 or 250 to the second.
-  jiffies=$(jiffies_per_second)
-  SLOWLY=$((2 * jiffies))
-  step "$(uname -sr): a READ takes 2 s on scsi_debug; what happens, happens 0.5 s after the first were sent and ends 3 s later"
+  TICKS=$(ticks_per_second)
+  step "$(uname -sr), $TICKS ticks a second: a command takes 2 s; what happens, happens when the first are out"
   say "| what happens | sent | SG_IO, sd | SG_IO, sg | SG_IO, bsg | read of the block device | io_uring, bsg |"
   say "|---|---|---|---|---|---|---|"
-  for what in offline recovery delete host-removed; do
+  for what in offline delete host-removed; do
     around $what 3
     back
   done
   rmmod scsi_debug
   [ -x /iscsi/sbin/iscsid ] || { say "no iSCSI initiator here: no row for blocked and transport-offline"; return 0; }
-  TIMED=iscsi SLOWLY=0
+  BY_ISCSI=1
   make_iscsi_paths 32 4
   say "  by iSCSI, whose answers cannot be slowed down: none is in flight long enough; replacement_timeout is 4 s"
   around blocked 2.5
@@ -147,16 +167,6 @@ kernel_rows() {
   back
   around transport-offline 7
 }
-# The driver's delay is in the kernel's ticks: how many it takes to a second is measured.
-jiffies_per_second() {
-  local began
-  echo 50 >$DRIVER/delay
-  began=$(now_ms)
-  sg_raw -r 512 "/dev/$(sg_of "$P1")" 28 00 00 00 00 00 00 00 01 00 >/dev/null 2>&1
-  echo 0 >$DRIVER/delay
-  if [ $(($(now_ms) - began)) -gt 350 ]; then echo 100; else echo 250; fi
-}
-
 # --- daemon ---------------------------------------------------------------------------------------------------
 
 name_of() { # SDX
@@ -202,12 +212,7 @@ befall() {
   name=$(name_of "$P1")
   load_begin
   lines=$(wc -l <"$DAEMON_LOG")
-  slow "${SLOWLY:-0}"
-  sleep 0.3
   happen "$what"
-  sleep 0.2
-  # What was sent while commands took long comes back late; what is sent now is quick again.
-  slow "${QUICKLY:-0}" || true
   sleep "$2"
   load_goes_on
   during=$(field_of "$name")
@@ -228,16 +233,17 @@ befall() {
   say "| $what | $during | ${reason:-no path event} | $SLOWEST | $back ms |"
 }
 daemon_rows() {
-  RIG_PATHS=scsi_debug make_paths 32
+  # Twenty milliseconds for each command, so that there are always some in flight.
+  RIG_DELAY=ndelay=20000000 RIG_PATHS=scsi_debug make_paths 32
   last_host_first
   daemon_begin
   say "| what happens to one path of two | the path meanwhile | told | slowest request | back after its end |"
   say "|---|---|---|---|---|"
-  for what in offline recovery delete host-removed; do befall $what 2; done
+  for what in offline delete host-removed; do befall $what 2; done
   daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
   rmmod scsi_debug
   [ -x /iscsi/sbin/iscsid ] || return 0
-  TIMED=iscsi
+  BY_ISCSI=1
   make_iscsi_paths 32 4
   daemon_begin
   befall blocked 2.5

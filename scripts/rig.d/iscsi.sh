@@ -47,7 +47,8 @@ CONF
     iscsi_tool iscsiadm -m node -T "$(iscsi_name $n)" -p 127.0.0.1:326$n --login >/dev/null
   done
   H1=$(iscsi_host 1) H2=$(iscsi_host 2)
-  P1=$(sd_of_host "$H1") P2=$(sd_of_host "$H2")
+  P1=$(iscsi_disk "$H1")
+  P2=$(iscsi_disk "$H2")
   step "two paths by iSCSI: /dev/$P1 on host $H1, /dev/$P2 on host $H2, $(cat "/sys/block/$P1/device/wwid")"
 }
 iscsi_name() { echo iqn.2026-11.example:rig.target"$1"; }
@@ -60,6 +61,17 @@ iscsi_host() {
   for s in /sys/class/iscsi_session/*; do
     if [ "$(cat "$s/targetname")" = "$(iscsi_name "$1")" ]; then s=$(readlink -f "$s"); s=${s%%/session*}; echo "${s##*/host}"; fi
   done
+}
+
+iscsi_disk() { # HOST
+  local i d
+  for ((i = 0; i < 100; i++)); do
+    for d in "/sys/bus/scsi/devices/$1":*/block/*; do
+      if [ -b "/dev/${d##*/}" ]; then echo "${d##*/}"; return 0; fi
+    done
+    sleep 0.1
+  done
+  die "no disk appeared on SCSI host $1"
 }
 
 # iscsi_cut N, iscsi_mend N: the target is switched off, which ends its connections, and on again.
