@@ -90,10 +90,10 @@ cloud_boot() {
   image=$(echo "$CLOUD"/root.img-*)
   accel=$(guest_accel)
   [ "$accel" != kvm ] || cpu=host
-  rm -f "$CLOUD/job.img"
-  mke2fs -q -q -t ext4 -d "$3" "$CLOUD/job.img" "$(($(du -sm "$3" | cut -f1) * 5 / 4 + 16))M"
+  rm -f "$3.img"
+  mke2fs -q -q -t ext4 -d "$3" "$3.img" "$(($(du -sm "$3" | cut -f1) * 5 / 4 + 16))M"
   exec timeout --foreground -k 5 "$1" qemu-system-x86_64 -M q35 -accel "$accel" -cpu "$cpu" -smp 2 -m 1536 \
     -nodefaults -display none -no-reboot -serial "$2" \
     -kernel "$CLOUD/kernel/vmlinuz" -initrd "$CLOUD/initrd" -append "console=ttyS0 panic=-1 quiet loglevel=1" \
-    -drive "file=$image,if=virtio,format=raw,snapshot=on" -drive "file=$CLOUD/job.img,if=virtio,format=raw"
+    -drive "file=$image,if=virtio,format=raw,snapshot=on" -drive "file=$3.img,if=virtio,format=raw"
 }
