@@ -21,6 +21,8 @@ make_iscsi_paths() {
   echo "fd_dev_name=/tmp/lu.img,fd_dev_size=$(($1 << 20))" >"$ISCSI_LU/control"
   echo deadbeef0001 >"$ISCSI_LU/wwn/vpd_unit_serial"
   echo 1 >"$ISCSI_LU/enable"
+  echo 1 >"$ISCSI_LU/attrib/emulate_tpu"
+  echo 1 >"$ISCSI_LU/attrib/emulate_tpws"
   for n in 1 2; do
     t=$(iscsi_target_of $n)
     mkdir -p "$t/lun/lun_0"
