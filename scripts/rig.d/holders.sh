@@ -56,12 +56,11 @@ step "a member of an md array"
 echo md0 >/sys/module/md_mod/parameters/new_array 2>/dev/null || echo md_vhost >/sys/module/md_mod/parameters/new_array
 md=$(basename "$(ls -d /sys/block/md*)")
 echo raid1 >"/sys/block/$md/md/level"
-echo 1.2 >"/sys/block/$md/md/metadata_version"
+echo none >"/sys/block/$md/md/metadata_version"
 echo 2 >"/sys/block/$md/md/raid_disks"
 cat "/sys/block/$P1/dev" >"/sys/block/$md/md/new_dev"
 refused "/dev/$P1" "the md array $md" "mdadm --stop /dev/$md"
 echo clear >"/sys/block/$md/md/array_state" 2>/dev/null || true
-echo remove >"/sys/block/$md/md/dev-$P1/state" 2>/dev/null || true
 
 step "swap space"
 mkswap "/dev/$P2" >/dev/null

@@ -32,6 +32,7 @@ mkdir -p $core/iblock_0/slow
 echo "udev_path=/dev/mapper/slow" >$core/iblock_0/slow/control
 sed 's/.*: //' $core/fileio_0/lu/wwn/vpd_unit_serial >$core/iblock_0/slow/wwn/vpd_unit_serial
 echo 1 >$core/iblock_0/slow/enable
+for a in emulate_tpu emulate_tpws; do echo 1 >$core/iblock_0/slow/attrib/$a; done
 lun=/sys/kernel/config/target/loopback/naa.600140500000001/tpgt_1/lun/lun_0
 rm $lun/lu
 ln -s $core/iblock_0/slow $lun/lu
@@ -68,11 +69,14 @@ load_end() {
   step "$(sed -n 's/.*"requests":\([0-9]*\).*/\1/p' $dir/load) requests verified, the longest took $(($(sed -n 's/.*"slowest_us":\([0-9]*\).*/\1/p' $dir/load) / 1000)) ms"
 }
 # out: commands that the kernel has by the slow path.
-out() { awk '{ print $1 + $2 }' "/sys/block/$P1/inflight"; }
-# until_out MILLISECONDS: until the slow path has something to land late, begun this moment.
+out() {
+  local device=/sys/block/$P1/device
+  echo $(($(<"$device/iorequest_cnt") - $(<"$device/iodone_cnt")))
+}
+# until_out: until the slow path has something to land late: still the same after a moment, so no check.
 until_out() {
   local until=$((SECONDS + 20))
-  until [ "$(out)" -gt 0 ]; do
+  until [ "$(out)" -gt 0 ] && sleep 0.05 && [ "$(out)" -gt 0 ]; do
     load_goes_on
     [ $SECONDS -lt $until ] || die "nothing goes by $P1"
   done
@@ -81,9 +85,9 @@ until_out() {
 slay() {
   local old=$DAEMON_PID
   LEFT=$(out)
+  disown "$old"
   kill -9 "$old"
   KILLED_AT=$(now_ms)
-  disown "$old" 2>/dev/null || true
   life "$@"
 }
 # until_served: until the successor serves; nothing may be out then that the dead one has sent. Sets TOOK.
@@ -126,7 +130,7 @@ daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEM
 step "$kills kills under load"
 delay 300
 life "${BOTH[@]}"
-load_begin 600 --queues 2 --depth 8 --block-size 16384 --span 2097152
+load_begin 600 --queues 2 --depth 8 --block-size 32768 --span 2097152
 waited=0 late=0 longest=0
 for ((n = 1; n <= kills; n++)); do
   sleep "0.$((RANDOM % 6 + 2))"
