@@ -242,6 +242,9 @@ fn verify(options: &Options, front_end: &mut FrontEnd, sectors: u64, block: u64)
         let done = front_end.queue(0).run(RequestType::WriteZeroes, 0, Payload::Bytes(&range), 0);
         assert_eq!(done.status, 0, "zeroing the disk at sector {sector}");
     }
+    if options.reconnect {
+        println!("loadgen: verifying");
+    }
     let most = u64::from(options.block_size) / 512 / block;
     let mix = Mix { sectors, block, most: most.max(1), zeroes: true };
     let mut load = Load::new(options.seed, mix);

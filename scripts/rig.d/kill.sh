@@ -61,6 +61,7 @@ load_begin() { # SECONDS OPTION…
   rm -f $dir/enough
   /rig/bin/loadgen --mode verify --reconnect --socket "$DAEMON_SOCKET" --seconds "$seconds" --until $dir/enough "$@" >$dir/load 2>&1 &
   load=$!
+  until grep -q verifying $dir/load; do load_goes_on; sleep 0.05; done
 }
 load_goes_on() { kill -0 "$load" 2>/dev/null || { cat $dir/load; tail -20 "$DAEMON_LOG"; die "the load ended"; }; }
 load_end() {
@@ -112,7 +113,6 @@ until_back() { # COUNT
 step "one write in flight by the slow path; a write of the same block as soon as it is answered"
 life "${BOTH[@]}"
 load_begin 60 --depth 1 --block-size 512 --span 4096
-sleep 0.5
 delay 2500
 until_out
 slay "${BOTH[@]}"
@@ -128,9 +128,9 @@ step "it has waited: it served $TOOK ms after the kill"
 daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
 
 step "$kills kills under load"
-delay 300
 life "${BOTH[@]}"
 load_begin 600 --queues 2 --depth 8 --block-size 32768 --span 2097152
+delay 300
 waited=0 late=0 longest=0
 for ((n = 1; n <= kills; n++)); do
   sleep "0.$((RANDOM % 6 + 2))"
