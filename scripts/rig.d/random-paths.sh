@@ -6,15 +6,17 @@
 # again (what the kernel makes of it in time is another matter).
 set -euo pipefail
 . lib/say.sh
-. lib/install.sh
-. lib/guest.sh
 . lib/daemon.sh
 . rig.d/paths.sh
 
 seconds=${1:-60} transport=${2:-auto} load_kind=${3:-double} seed=${4:-$((SRANDOM % 32768))}
-GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
-# shellcheck disable=SC2034  # lib/guest.sh uses them
-GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1
+if [ "$load_kind" = guest ]; then
+  . lib/install.sh
+  . lib/guest.sh
+  GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
+  # shellcheck disable=SC2034  # lib/guest.sh uses them
+  GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1
+fi
 [ -x /rig/bin/loadgen ] || { say "only with the daemon built here, and its example loadgen"; exit 1; }
 [ "${RIG_PATHS:-lio}" = lio ] || die "only LIO makes four paths here"
 dir=/tmp/job
