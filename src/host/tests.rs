@@ -348,7 +348,7 @@ fn a_process_that_was_killed_is_no_user() {
     symlink("/dev/sda", proc.join("77/fd/9")).unwrap();
     dir.put("proc/77/fdinfo/9", "flags: 0\nlock:\t1: OFDLCK ADVISORY WRITE -1 00:06:9 0 EOF\n");
     dir.put("proc/77/comm", "a) Z (b\n");
-    let mut put = |state, flags: u32, private, shared| {
+    let put = |state, flags: u32, private, shared| {
         let stat = format!("77 (a) Z (b) {state} 1 77 77 0 -1 {flags} 99 0 0 0\n");
         dir.put("proc/77/stat", &stat);
         let status = format!("Name:\ta\nSigPnd:\t{private:016x}\nShdPnd:\t{shared:016x}\n");
