@@ -59,6 +59,7 @@ load_begin() { # SECONDS OPTION…
   local seconds=$1
   shift
   rm -f $dir/enough
+  : >$dir/load
   /rig/bin/loadgen --mode verify --reconnect --socket "$DAEMON_SOCKET" --seconds "$seconds" --until $dir/enough "$@" >$dir/load 2>&1 &
   load=$!
   until grep -q verifying $dir/load; do load_goes_on; sleep 0.05; done
