@@ -6,6 +6,7 @@
 //! O_DIRECT, a 4 KiB write, then a read that is compared. With `--sg` a third
 //! sends TEST UNIT READY and INQUIRY by SG_IO in turn, every 20 ms. After an
 //! error each waits 10 ms, so an error count says for how long it was exposed.
+//! A thread without I/O sees how long the whole machine stands still.
 //! Orders come as numbered lines on standard input, each answered by a line
 //! `GUEST: done: …`: `begin` counts anew, `end` prints `GUEST: result: …` once
 //! nothing is out, `pause`, `resume`, `read SECTOR COUNT` reads one place COUNT
@@ -52,6 +53,8 @@ struct Counts {
     wrong: u64,
     longest: Duration,
     longest_command: Duration,
+    /// By how much a nap without any I/O was too long: the machine's own stalls.
+    longest_nap: Duration,
     /// How long each `probe` took, or its error.
     probes: Vec<String>,
     read: BTreeMap<String, u64>,
@@ -343,6 +346,19 @@ fn send_commands(shared: &Shared) {
     }
 }
 
+// --- what has nothing to do with the disk -----------------------------------
+
+/// Naps, so that a stall of the whole machine is not taken for one of the disk.
+fn nap(shared: &Shared) {
+    const NAP: Duration = Duration::from_millis(5);
+    while !shared.over.load(Ordering::SeqCst) {
+        let began = Instant::now();
+        std::thread::sleep(NAP);
+        let late = began.elapsed().saturating_sub(NAP);
+        shared.count(|c| c.longest_nap = c.longest_nap.max(late));
+    }
+}
+
 // --- what the guest's kernel says -------------------------------------------
 
 /// The kernel log from here on.
@@ -413,7 +429,7 @@ fn result_line(counts: &Counts) -> String {
     let ms = |d: Duration| d.as_secs_f64() * 1000.0;
     format!(
         "ios={}|app={}|app_kinds={}|commands={}|sg={}|sg_kinds={}|wrong={}|longest_ms={:.1}|\
-         longest_command_ms={:.1}|probes={}|read={}|kernel={}",
+         longest_command_ms={:.1}|nap_ms={:.1}|probes={}|read={}|kernel={}",
         counts.ios,
         counts.app_errors.values().sum::<u64>(),
         words(&counts.app_errors),
@@ -423,6 +439,7 @@ fn result_line(counts: &Counts) -> String {
         counts.wrong,
         ms(counts.longest),
         ms(counts.longest_command),
+        ms(counts.longest_nap),
         counts.probes.join(" "),
         words(&counts.read),
         words(&counts.kernel),
@@ -508,6 +525,10 @@ fn main() -> ExitCode {
     if arguments.iter().any(|a| a == "--sg") {
         let shared = Arc::clone(&shared);
         threads.push(std::thread::spawn(move || send_commands(&shared)));
+    }
+    {
+        let shared = Arc::clone(&shared);
+        threads.push(std::thread::spawn(move || nap(&shared)));
     }
     let mut orders = Orders { shared: Arc::clone(&shared), log: KernelLog::open(), verify };
     println!("GUEST: writing");

@@ -36,7 +36,8 @@ failover_keep() {
   rm "$to.new"
 }
 
-# failover_rows STACKS CASES: CASE|STACK|app|sg|commands|longest ms|outage ms|what the guest saw|wrong|device commands|reads|probe ms|longest SG_IO ms
+# failover_rows STACKS CASES: CASE|STACK|app errors|SG errors|longest ms of reads and writes|longest ms of SG_IO|longest nap ms|
+# outage ms|wrong blocks|device commands|for how many bad reads|probe ms|what became of the bad reads|I/Os|what the guest saw
 failover_rows() {
   local s c
   for c in $2; do
@@ -47,7 +48,7 @@ failover_rows() {
           for (i = 3; i <= NF; i++) { at = index($i, "="); v[substr($i, 1, at - 1)] = substr($i, at + 1) }
           saw = ""
           for (i = 1; i <= split("app_kinds sg_kinds kernel", k, " "); i++) if (v[k[i]] != "") saw = saw (saw == "" ? "" : "; ") v[k[i]]
-          print c "|" s "|" v["app"] "|" (v["commands"] + 0 ? v["sg"] : "-") "|" v["commands"] "|" v["longest_ms"] "|" v["outage_ms"] "|" saw "|" v["wrong"] "|" v["device_commands"] "|" v["for_reads"] "|" v["probes"] "|" v["longest_command_ms"] "|" v["read"]
+          print c "|" s "|" v["app"] "|" (v["commands"] + 0 ? v["sg"] : "-") "|" v["longest_ms"] "|" v["longest_command_ms"] "|" v["nap_ms"] "|" v["outage_ms"] "|" v["wrong"] "|" v["device_commands"] "|" v["for_reads"] "|" v["probes"] "|" v["read"] "|" v["ios"] "|" saw
         }' "$RESULTS/$s"
     done
   done
@@ -61,25 +62,59 @@ failover_table() {
   for c in $2; do
     printf '\n%scase %s%s: %s\n' "$BOLD" "$c" "$PLAIN" "$(failover_what "$c")"
     failover_rows "$1" "$c" | awk -F'|' '
-      { longest = ($13 > $6 + 0 ? $13 : $6) / 1000
-        printf "  %-18s app errors %5s  SG errors %5s  longest %6.2f s%s%s%s%s\n", $2, $3, $4, longest, ($7 > 0 ? sprintf(" (%.1f s outage)", $7 / 1000) : ""), ($10 != "" ? sprintf("  device commands per bad read %.1f", $10 / $11) : ""), ($12 != "" ? "  a read begun 3 s later " $12 " ms" : ""), ($9 != "0" ? "  WRONG DATA" : "")
-        if ($14 != "") print "  " sprintf("%-18s", "") " reads of the bad block: " $14
-        if ($8 != "") print "  " sprintf("%-18s", "") " " $8 }'
+      { longest = ($6 + 0 > $5 + 0 ? $6 : $5) / 1000
+        printf "  %-18s app errors %5s  SG errors %5s  longest %6.2f s", $2, $3, $4, longest
+        if ($8 > 0) printf " (outage %.2f s)", $8 / 1000
+        printf "  machine %.2f s  %s I/Os", $7 / 1000, $14
+        if ($10 != "") printf "  device commands per bad read %.1f (%s)", $10 / $11, $13
+        if ($12 != "") printf "  a read begun 3 s later %s ms", $12
+        if ($9 != 0) printf "  WRONG DATA"
+        printf "\n"
+        if ($15 != "") printf "  %-18s   %s\n", "", $15 }'
   done
 }
 
 # failover_judge STACKS CASES: true if ours is as good as it should be; says where not. No error and no wrong byte in any
-# case; 0.1 s at most while a path is healthy, 0.5 s beyond the end of an outage; one command of a device for a bad read.
+# case; 0.1 s at most while a path is healthy, 0.5 s beyond the end of an outage, both beyond what the machine itself stood
+# still; one command of a device for a bad read.
 failover_judge() {
   local wrong
   wrong=$(failover_rows "$1" "$2" | awk -F'|' '
     $2 !~ /^ours-/ { next }
-    { longest = $13 > $6 + 0 ? $13 : $6; seen++ }
-    $3 != 0 || ($4 != 0 && $4 != "-") || $9 != 0 { print "case " $1 ", " $2 ": " $3 " application errors, " $4 " SG errors, " $9 " wrong blocks: " $8 }
-    $1 ~ /^(0|1|2|4|7|9[a-e])$/ && longest > 100 { print "case " $1 ", " $2 ": " longest " ms while a path was healthy" }
-    $7 > 0 && longest > $7 + 500 { print "case " $1 ", " $2 ": " longest " ms, the outage was of " $7 " ms" }
+    { longest = $6 + 0 > $5 + 0 ? $6 : $5; seen++ }
+    $3 != 0 || ($4 != 0 && $4 != "-") || $9 != 0 { print "case " $1 ", " $2 ": " $3 " application errors, " $4 " SG errors, " $9 " wrong blocks: " $15 }
+    $1 ~ /^(0|1|2|4|7|9[a-e])$/ && longest > $7 + 100 { print "case " $1 ", " $2 ": " longest " ms while a path was healthy" }
+    $8 > 0 && longest > $8 + $7 + 500 { print "case " $1 ", " $2 ": " longest " ms, the outage was of " $8 " ms" }
     $10 != "" && $10 > $11 { print "case " $1 ", " $2 ": " $10 " commands for " $11 " reads" }
     END { if (!seen) print "nothing of ours was measured" }')
   [ -z "$wrong" ] || { say "$wrong"; return 1; }
   step "$(good "ours keeps its promises in these cases")"
+}
+
+# failover_write STACKS: the measured part of the document, between its two marks.
+failover_write() {
+  local s c cases
+  cases=$(failover_cases | cut -d'|' -f1)
+  {
+    sed '/^<!-- measured/q' "$FAILOVER"
+    printf '\nMeasured on %s.\n\n| stack | versions | QEMU | kernel of the host |\n|---|---|---|---|\n' "$(LC_ALL=C date '+%-d %B %Y')"
+    for s in $1; do
+      awk -F'|' -v s="$s" '$1 ~ /^SEEN-VERSION/ { v = $2 } $1 ~ /^SEEN-QEMU/ { q = $2 } $1 ~ /^SEEN-KERNEL/ { k = $2 }
+        END { print "| " s " | " v " | " q " | " k " |" }' "$RESULTS/$s"
+    done
+    printf '\n| case | stack | app errors | SG errors | longest I/O | machine | what the guest saw |\n|---|---|---|---|---|---|---|\n'
+    for c in $cases; do
+      failover_rows "$1" "$c" | awk -F'|' -v what="$c: $(failover_what "$c")" '
+        { longest = ($6 + 0 > $5 + 0 ? $6 : $5) / 1000
+          saw = $15
+          if ($8 > 0) saw = sprintf("outage %.2f s", $8 / 1000) (saw == "" ? "" : "; " saw)
+          if ($12 != "") saw = saw sprintf("; a read begun after 3 s took %.2f s", $12 / 1000)
+          if ($10 != "") saw = sprintf("%.1f device commands per bad read (%s)", $10 / $11, $13) (saw == "" ? "" : "; " saw)
+          if ($9 != 0) saw = "**wrong data** " saw
+          printf "| %s | %s | %s | %s | %.2f s | %.2f s | %s |\n", (NR == 1 ? what : ""), $2, $3, $4, longest, $7 / 1000, (saw == "" ? "nothing" : saw) }'
+    done
+    printf '\n'
+    sed -n '/^<!-- end of what was measured/,$p' "$FAILOVER"
+  } >"$FAILOVER.new"
+  mv "$FAILOVER.new" "$FAILOVER"
 }

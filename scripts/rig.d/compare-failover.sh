@@ -16,7 +16,10 @@ STACK=$1
 shift
 cases=" ${*:-$(failover_cases | cut -d'|' -f1 | xargs)} "
 # Ours runs under the newest QEMU there is, so that QEMU makes no difference.
-case $STACK in *@*) MULTIPATH_TREE=/peers/${STACK#*@} ;; *) MULTIPATH_TREE=$(for t in /peers/sid /peers/trixie; do [ ! -x $t/usr/bin/qemu-system-x86_64 ] || echo $t; done | head -1) ;; esac
+MULTIPATH_TREE=/peers/${STACK#*@}
+case $STACK in
+  ours-*) MULTIPATH_TREE=/peers/sid; [ -d $MULTIPATH_TREE/usr ] || MULTIPATH_TREE=/peers/trixie ;;
+esac
 [ -x "$MULTIPATH_TREE/usr/bin/qemu-system-x86_64" ] || die "there is no QEMU in $MULTIPATH_TREE"
 . rig.d/multipathd.sh
 ours() { case $STACK in ours-*) ;; *) return 1 ;; esac; }
@@ -310,8 +313,8 @@ run_case() {
 
 # What multipathd must see from the first disk on, and QEMU in that tree wants.
 multipathd_udev
-if ours; then say "SEEN-VERSION: $STACK|$("$VHOST_MPATH" --version)"; else say "SEEN-VERSION: $STACK|multipath-tools $(chroot "$MULTIPATH_TREE" multipath -h 2>&1 | sed -n 's/^multipath-tools v\([0-9.]*\).*/\1/p' | head -1)"; fi
-say "SEEN-QEMU: $STACK|$(qemu-system-x86_64 --version | sed -n '1s/QEMU emulator version //p')"
+if ours; then say "SEEN-VERSION: $STACK|$("$VHOST_MPATH" --version)"; else say "SEEN-VERSION: $STACK|multipath-tools $(chroot "$MULTIPATH_TREE" multipath -h 2>&1 | sed -n '1,/^multipath-tools v/s/^multipath-tools v\([0-9.]*\).*/\1/p')"; fi
+say "SEEN-QEMU: $STACK|$(qemu-system-x86_64 --version | sed -n 's/QEMU emulator version //p')"
 say "SEEN-KERNEL: $STACK|$(uname -r)"
 mkdir -p $dir/tree
 # The guest's libraries come with it.
