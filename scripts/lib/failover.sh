@@ -74,17 +74,17 @@ failover_table() {
   done
 }
 
-# failover_judge STACKS CASES: true if ours is as good as it should be; says where not. No error and no wrong byte in any
-# case; 0.1 s at most while a path is healthy, 0.5 s beyond the end of an outage, both beyond what the machine itself stood
-# still; one command of a device for a bad read.
+# failover_judge STACKS CASES [MILLISECONDS]: true if ours is as good as it should be; says where not. No error and no wrong
+# byte in any case; 0.1 s at most while a path is healthy, 0.5 s beyond the end of an outage, both beyond what the machine
+# itself stood still, and MILLISECONDS more; one command of a device for a bad read.
 failover_judge() {
   local wrong
-  wrong=$(failover_rows "$1" "$2" | awk -F'|' '
+  wrong=$(failover_rows "$1" "$2" | awk -F'|' -v more="${3:-0}" '
     $2 !~ /^ours-/ { next }
     { longest = $6 + 0 > $5 + 0 ? $6 : $5; seen++ }
     $3 != 0 || ($4 != 0 && $4 != "-") || $9 != 0 { print "case " $1 ", " $2 ": " $3 " application errors, " $4 " SG errors, " $9 " wrong blocks: " $15 }
-    $1 ~ /^(0|1|2|4|7|9[a-e])$/ && longest > $7 + 100 { print "case " $1 ", " $2 ": " longest " ms while a path was healthy" }
-    $8 > 0 && longest > $8 + $7 + 500 { print "case " $1 ", " $2 ": " longest " ms, the outage was of " $8 " ms" }
+    $1 ~ /^(0|1|2|4|7|9[a-e])$/ && longest > $7 + 100 + more { print "case " $1 ", " $2 ": " longest " ms while a path was healthy" }
+    $8 > 0 && longest > $8 + $7 + 500 + more { print "case " $1 ", " $2 ": " longest " ms, the outage was of " $8 " ms" }
     $10 != "" && $10 > $11 { print "case " $1 ", " $2 ": " $10 " commands for " $11 " reads" }
     END { if (!seen) print "nothing of ours was measured" }')
   [ -z "$wrong" ] || { say "$wrong"; return 1; }

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Job: compare-failover.sh STACK CASE…. What a guest lives through in each case of lib/failover.sh when its disk is two
+# Job: compare-failover.sh [--judge] STACK CASE…. What a guest lives through in each case of lib/failover.sh when its disk is two
 # real paths behind STACK: ours-scsi, ours-blk, or scsi-block@RELEASE, virtio-blk@RELEASE: QEMU on a map of dm-multipath
 # with multipathd, both of that Debian release. One line for each case: SEEN: STACK|CASE|KEY=VALUE|…
+# With --judge it ends in failure where ours is not as good as it should be, with patience for a busy machine.
 set -euo pipefail
 . lib/say.sh
 . lib/install.sh
@@ -12,13 +13,15 @@ set -euo pipefail
 HERE=$PWD
 . lib/orders.sh
 
+judge=
+[ "$1" != --judge ] || { judge=1; shift; }
 STACK=$1
 shift
 cases=" ${*:-$(failover_cases | cut -d'|' -f1 | xargs)} "
-# Ours runs under the newest QEMU there is, so that QEMU makes no difference.
+# Ours runs under the newest QEMU there is, so that QEMU makes no difference; else under the bed's own.
 MULTIPATH_TREE=/peers/${STACK#*@}
 case $STACK in
-  ours-*) MULTIPATH_TREE=/peers/sid; [ -d $MULTIPATH_TREE/usr ] || MULTIPATH_TREE=/peers/trixie ;;
+  ours-*) for MULTIPATH_TREE in /peers/sid /peers/trixie ''; do [ ! -d "$MULTIPATH_TREE/usr" ] || break; done ;;
 esac
 [ -x "$MULTIPATH_TREE/usr/bin/qemu-system-x86_64" ] || die "there is no QEMU in $MULTIPATH_TREE"
 . rig.d/multipathd.sh
@@ -30,7 +33,7 @@ mkdir -p $dir/bin
 GUEST_KERNEL=$dir/vmlinuz GUEST_INITRD=/rig/guest/initrd
 GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1 GUEST_TIMEOUT=1500 ORDER_PATIENCE=200
 cp /rig/guest/vmlinuz $dir/vmlinuz
-printf '#!/bin/sh\nexec chroot %s /usr/bin/qemu-system-x86_64 "$@"\n' "$MULTIPATH_TREE" >$dir/bin/qemu-system-x86_64
+printf '#!/bin/sh\nexec chroot %s/ /usr/bin/qemu-system-x86_64 "$@"\n' "$MULTIPATH_TREE" >$dir/bin/qemu-system-x86_64
 chmod +x $dir/bin/qemu-system-x86_64
 PATH=$dir/bin:$PATH
 
@@ -308,11 +311,11 @@ run_case() {
   sleep 1
   await_well
   order end
-  say "SEEN: $STACK|$CASE|outage_ms=$OUTAGE$EXTRA|$(guest_said result | sed 's/^result: //')"
+  say "SEEN: $STACK|$CASE|outage_ms=$OUTAGE$EXTRA|$(guest_said result | sed 's/^result: //')" | tee -a $dir/seen
 }
 
 # What multipathd must see from the first disk on, and QEMU in that tree wants.
-multipathd_udev
+[ -z "$MULTIPATH_TREE" ] || multipathd_udev
 if ours; then say "SEEN-VERSION: $STACK|$("$VHOST_MPATH" --version)"; else say "SEEN-VERSION: $STACK|multipath-tools $(chroot "$MULTIPATH_TREE" multipath -h 2>&1 | sed -n '1,/^multipath-tools v/s/^multipath-tools v\([0-9.]*\).*/\1/p')"; fi
 say "SEEN-QEMU: $STACK|$(qemu-system-x86_64 --version | sed -n 's/QEMU emulator version //p')"
 say "SEEN-KERNEL: $STACK|$(uname -r)"
@@ -330,4 +333,9 @@ while IFS='|' read -r -u 5 number bed what; do
   run_case "$number" "$what"
 done 5< <(failover_cases)
 [ -z "$BED" ] || stack_end
-say "SEEN-END: $STACK"
+if [ -n "$judge" ]; then
+  mkdir $dir/results
+  RESULTS=$dir/results
+  failover_keep "$STACK" $dir/seen
+  failover_judge "$STACK" "$cases" 1000 || die "ours is not as good as it should be"
+fi

@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 
 MULTIPATHD_LOG=/tmp/multipathd.log
-MULTIPATH_TREE=${MULTIPATH_TREE:-/multipath}
+MULTIPATH_TREE=${MULTIPATH_TREE-/multipath}
 multipathd_say() { chroot "$MULTIPATH_TREE" multipathd "$@"; }
 
 # multipathd_udev: before the first disk appears.
