@@ -9,12 +9,12 @@ multipathd_say() { chroot "$MULTIPATH_TREE" multipathd "$@"; }
 # multipathd_udev: before the first disk appears.
 multipathd_udev() {
   local d rules=$MULTIPATH_TREE/usr/lib/udev/rules.d
-  for d in dev proc sys run tmp; do mount --rbind /$d $MULTIPATH_TREE/$d; done
+  for d in dev proc sys run tmp; do mount --rbind /$d "$MULTIPATH_TREE/$d"; done
   # Of udev's rules only dm's own: the others ask every disk for what nobody here wants to know, and read from maps
   # that hold their reads.
   mkdir -p /tmp/rules.d
-  cp $rules/55-dm.rules $rules/95-dm-notify.rules /tmp/rules.d/
-  mount --bind /tmp/rules.d $rules
+  cp "$rules"/55-dm.rules "$rules"/95-dm-notify.rules /tmp/rules.d/
+  mount --bind /tmp/rules.d "$rules"
   modprobe dm-mod
   modprobe dm-multipath
   modprobe dm-service-time
@@ -25,9 +25,9 @@ multipathd_udev() {
 # multipathd_start, with multipath.conf on standard input; returns when it is idle.
 multipathd_start() {
   local until=$((SECONDS + 30))
-  mkdir -p $MULTIPATH_TREE/etc/multipath
-  cat >$MULTIPATH_TREE/etc/multipath.conf
-  rm -f $MULTIPATH_TREE/etc/multipath/{wwids,bindings}
+  mkdir -p "$MULTIPATH_TREE/etc/multipath"
+  cat >"$MULTIPATH_TREE/etc/multipath.conf"
+  rm -f "$MULTIPATH_TREE"/etc/multipath/{wwids,bindings}
   chroot "$MULTIPATH_TREE" multipathd -d -s -v2 >$MULTIPATHD_LOG 2>&1 &
   MULTIPATHD_PID=$!
   until multipathd_say show daemon 2>/dev/null | grep -q idle; do
