@@ -113,7 +113,6 @@ inject() {
 WWID=
 stack_start() {
   local key value options=() n
-  WWID=$(sed 's/^naa\./3/' "/sys/block/$(disk 1)/device/wwid")
   if ours; then
     while read -r key value; do options+=(--set "$key=$value"); done < <(tr ';' '\n' <<<"$POLICY")
     for n in 1 2; do options+=(--path "/dev/$(disk $n)"); done
@@ -129,6 +128,9 @@ stack_start() {
       printf '}\n'
     } >$dir/multipath.conf
     multipathd_start <$dir/multipath.conf
+    # By its own words: it names scsi_debug otherwise than the kernel does.
+    WWID=$(multipathd_say show paths raw format '%d %w' | awk -v d="$(disk 1)" '$1 == d { print $2 }')
+    [ -n "$WWID" ] || die "multipathd does not know $(disk 1)"
     for ((n = 0; n < 100; n++)); do [ ! -e "/dev/mapper/$WWID" ] || break; sleep 0.1; done
     [ -e "/dev/mapper/$WWID" ] || { multipathd_say show topology; tail -20 $MULTIPATHD_LOG; die "multipathd has not made the map $WWID"; }
     multipathd_say show topology
@@ -173,7 +175,7 @@ both_well() {
   if ours; then
     [ "$(ctl show paths raw format '%t' | grep -cx active)" = 2 ]
   else
-    [ "$(multipathd_say show paths raw format '%w %t %T' | grep "^$WWID " | grep -c ' active ready')" = 2 ]
+    [ "$(multipathd_say show paths raw format '%w %t %T' | grep -cx "$WWID *active *ready *")" = 2 ]
   fi
 }
 await_well() {
