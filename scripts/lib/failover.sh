@@ -94,10 +94,10 @@ failover_judge() {
 # failover_write STACKS: the measured part of the document, between its two marks.
 failover_write() {
   local s c cases
-  cases=$(failover_cases | cut -d'|' -f1)
+  cases=$(failover_cases | cut -d'|' -f1 | sort -V)
   {
     sed '/^<!-- measured/q' "$FAILOVER"
-    printf '\nMeasured on %s.\n\n| stack | versions | QEMU | kernel of the host |\n|---|---|---|---|\n' "$(LC_ALL=C date '+%-d %B %Y')"
+    printf '\nMeasured on %s.\n\n| stack | versions | QEMU | Linux |\n|---|---|---|---|\n' "$(LC_ALL=C date '+%-d %B %Y')"
     for s in $1; do
       awk -F'|' -v s="$s" '$1 ~ /^SEEN-VERSION/ { v = $2 } $1 ~ /^SEEN-QEMU/ { q = $2 } $1 ~ /^SEEN-KERNEL/ { k = $2 }
         END { print "| " s " | " v " | " q " | " k " |" }' "$RESULTS/$s"
@@ -110,7 +110,7 @@ failover_write() {
           if ($8 > 0) saw = sprintf("outage %.2f s", $8 / 1000) (saw == "" ? "" : "; " saw)
           if ($12 != "") saw = saw sprintf("; a read begun after 3 s took %.2f s", $12 / 1000)
           if ($10 != "") saw = sprintf("%.1f device commands per bad read (%s)", $10 / $11, $13) (saw == "" ? "" : "; " saw)
-          if ($9 != 0) saw = "**wrong data** " saw
+          if ($9 != 0) saw = "**wrong data** in " $9 " reads" (saw == "" ? "" : "; " saw)
           printf "| %s | %s | %s | %s | %.2f s | %.2f s | %s |\n", (NR == 1 ? what : ""), $2, $3, $4, longest, $7 / 1000, (saw == "" ? "nothing" : saw) }'
     done
     printf '\n'
