@@ -77,6 +77,8 @@ const FILE_HELPERS: usize = 4;
 const SG_RESERVE: usize = 2;
 /// Operation code.
 const INQUIRY: u8 = 0x12;
+/// Operation code.
+const REQUEST_SENSE: u8 = 0x03;
 /// Most commands of one path in one thread's ring.
 const RING_DEPTH: usize = 256;
 
