@@ -448,6 +448,13 @@ impl PathHandle {
         }
     }
 
+    /// Somebody has heard, by a way of his own, that the LU may be another one
+    /// now: no command is sent until [`identify`](PathHandle::identify) has
+    /// found the same. Whoever says so has it proven.
+    pub fn question(&self) {
+        self.doubts.question();
+    }
+
     /// Breaks or mends a simulated path; whether that was done, see
     /// [`PathHandle::try_inject`].
     pub fn inject(&self, fault: Fault) -> bool {

@@ -45,8 +45,13 @@ impl Doubts {
     pub(super) fn hear(&self, sense: &Sense) {
         let code = sense.code().filter(|_| !sense.is_deferred());
         if code.is_some_and(SenseCode::questions_identity) {
-            self.met.fetch_add(1, Ordering::AcqRel);
+            self.question();
         }
+    }
+
+    /// Somebody says so.
+    pub(super) fn question(&self) {
+        self.met.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The path's name was read and is the right one. Whatever was met before

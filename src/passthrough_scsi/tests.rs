@@ -596,6 +596,18 @@ fn what_request_sense_brings_as_data_stops_every_thread_until_a_proof() {
 }
 
 #[test]
+fn what_the_host_says_of_a_path_stops_every_thread_until_a_proof() {
+    let path = sim_path(&sim_image(LuConfig::default()), "a");
+    let mut thread = Thread::new(&path);
+    let tur = cdb(&[0; 6], Direction::None);
+    path.question();
+    let doubt = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE };
+    assert_eq!(thread.run(tur, &[]), doubt);
+    assert!(path.identify(TIMEOUT, &|_| ()).is_ok());
+    assert_eq!(thread.run(tur, &[]), Completion::Good);
+}
+
+#[test]
 fn a_proof_tells_every_unit_attention_it_meets() {
     let image = sim_image(LuConfig::default());
     let path = sim_path(&image, "a");
