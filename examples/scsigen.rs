@@ -5,7 +5,8 @@
 //! other, and prints one line of answer each: a CDB in hex, then words
 //! `in=BYTES`, `out=HEX`, `zeroes=BYTES`, `lun=T:L`; or `tmf=NUMBER`, or
 //! `wait=MILLISECONDS`. `--mode verify` keeps every queue full of READ, WRITE
-//! and COMPARE AND WRITE of the disk's first part against a shadow copy, and
+//! and COMPARE AND WRITE of the disk's first part against a shadow copy, TEST
+//! UNIT READY and INQUIRY among them if `--ask` wants them, and
 //! ends with an error at the first wrong byte, at a COMPARE AND WRITE that
 //! finds its own work, or at an answer that `--allow` does not name. What is
 //! on the disk is lost then.
@@ -76,6 +77,12 @@ struct Options {
     /// COMPARE AND WRITE among a hundred commands.
     #[arg(long, default_value_t = 15)]
     compare: u64,
+    /// TEST UNIT READY and INQUIRY among a hundred of the other commands.
+    #[arg(long, default_value_t = 0)]
+    ask: u64,
+    /// In verify mode: end before `--seconds`, when this file appears.
+    #[arg(long)]
+    until: Option<PathBuf>,
     /// Beginnings of answers that are no error, as `06/` or `0b/00/06`.
     #[arg(long, value_delimiter = ',')]
     allow: Vec<String>,
@@ -153,6 +160,8 @@ enum Effect {
     Write(u32),
     /// From one version to another.
     Swap(u32, u32),
+    /// TEST UNIT READY or INQUIRY, which must have as much data.
+    Ask(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -169,6 +178,8 @@ struct Load {
     sectors: u64,
     /// COMPARE AND WRITE among a hundred commands.
     compare: u64,
+    /// TEST UNIT READY and INQUIRY among a hundred of the others.
+    ask: u64,
     out: HashMap<(usize, u64), Out>,
     counts: BTreeMap<String, u64>,
     first: BTreeMap<String, String>,
@@ -176,7 +187,20 @@ struct Load {
 }
 
 impl Load {
+    fn submit_ask(&mut self, index: usize, queue: &mut ScsiQueue) {
+        let inquiry = self.random.below(2) == 0;
+        let (cdb, room) = if inquiry { ([0x12, 0, 0, 0, 36, 0], 36) } else { ([0; 6], 0) };
+        let token = queue.submit(&Task::new(&cdb).reading(room)).expect("room was looked for");
+        let effect = Effect::Ask(usize::try_from(room).expect("few"));
+        self.out
+            .insert((index, token), Out { sector: 0, sectors: 0, effect, since: Instant::now() });
+    }
+
     fn submit_one(&mut self, index: usize, queue: &mut ScsiQueue) -> Option<()> {
+        if self.random.below(100 + self.ask) >= 100 {
+            self.submit_ask(index, queue);
+            return Some(());
+        }
         let swap = self.random.below(100) < self.compare;
         let dice = if swap { 0 } else { 15 + self.random.below(85) };
         let sectors = if swap { 1 } else { 1 + self.random.below(16) };
@@ -233,6 +257,10 @@ impl Load {
                 self.shadow.end_write(sector, sectors, new, true);
                 Ok(())
             }
+            Effect::Ask(bytes) => {
+                assert!(!good || answer.data.len() == bytes, "{out:?}: {answer:02x?}");
+                Ok(())
+            }
             // A unit attention says that nothing was carried out.
             Effect::Swap(old, _) if said.starts_with("06/") => {
                 self.shadow.end_write(sector, sectors, old, true);
@@ -263,9 +291,10 @@ impl Load {
         count
     }
 
-    fn run(&mut self, queues: &mut [ScsiQueue], time: Duration) {
-        let until = Instant::now() + time;
-        while Instant::now() < until {
+    fn run(&mut self, queues: &mut [ScsiQueue], options: &Options) {
+        let until = Instant::now() + Duration::from_secs_f64(options.seconds);
+        let is_wanted = || options.until.as_ref().is_none_or(|file| !file.exists());
+        while Instant::now() < until && is_wanted() {
             for (index, queue) in queues.iter_mut().enumerate() {
                 for _ in 0..queue.room(12) {
                     let _ = self.submit_one(index, queue);
@@ -328,6 +357,7 @@ fn verify(options: &Options, front_end: &mut FrontEnd<ScsiQueue>) -> bool {
         shadow: Shadow::new(sectors),
         sectors,
         compare: options.compare,
+        ask: options.ask,
         out: HashMap::new(),
         counts: BTreeMap::new(),
         first: BTreeMap::new(),
@@ -335,7 +365,7 @@ fn verify(options: &Options, front_end: &mut FrontEnd<ScsiQueue>) -> bool {
     };
     load.sweep(&mut queues[0], true);
     println!("scsigen: verifying");
-    load.run(queues, Duration::from_secs_f64(options.seconds));
+    load.run(queues, options);
     load.sweep(&mut queues[0], false);
     let allowed = |said: &str| {
         said == "GOOD" || options.allow.iter().any(|beginning| said.starts_with(beginning.as_str()))

@@ -56,12 +56,13 @@ guest_kernel_depends() {
   done
 }
 
-# guest_unpack PACKAGE DIR: the package is only unpacked, never installed: the host's /boot is not touched.
+# guest_unpack PACKAGE DIR: the package is only unpacked, never installed: the host's /boot is not touched. APT_VIEW as
+# of apt_view, where it comes from another release.
 guest_unpack() (
   cd "$2" || exit
-  sandbox=()
+  sandbox=("${APT_VIEW[@]}")
   # As root apt would read the download directory as its own user, which it cannot.
-  [ "$(id -u)" != 0 ] || sandbox=(-o APT::Sandbox::User=root)
+  [ "$(id -u)" != 0 ] || sandbox+=(-o APT::Sandbox::User=root)
   apt-get -qq "${sandbox[@]}" download "$1" || die "could not download $1" "As root: apt-get update"
   dpkg-deb -x "$1"_*.deb root
   # Newer kernels come as a meta-package over linux-binary-… and linux-modules-….
