@@ -140,7 +140,10 @@ impl AccessLaws {
                     self.says = Says::Activated(*path, group);
                 }
                 let busy = (*result == Activation::Busy).then_some(time);
-                self.watched(*path, time).busy = busy;
+                let watched = self.watched(*path, time);
+                watched.busy = busy;
+                // The states were read at its end.
+                watched.asked |= *result == Activation::Done;
             }
             _ => {}
         }

@@ -116,6 +116,9 @@ impl Dispatcher {
                 if !verdict.path.puts_aside() {
                     part.trouble |= outcome == Outcome::NoPath;
                     part.tried.insert(path);
+                } else if part.passthrough && part.accused.is_some() {
+                    // It was to say what the block layer had kept to itself.
+                    part.next_is_passthrough = true;
                 }
                 if verdict.next == Next::OtherPassthrough && !part.passthrough {
                     part.passthrough = true;

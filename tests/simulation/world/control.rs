@@ -322,6 +322,9 @@ impl World {
         let table = Arc::clone(self.core.table());
         let (cookie, path, completion) =
             self.wire.take_off(done.tag, done.completion, &done.data_in, &table);
+        if self.trace && completion != Completion::Good {
+            eprintln!("{:?} {cookie:?} is back from {path}: {completion:?}", self.now);
+        }
         if !matches!(completion, Completion::Good) {
             self.totals.retries += 1;
             if let (Some(record), Some(plug)) = (&mut self.record, self.wire.plug(path)) {

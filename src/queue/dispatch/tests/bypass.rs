@@ -120,3 +120,24 @@ fn another_path_that_takes_its_slot_begins_anew() {
     rig.submit(1, read(0, 8));
     assert!(!rig.next(Completion::Good).passthrough);
 }
+
+/// Else the guest is told EIO although the path that said so has the data.
+#[test]
+fn a_truth_that_a_path_in_doubt_was_to_tell_is_asked_for_again() {
+    let mut rig = Rig::of(settings(limits()), &[&[(0, 1), (1, 1), (2, 1)]]);
+    rig.submit(1, read(0, 8));
+    let first = rig.next(check(0xb, 0x47, 0));
+    let second = rig.next(errno(EIO));
+    let third = rig.next(check(6, 0x29, 0));
+    assert!(third.passthrough && ![first.path, second.path].contains(&third.path));
+    let mut asked = Vec::new();
+    while rig.ended.is_empty() {
+        let sent = rig.wire.out[0].clone();
+        assert!(sent.passthrough);
+        asked.push(sent.path);
+        let good = sent.path == second.path;
+        rig.answer(&sent, if good { Completion::Good } else { check(0xb, 0x47, 0) });
+    }
+    assert!(asked.contains(&second.path), "{asked:?}");
+    assert_eq!(rig.outcome(), Outcome::Good);
+}
