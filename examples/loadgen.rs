@@ -84,6 +84,10 @@ struct Options {
     /// Pieces that the data of a request lie in.
     #[arg(long, default_value_t = 1)]
     pieces: u32,
+    /// In verify mode: come back with the in-flight area, as QEMU does, when the
+    /// daemon goes away. Prints each time.
+    #[arg(long)]
+    reconnect: bool,
     /// Do not ask for in-flight tracking.
     #[arg(long)]
     no_inflight: bool,
@@ -238,15 +242,25 @@ fn verify(options: &Options, front_end: &mut FrontEnd, sectors: u64, block: u64)
         let done = front_end.queue(0).run(RequestType::WriteZeroes, 0, Payload::Bytes(&range), 0);
         assert_eq!(done.status, 0, "zeroing the disk at sector {sector}");
     }
+    if options.reconnect {
+        println!("loadgen: verifying");
+    }
     let most = u64::from(options.block_size) / 512 / block;
     let mix = Mix { sectors, block, most: most.max(1), zeroes: true };
     let mut load = Load::new(options.seed, mix);
     let begun = Instant::now();
     let limit = Duration::from_secs_f64(options.seconds);
+    let mut times = 0;
     let is_wanted = || options.until.as_ref().is_none_or(|file| !file.exists());
     while begun.elapsed() < limit && is_wanted() {
         let rest = limit.saturating_sub(begun.elapsed());
         load.run(&mut front_end.queues, rest.min(Duration::from_millis(100)));
+        if options.reconnect && front_end.is_cut_off() {
+            front_end.disconnect();
+            front_end.reconnect();
+            times += 1;
+            println!("loadgen: connected again ({times})");
+        }
     }
     load.settle(&mut front_end.queues);
     let time = begun.elapsed();

@@ -26,7 +26,7 @@ mod tests;
 pub use bindings::{AliasError, wwid_of_alias};
 pub use discover::in_user_namespace;
 pub use error::OpenError;
-pub use open::{Options, TransportChoice, open_path};
+pub use open::{Options, TransportChoice, left_behind, open_path};
 pub use spec::{PathSpec, SimSpec, SpecError, Target, parse_size, split_list};
 pub use sysfs::{DevT, DeviceState, access_state, device_state};
 pub use users::User;

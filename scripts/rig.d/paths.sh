@@ -1,16 +1,17 @@
-# Two real SCSI paths to one logical unit. Sourced by the jobs, inside the rig's kernel only. Sets P1 P2 (sdX) and
-# H1 H2 (host numbers).
+# Two real SCSI paths to one logical unit, or more. Sourced by the jobs, inside the rig's kernel only. Sets P1 P2 (sdX) and
+# H1 H2 (host numbers), and HOSTS, the hosts of all.
 # shellcheck shell=bash
 
-# make_paths MIB
+# make_paths MIB [COUNT]: more than two by LIO only. RIG_IMAGE: the file under LIO's logical unit.
 make_paths() {
   modprobe sd_mod
   modprobe sg
   modprobe bsg 2>/dev/null || true
   case ${RIG_PATHS:-lio} in
     scsi_debug) make_scsi_debug "$1" ;;
-    *) make_lio "$1" ;;
+    *) make_lio "$1" "${2:-2}" ;;
   esac
+  HOSTS=$(for ((n = 1; n <= ${2:-2}; n++)); do h=H$n; printf '%s ' "${!h}"; done)
   P1=$(sd_of_host "$H1")
   P2=$(sd_of_host "$H2")
   [ "$(cat "/sys/block/$P1/device/wwid")" = "$(cat "/sys/block/$P2/device/wwid")" ] || die "$P1 and $P2 are not one logical unit"
@@ -19,19 +20,19 @@ make_paths() {
 
 # LIO, by writing to configfs: one file as back-end, two loopback targets, so two SCSI hosts see it.
 make_lio() {
-  local target=/sys/kernel/config/target n t
+  local target=/sys/kernel/config/target image=${RIG_IMAGE:-/tmp/lu.img} n t
   # Where LIO keeps reservations that outlive it; which of the two is up to its version.
   mkdir -p /etc/target/pr /etc/target/alua /var/target/pr /var/target/alua
   modprobe target_core_file
   modprobe tcm_loop
-  truncate -s "$1M" /tmp/lu.img
+  truncate -s "$1M" "$image"
   mkdir -p "$target/core/fileio_0/lu"
-  echo "fd_dev_name=/tmp/lu.img,fd_dev_size=$(($1 << 20))" >"$target/core/fileio_0/lu/control"
+  echo "fd_dev_name=$image,fd_dev_size=$(($1 << 20))" >"$target/core/fileio_0/lu/control"
   echo deadbeef0001 >"$target/core/fileio_0/lu/wwn/vpd_unit_serial"
   echo 1 >"$target/core/fileio_0/lu/enable"
   echo 1 >"$target/core/fileio_0/lu/attrib/emulate_tpu"
   echo 1 >"$target/core/fileio_0/lu/attrib/emulate_tpws"
-  for n in 1 2; do
+  for ((n = 1; n <= $2; n++)); do
     t=$target/loopback/naa.60014050000000$n/tpgt_1
     mkdir -p "$t"
     echo "naa.60014051000000$n" >"$t/nexus"
@@ -59,6 +60,14 @@ sd_of_host() {
     sleep 0.1
   done
   die "no disk appeared on SCSI host $1"
+}
+
+# sd_now HOST: the disk on this SCSI host, if there is one.
+sd_now() {
+  local d
+  for d in /sys/class/scsi_host/host"$1"/device/target*/*/block/*; do
+    [ ! -e "$d" ] || echo "${d##*/}"
+  done
 }
 
 # delete_path SDX, as a pulled cable ends after the transport's dev_loss_tmo; rescan HOST brings the path back,

@@ -12,7 +12,8 @@ use super::map::smallest;
 use super::probing::{self, Ask, Unheard};
 use crate::host::discover::{self, Disk};
 use crate::host::{
-    AliasError, OpenError, Options, PathSpec, Target, open_path, understand_wwid, wwid_of_alias,
+    AliasError, OpenError, Options, PathSpec, Target, left_behind, open_path, understand_wwid,
+    wwid_of_alias,
 };
 use crate::io::{Geometry, Limits};
 use crate::mpath::policy::keywords::{KeywordError, Setting};
@@ -58,6 +59,18 @@ pub enum OpenLuError {
     Setting(#[from] KeywordError),
 }
 
+impl OpenLuError {
+    /// Whether nothing is in the way but commands of a process that was killed,
+    /// as far as anybody can tell.
+    pub(super) fn is_left_behind(&self) -> bool {
+        match self {
+            OpenLuError::Open(error) => error.is_left_behind(),
+            OpenLuError::NoneFound { seen, .. } => seen.iter().any(|disk| disk.left_behind),
+            _ => false,
+        }
+    }
+}
+
 /// A disk that was looked at for a path.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -67,6 +80,8 @@ pub struct Seen {
     pub wwid: Option<String>,
     /// Why it could not be opened, where its WWID is the right one.
     pub refused: Option<String>,
+    /// What was in the way ends by itself.
+    pub left_behind: bool,
 }
 
 /// Most disks that an error lists.
@@ -146,7 +161,8 @@ pub(super) struct Lu {
 }
 
 /// Opens every path of an LU: those that are named or, where none is, those
-/// that are there.
+/// that are there. While a predecessor that was killed has commands out on any
+/// path that may have been its own, nothing is opened (law 3).
 pub(super) fn open_lu(
     settings: &LuSettings,
     options: &Options,
@@ -171,7 +187,7 @@ pub(super) fn open_lu(
         }
     }
     for spec in &settings.paths {
-        let path = open_one(spec, &options, policy).map_err(OpenLuError::Open)?;
+        let path = open_quietly(spec, &options, policy).map_err(OpenLuError::Open)?;
         let (name, found) = (path.handle.name(), &path.handle.identity().wwid);
         if let Some(expected) = wanted.clone().filter(|wanted| wanted != found) {
             let (path, found) = (name.to_owned(), found.clone());
@@ -180,7 +196,10 @@ pub(super) fn open_lu(
         take(path)?;
     }
     // Whoever asks has at least one.
-    lu.ok_or_else(|| OpenLuError::Map(MapError::NoSuchPath("(none given)".to_owned())))
+    let lu = lu.ok_or_else(|| OpenLuError::Map(MapError::NoSuchPath("(none given)".to_owned())))?;
+    lu.succeeds()?;
+    lu.paths.iter().for_each(introduce);
+    Ok(lu)
 }
 
 /// The WWID that was given, in whatever words.
@@ -198,17 +217,20 @@ fn gather(wwid: &str, options: &Options, policy: &Policy) -> Result<Vec<Arrival>
     let mut paths = Vec::new();
     let mut seen = Vec::new();
     for Disk { devname, wwid: name, also, .. } in discover::scan() {
-        let mut refused = None;
+        let (mut refused, mut left_behind) = (None, false);
         if [&name, &also].iter().any(|name| name.as_deref() == Some(wwid)) {
-            match open_one(&found(&devname), options, policy) {
+            match open_quietly(&found(&devname), options, policy) {
                 Ok(path) if Some(&path.handle.identity().wwid) == name.as_ref() => paths.push(path),
                 Ok(path) => {
                     refused = Some(format!("{devname} leads to {}", path.handle.identity().wwid));
                 }
-                Err(error) => refused = Some(error.to_string()),
+                Err(error) => {
+                    left_behind = error.is_left_behind();
+                    refused = Some(error.to_string());
+                }
             }
         }
-        seen.push(Seen { devname, wwid: name, refused });
+        seen.push(Seen { devname, wwid: name, refused, left_behind });
     }
     if paths.is_empty() {
         return Err(OpenLuError::NoneFound { wwid: wwid.to_owned(), seen });
@@ -259,6 +281,22 @@ impl Lu {
             discover: settings.discover.unwrap_or(true),
             settings,
             policy,
+        }
+    }
+
+    /// A predecessor may have had paths that are not among ours (yet): what it
+    /// has sent there must have come back, too.
+    fn succeeds(&self) -> Result<(), OpenLuError> {
+        if !self.discover {
+            return Ok(());
+        }
+        let is_ours = |hctl: &str| self.paths.iter().any(|path| path.handle.hctl() == Some(hctl));
+        let others = discover::scan().into_iter().filter(|disk| {
+            disk.wwid.as_deref() == Some(self.wwid()) && !disk.is_head && !is_ours(&disk.hctl)
+        });
+        match others.filter_map(|disk| left_behind(&disk.devname)).next() {
+            Some(error) => Err(OpenLuError::Open(error)),
+            None => Ok(()),
         }
     }
 

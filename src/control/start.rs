@@ -35,6 +35,9 @@ const MAX_REQUESTS: usize = 4096;
 /// Between two looks for a path at the start.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// What the kernel may take beyond a command's own time limit to end it.
+const ENDING: Duration = Duration::from_secs(10);
+
 /// Longest transfer told to SCSI drivers that ask us, in 512-byte sectors:
 /// what QEMU tells. Each LU's Block Limits page says what counts.
 const MAX_SECTORS: u32 = 0xffff;
@@ -219,9 +222,10 @@ fn bad_fd(number: RawFd) -> StartError {
 }
 
 /// Opens the paths of every LU; waits for the first of one that is given by
-/// its name.
+/// its name, and for commands that a killed predecessor has left in the kernel.
 fn open_all(settings: &Settings, signals: &SignalFd, clock: Clock) -> Result<Vec<Lu>, StartError> {
     let until = clock.now() + settings.wait_paths;
+    let until_ended = clock.now() + settings.open.command_timeout + ENDING;
     let mut all = Vec::new();
     for lu in &settings.lus {
         if let Some(given) = &lu.wwid {
@@ -230,19 +234,26 @@ fn open_all(settings: &Settings, signals: &SignalFd, clock: Clock) -> Result<Vec
                 log::info!("{given} is {wwid}, as multipath-tools write it");
             }
         }
-        let mut waits = false;
+        let mut waits = None;
         let opened = loop {
-            match open_lu(lu, &settings.open, &settings.policy) {
+            let error = match open_lu(lu, &settings.open, &settings.policy) {
                 Ok(opened) => break opened,
-                Err(error @ OpenLuError::NoneFound { .. }) if clock.now() < until => {
-                    if !std::mem::replace(&mut waits, true) {
-                        let left = until.since(clock.now()).as_secs_f64();
-                        log::info!("{error}; waiting for one, up to {left:.0} s");
-                    }
-                    pause(signals)?;
-                }
-                Err(error) => return Err(in_the_options_words(settings, lu, error)),
+                Err(error) => error,
+            };
+            let (until, what) = match &error {
+                error if error.is_left_behind() => (until_ended, "its end"),
+                OpenLuError::NoneFound { .. } => (until, "one"),
+                _ => return Err(in_the_options_words(settings, lu, error)),
+            };
+            let now = clock.now();
+            if now >= until {
+                return Err(in_the_options_words(settings, lu, error));
             }
+            if waits.replace(what) != Some(what) {
+                let left = until.since(now).as_secs_f64();
+                log::info!("{error}; waiting for {what}, up to {left:.0} s");
+            }
+            pause(signals)?;
         };
         match &settings.device {
             settings::Device::Scsi(scsi) if scsi.expose == Expose::Paths => {

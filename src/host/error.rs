@@ -92,12 +92,12 @@ pub enum OpenError {
         user: User,
     },
     /// Another open file holds the lock.
-    #[error(
-        "{path}: is locked by another open of it: another vhost-mpath, a QEMU or qemu-img, or another kind of path in this process; end that first (`lslocks`, `fuser -v {path}`)"
-    )]
+    #[error("{path}: is locked by another open of it, {}", whose_lock(.path, .user))]
     Locked {
         /// Which.
         path: PathBuf,
+        /// Whose.
+        user: User,
     },
     /// A size that is no disk.
     #[error(
@@ -205,6 +205,17 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether it is held by nobody who can be seen: by what a process that was
+    /// killed has left in the kernel, as far as anybody can tell. That ends by
+    /// itself, and until then nothing may be done in that process's place
+    /// (law 3).
+    pub fn is_left_behind(&self) -> bool {
+        use OpenError::{InUse, Locked};
+        matches!(self, InUse { user: User::Unknown, .. } | Locked { user: User::Unknown, .. })
+    }
+}
+
 // --- next steps that depend on what kind of name it is --------------------------
 
 fn is_node(path: &Path) -> bool {
@@ -216,6 +227,17 @@ fn if_missing(path: &Path) -> String {
         "`lsblk -S` lists the SCSI disks this host sees".to_owned()
     } else {
         format!("check the name, or make a file to serve: `truncate -s 1G {}`", path.display())
+    }
+}
+
+fn whose_lock(path: &Path, user: &User) -> String {
+    match user {
+        User::Ourselves => "another kind of path in this very process".to_owned(),
+        User::Unknown => format!(
+            "but by no process that can be seen: by commands of one that was killed, perhaps; else see `lslocks`, `fuser -v {}`",
+            path.display()
+        ),
+        _ => format!("{user}; {}", user.next_step()),
     }
 }
 

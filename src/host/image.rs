@@ -63,7 +63,7 @@ pub(super) fn open(spec: &SimSpec, read_only: bool) -> Result<Arc<SimImage>, Ope
     } else {
         file::lock_exclusive(file.as_fd())
     };
-    locked.map_err(|_| OpenError::Locked { path: image.to_owned() })?;
+    locked.map_err(|_| super::open::locked(image))?;
     let sidecar = identity(image, block_size.unwrap_or(512))?;
     differs("its block size", u64::from(sidecar.block_size), block_size.map(u64::from))?;
     if meta.len() == 0 || meta.len() % u64::from(sidecar.block_size) != 0 {

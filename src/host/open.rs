@@ -449,6 +449,26 @@ fn block_geometry(file: &File, queue: &QueueFacts, block_size: u32, read_only: b
     }
 }
 
+/// Somebody has a lock on it.
+pub(super) fn locked(path: &Path) -> OpenError {
+    let user = users::locker(Path::new("/proc"), path);
+    OpenError::Locked { path: path.to_owned(), user }
+}
+
+/// Why a disk cannot be had, if that is because of what a killed process has
+/// left in the kernel. Changes nothing; holds the claim for a moment if it can
+/// be had.
+pub fn left_behind(devname: &str) -> Option<OpenError> {
+    let path = Path::new("/dev").join(devname);
+    let dev = DevT::from_raw(fs::metadata(&path).ok()?.rdev());
+    let facts = BlockFacts::read(&Sysfs::host().block(dev)?)?;
+    let found = match claim_block(&path, dev, Some(&facts), true) {
+        Err(error) => error,
+        Ok(_claim) => bsg::locked(facts.scsi.as_ref()?)?,
+    };
+    found.is_left_behind().then_some(found)
+}
+
 /// Takes the lock that is ours as long as a command is in the kernel.
 fn lock(path: &Path, file: &File, read_only: bool) -> Result<(), OpenError> {
     let result = if read_only {
@@ -457,7 +477,7 @@ fn lock(path: &Path, file: &File, read_only: bool) -> Result<(), OpenError> {
         file::lock_exclusive(file.as_fd())
     };
     result.map_err(|e| match e.raw_os_error() {
-        Some(libc::EAGAIN | libc::EACCES) => OpenError::Locked { path: path.to_owned() },
+        Some(libc::EAGAIN | libc::EACCES) => locked(path),
         _ => io_error(path, "locking", e),
     })
 }

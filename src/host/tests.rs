@@ -332,6 +332,38 @@ fn every_user_of_a_disk_is_named() {
     assert_eq!(user(), User::Md { name: "md0".to_owned() });
 }
 
+/// What it has left in the kernel ends by itself, and is waited for.
+#[test]
+fn a_process_that_was_killed_is_no_user() {
+    let (dir, sysfs) = fake_sysfs();
+    let proc = dir.0.join("proc");
+    let path = PathBuf::from("/dev/sda");
+    let refused = || {
+        let user = users::find(&sysfs, &sda(&sysfs), &proc);
+        let locker = users::locker(&proc, &path);
+        assert_eq!(user, locker, "the lock is that descriptor's");
+        OpenError::InUse { path: path.clone(), user }
+    };
+    fs::create_dir_all(proc.join("77/fd")).unwrap();
+    symlink("/dev/sda", proc.join("77/fd/9")).unwrap();
+    dir.put("proc/77/fdinfo/9", "flags: 0\nlock:\t1: OFDLCK ADVISORY WRITE -1 00:06:9 0 EOF\n");
+    dir.put("proc/77/comm", "a) Z (b\n");
+    let put = |state, flags: u32, private, shared| {
+        let stat = format!("77 (a) Z (b) {state} 1 77 77 0 -1 {flags} 99 0 0 0\n");
+        dir.put("proc/77/stat", &stat);
+        let status = format!("Name:\ta\nSigPnd:\t{private:016x}\nShdPnd:\t{shared:016x}\n");
+        dir.put("proc/77/status", &status);
+    };
+    put("S", 0x40_0040, 0x4000, 0x4000);
+    assert!(!refused().is_left_behind(), "SIGTERM may be ignored: {}", refused());
+    for (state, flags, private, shared) in
+        [("Z", 0, 0, 0), ("D", 0x40_0044, 0, 0), ("D", 0, 0x100, 0), ("S", 0, 0, 0x100)]
+    {
+        put(state, flags, private, shared);
+        assert!(refused().is_left_behind(), "{state} {flags} {private} {shared}: {}", refused());
+    }
+}
+
 #[test]
 fn the_kernels_view_of_a_target_port_group_is_read_from_either_node() {
     let dir = Dir::new();

@@ -1,7 +1,9 @@
 //! Who uses a block device that could not be claimed.
 //!
-//! Looked up only after EBUSY, to say in words who it is and what to do:
-//! holders in sysfs (device mapper, md), mounts, swap, processes.
+//! Looked up only after EBUSY or a lock that somebody has, to say in words who
+//! it is and what to do: holders in sysfs (device mapper, md), mounts, swap,
+//! processes. A process that has been killed is nobody: what it has left in the
+//! kernel ends by itself.
 
 use std::fmt;
 use std::fs;
@@ -80,7 +82,7 @@ impl User {
             User::Process { pid, .. } => format!("end process {pid} first"),
             User::Ourselves => "a device can be one path only, whichever node names it".to_owned(),
             User::Unknown => {
-                "`lsblk` and `fuser -v` may show by whom (a mount in another namespace, for instance)"
+                "commands of a process that was killed, perhaps; else `lsblk` and `fuser -v` may show by whom (a mount in another namespace, for instance)"
                     .to_owned()
             }
         }
@@ -166,16 +168,51 @@ fn swaps(proc: &Path, name: &str) -> bool {
 
 fn process(proc: &Path, name: &str) -> Option<User> {
     let source = Path::new("/dev").join(name);
+    opener(proc, |dir, fd| fs::read_link(dir.join("fd").join(fd)).is_ok_and(|link| link == source))
+}
+
+/// Who has a lock on the file or node of that name.
+pub(super) fn locker(proc: &Path, path: &Path) -> User {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let has_lock = |dir: &Path, fd: &str| {
+        fs::read_link(dir.join("fd").join(fd)).is_ok_and(|link| link == path)
+            && fs::read_to_string(dir.join("fdinfo").join(fd))
+                .is_ok_and(|info| info.lines().any(|line| line.starts_with("lock:")))
+    };
+    opener(proc, has_lock).unwrap_or(User::Unknown)
+}
+
+/// The first living process with a descriptor that is the one.
+fn opener(proc: &Path, is_it: impl Fn(&Path, &str) -> bool) -> Option<User> {
     let own = std::process::id();
     entries(proc).into_iter().filter_map(|entry| entry.parse::<u32>().ok()).find_map(|pid| {
         let dir = proc.join(pid.to_string());
-        let open = entries(&dir.join("fd"))
-            .iter()
-            .any(|fd| fs::read_link(dir.join("fd").join(fd)).is_ok_and(|link| link == source));
-        if open && pid == own {
+        let open = entries(&dir.join("fd")).iter().any(|fd| is_it(&dir, fd));
+        if !open || is_dying(&dir) {
+            return None;
+        }
+        if pid == own {
             return Some(User::Ourselves);
         }
         let name = attribute(&dir.join("comm")).unwrap_or_else(|| "?".to_owned());
-        open.then_some(User::Process { pid, name })
+        Some(User::Process { pid, name })
     })
+}
+
+/// Killed, or on its way out: field 3 (state) and 9 (flags) of proc(5)'s stat,
+/// and the signals that are pending for it.
+fn is_dying(dir: &Path) -> bool {
+    const PF_EXITING: u64 = 4;
+    const SIGKILL: u64 = 1 << 8;
+    let stat = attribute(&dir.join("stat")).unwrap_or_default();
+    // The name before them may hold anything.
+    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let is_dead = fields.next().is_some_and(|state| matches!(state, "Z" | "X"));
+    let flags = fields.nth(5).and_then(|flags| flags.parse::<u64>().ok()).unwrap_or(0);
+    let status = attribute(&dir.join("status")).unwrap_or_default();
+    let pending = status.lines().filter_map(|line| {
+        let mask = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    is_dead || flags & PF_EXITING != 0 || pending.fold(0, |all, mask| all | mask) & SIGKILL != 0
 }

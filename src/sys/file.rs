@@ -28,15 +28,30 @@ pub fn lock_shared(fd: BorrowedFd<'_>) -> io::Result<()> {
     lock(fd, libc::F_RDLCK)
 }
 
-fn lock(fd: BorrowedFd<'_>, kind: libc::c_int) -> io::Result<()> {
+/// Whether another open file has a lock of either kind on it (F_OFD_GETLK).
+///
+/// # Errors
+/// EBADF and the like.
+pub fn is_locked(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut region = whole(libc::F_WRLCK);
+    // SAFETY: as in `lock`; the kernel writes one `struct flock`.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &raw mut region) })?;
+    Ok(libc::c_int::from(region.l_type) != libc::F_UNLCK)
+}
+
+fn whole(kind: libc::c_int) -> libc::flock {
     let narrow = |value: libc::c_int| libc::c_short::try_from(value).unwrap_or(0);
-    let region = libc::flock {
+    libc::flock {
         l_type: narrow(kind),
         l_whence: narrow(libc::SEEK_SET),
         l_start: 0,
         l_len: 0, // to the end, however long it becomes
         l_pid: 0, // must be zero for OFD locks
-    };
+    }
+}
+
+fn lock(fd: BorrowedFd<'_>, kind: libc::c_int) -> io::Result<()> {
+    let region = whole(kind);
     // SAFETY: the descriptor is open and `region` is a whole `struct flock`
     // that lives for the call; std's locks are flock(2), which NFS and
     // qemu-img do not look at.
@@ -184,6 +199,7 @@ mod tests {
         lock_exclusive(first.as_fd()).unwrap();
         let second = open(&path, Mode::default()).unwrap();
         assert_eq!(lock_exclusive(second.as_fd()).unwrap_err().raw_os_error(), Some(libc::EAGAIN));
+        assert!(is_locked(second.as_fd()).unwrap() && !is_locked(first.as_fd()).unwrap());
         let copy = first.try_clone().unwrap();
         drop(first);
         assert!(lock_exclusive(second.as_fd()).is_err(), "a duplicate keeps the lock");

@@ -3,8 +3,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::net::UnixListener;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use vhost_mpath::sys::file;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::harness::daemon::{Daemon, Scratch, run, two_paths};
 
@@ -122,6 +127,44 @@ fn a_start_that_waits_for_a_path_ends_when_told_to() {
     let said: Vec<String> = lines.map(Result::unwrap).collect();
     assert!(said.iter().any(|line| line.contains("stopped by a signal")), "{said:?}");
     assert_eq!(daemon.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_path_that_another_process_has_is_refused_at_once_with_its_id() {
+    let scratch = Scratch::new("cli-locked");
+    let image = scratch.file("locked.img", 1 << 20);
+    let file = fs::File::options().read(true).write(true).open(&image).unwrap();
+    file::lock_exclusive(file.as_fd()).unwrap();
+    let own = format!("process {} ", std::process::id());
+    mentions(&refused(&scratch, 1, &["--path", &image]), &[&image, "is locked", &own]);
+}
+
+/// What a killed daemon has left in the kernel keeps its files, which no process
+/// shows any more; a descriptor in a socket's queue is kept so as well.
+#[test]
+fn a_start_waits_for_what_a_killed_predecessor_has_left_in_the_kernel() {
+    const WHILE: Duration = Duration::from_millis(1200);
+    let scratch = Scratch::new("cli-left-behind");
+    let image = scratch.file("left.img", 1 << 20);
+    let (here, there) = UnixStream::pair().unwrap();
+    let file = fs::File::options().read(true).write(true).open(&image).unwrap();
+    file::lock_exclusive(file.as_fd()).unwrap();
+    here.send_with_fd(&[0][..], file.as_raw_fd()).unwrap();
+    drop(file);
+    let let_go = std::thread::spawn(move || {
+        std::thread::sleep(WHILE);
+        drop((here, there));
+        now()
+    });
+    let daemon = Daemon::start(&scratch, &["--path", &image]);
+    let (served, let_go) = (now(), let_go.join().unwrap());
+    assert!(served > let_go, "it serves while commands of another are out");
+    mentions(&daemon.log(), &[&image, "is locked", "no process that can be seen", "waiting"]);
+}
+
+#[allow(clippy::disallowed_methods)] // real processes in real time
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[test]

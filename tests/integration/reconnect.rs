@@ -175,6 +175,7 @@ fn a_daemon_killed_with_requests_in_flight_is_succeeded_without_loss() {
         }
         load.run(&mut front_end.queues, Duration::from_millis(5 + random.below(20)));
         daemon.kill();
+        assert!(front_end.is_cut_off());
         load.submit(&mut front_end.queues);
         daemon.run();
         front_end.disconnect();

@@ -7,6 +7,7 @@
 //! process (law 3). Blocks; as `open`.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -36,8 +37,26 @@ pub(super) fn open(
         // Deleted and found again meanwhile, perhaps, under the same address.
         return Ok(Err(format!("{} is another device's", path.display())));
     }
+    if options.read_only && is_locked(&path, &file)? {
+        // Reads that are still out are no less in the way than writes: their
+        // data go to the guest's memory. One who may only read takes a shared
+        // lock, which would not tell.
+        return Err(super::locked(&path));
+    }
     lock(&path, &file, options.read_only)?;
     Ok(Ok(file))
+}
+
+/// Who has the bsg node of a disk locked, if anybody has.
+pub(super) fn locked(scsi: &ScsiFacts) -> Option<OpenError> {
+    let path = Path::new("/dev/bsg").join(&scsi.hctl);
+    let mode = Mode { read_only: true, nonblocking: true, ..Mode::default() };
+    let file = file::open(&path, mode).ok()?;
+    is_locked(&path, &file).ok()?.then(|| super::locked(&path))
+}
+
+fn is_locked(path: &Path, file: &File) -> Result<bool, OpenError> {
+    file::is_locked(file.as_fd()).map_err(|e| io_error(path, "looking for locks", e))
 }
 
 /// Whether the bsg node belongs to the very device that the open sd node is of.

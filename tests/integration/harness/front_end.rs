@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::ops::DerefMut;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VringConfigData};
 use vhost_mpath::guest::driver::Driver;
+use vhost_mpath::sys::poll::{self, Interest, PollFd};
 use vhost_mpath::virtio::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES};
 
 use super::blk_queue::BlkQueue;
@@ -301,6 +302,15 @@ impl<Q: GuestQueue> FrontEnd<Q> {
         u16::try_from(base).expect("16 bits")
     }
 
+    /// Whether the daemon has hung up.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let Some(stream) = &self.stream else { return true };
+        // Nothing is to be read between a message and the next.
+        let mut fds = [PollFd::new(stream.as_fd(), Interest::READ)];
+        poll::wait(&mut fds, Some(Duration::ZERO)).expect("poll");
+        fds[0].is_ready()
+    }
+
     /// Goes away without a word.
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
@@ -360,9 +370,10 @@ pub(crate) fn addresses(driver: &Driver) -> VringConfigData {
     }
 }
 
-/// Connects to a socket that may be about to appear.
+/// Connects to a socket that may be about to appear, perhaps only when the
+/// kernel has ended what the daemon before has left there.
 pub(crate) fn connect(socket: &Path) -> UnixStream {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(45);
     let stream = loop {
         match UnixStream::connect(socket) {
             Ok(stream) => break stream,

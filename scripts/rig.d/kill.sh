@@ -1,0 +1,164 @@
+#!/bin/bash
+# Job: kill.sh [TRANSPORT [KILLS]]. The daemon gets SIGKILL while the kernel has its writes, and a successor starts at once. One of the
+# two paths is slow: what was written there lands long after the process has died, while by the other path the successor could
+# serve immediately. It must not, until the last late command has landed. Front-end double, each byte verified: one write in flight
+# and the same blocks written again; then KILLS kills under a full load; and, so that nobody takes this for a test that cannot
+# fail, a successor that does not know of the slow path.
+set -euo pipefail
+. lib/say.sh
+. lib/daemon.sh
+. rig.d/paths.sh
+
+transport=${1:-auto} kills=${2:-5}
+[ -x /rig/bin/loadgen ] || { say "only with the daemon built here, and its example loadgen"; exit 1; }
+[ "${RIG_PATHS:-lio}" = lio ] || die "scsi_debug writes before it waits: nothing of it lands late"
+dir=/tmp/job
+mkdir -p $dir
+
+# One file, which LIO shows twice under one name: as it is, and by a device-mapper device that puts writes off.
+modprobe loop
+modprobe dm-delay
+modprobe target_core_iblock
+truncate -s 64M /tmp/lu.img
+LOOP=$(losetup -f --show /tmp/lu.img)
+for d in dev proc sys; do mount --rbind /$d /multipath/$d; done
+dm() { chroot /multipath dmsetup "$@"; }
+table() { echo "0 131072 delay $LOOP 0 0 $LOOP 0 $1"; }
+dm create --noudevsync slow --table "$(table 0)"
+dm mknodes
+core=/sys/kernel/config/target/core
+make_paths 64
+mkdir -p $core/iblock_0/slow
+echo "udev_path=/dev/mapper/slow" >$core/iblock_0/slow/control
+sed 's/.*: //' $core/fileio_0/lu/wwn/vpd_unit_serial >$core/iblock_0/slow/wwn/vpd_unit_serial
+echo 1 >$core/iblock_0/slow/enable
+for a in emulate_tpu emulate_tpws; do echo 1 >$core/iblock_0/slow/attrib/$a; done
+lun=/sys/kernel/config/target/loopback/naa.600140500000001/tpgt_1/lun/lun_0
+rm $lun/lu
+ln -s $core/iblock_0/slow $lun/lu
+P1=$(sd_of_host "$H1")
+[ "$(cat "/sys/block/$P1/device/wwid")" = "$(cat "/sys/block/$P2/device/wwid")" ] || die "$P1 and $P2 are not one logical unit"
+W=$(sed 's/^naa\./3/' "/sys/block/$P1/device/wwid")
+# delay MILLISECONDS: of writes by P1.
+delay() {
+  dm reload --noudevsync slow --table "$(table "$1")"
+  dm suspend --noudevsync slow
+  dm resume --noudevsync slow
+}
+step "/dev/$P1 writes with a delay, /dev/$P2 at once"
+
+now_ms() { local now=${EPOCHREALTIME/[.,]/}; echo $((now / 1000)); }
+# life OPTION…: a daemon, whoever was there before.
+life() {
+  cat $dir/daemon.log >>$dir/lives 2>/dev/null || true
+  daemon_start $dir --transport "$transport" --polling-interval 1 --path-grouping-policy multibus --path-selector "round-robin 0" "$@"
+}
+BOTH=(--path "/dev/$P1" --path "/dev/$P2")
+is_serving() { grep -q "serving .* on " "$DAEMON_LOG"; }
+load_begin() { # SECONDS OPTION…
+  local seconds=$1
+  shift
+  rm -f $dir/enough
+  : >$dir/load
+  /rig/bin/loadgen --mode verify --reconnect --socket "$DAEMON_SOCKET" --seconds "$seconds" --until $dir/enough "$@" >$dir/load 2>&1 &
+  load=$!
+  until grep -q verifying $dir/load; do load_goes_on; sleep 0.05; done
+}
+load_goes_on() { kill -0 "$load" 2>/dev/null || { cat $dir/load; tail -20 "$DAEMON_LOG"; die "the load ended"; }; }
+load_end() {
+  touch $dir/enough
+  wait "$load" || { cat $dir/load; tail -20 "$DAEMON_LOG"; die "the load failed"; }
+  step "$(sed -n 's/.*"requests":\([0-9]*\).*/\1/p' $dir/load) requests verified, the longest took $(($(sed -n 's/.*"slowest_us":\([0-9]*\).*/\1/p' $dir/load) / 1000)) ms"
+}
+# out: commands that the kernel has by the slow path.
+out() {
+  local device=/sys/block/$P1/device
+  echo $(($(<"$device/iorequest_cnt") - $(<"$device/iodone_cnt")))
+}
+# until_out: until the slow path has something to land late: still the same after a moment, so no check.
+until_out() {
+  local until=$((SECONDS + 20))
+  until [ "$(out)" -gt 0 ] && sleep 0.05 && [ "$(out)" -gt 0 ]; do
+    load_goes_on
+    [ $SECONDS -lt $until ] || die "nothing goes by $P1"
+  done
+}
+# slay OPTION…: kill, and start a successor at once with these options. Sets KILLED_AT, and LEFT: what was out.
+slay() {
+  local old=$DAEMON_PID
+  LEFT=$(out)
+  disown "$old"
+  kill -9 "$old"
+  KILLED_AT=$(now_ms)
+  life "$@"
+}
+# until_served: until the successor serves; nothing may be out then that the dead one has sent. Sets TOOK.
+until_served() {
+  local until=$((SECONDS + 45))
+  until is_serving; do
+    kill -0 "$DAEMON_PID" 2>/dev/null || { sed 's/^/  daemon: /' "$DAEMON_LOG"; die "the successor ended"; }
+    [ $SECONDS -lt $until ] || { tail -5 "$DAEMON_LOG"; die "the successor does not serve"; }
+    sleep 0.01
+  done
+  TOOK=$(($(now_ms) - KILLED_AT))
+}
+until_back() { # COUNT
+  local until=$((SECONDS + 30))
+  until grep -q "connected again ($1)" $dir/load; do
+    load_goes_on
+    [ $SECONDS -lt $until ] || { tail -5 "$DAEMON_LOG"; die "the load has not come back"; }
+    sleep 0.05
+  done
+}
+
+step "one write in flight by the slow path; a write of the same block as soon as it is answered"
+life "${BOTH[@]}"
+load_begin 60 --depth 1 --block-size 512 --span 4096
+delay 2500
+until_out
+slay "${BOTH[@]}"
+until_served
+[ "$TOOK" -ge 2000 ] || die "the successor served $TOOK ms after the kill: that is before the write has landed"
+delay 0
+until_back 1
+sleep 3
+load_end
+grep "waiting for its end" "$DAEMON_LOG" | sed 's/^/  daemon: /' || die "it does not say what it waits for"
+step "it has waited: it served $TOOK ms after the kill"
+daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+
+step "$kills kills under load"
+life "${BOTH[@]}"
+load_begin 600 --queues 2 --depth 8 --block-size 32768 --span 2097152
+delay 300
+waited=0 late=0 longest=0
+for ((n = 1; n <= kills; n++)); do
+  sleep "0.$((RANDOM % 6 + 2))"
+  until_out
+  # By the paths' names, and by the logical unit's.
+  if [ $((n % 2)) = 1 ]; then slay "${BOTH[@]}"; else slay --wwid "$W"; fi
+  until_served
+  late=$((late + LEFT)) waited=$((waited + TOOK))
+  [ "$TOOK" -le $longest ] || longest=$TOOK
+  until_back $n
+done
+delay 0
+load_end
+if grep "the guest sees an error" $dir/lives "$DAEMON_LOG"; then die "the guest was told an error"; fi
+daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+step "$late commands were out by the slow path at the $kills kills; the successors served $((waited / kills)) ms after on average, $longest ms at most"
+
+hazard="A process that has commands out by SG_IO stays until they have ended, so no front-end comes to a successor earlier."
+if [ "$transport" != sg-io ]; then
+  step "and a successor that does not know of the slow path: what all this is for"
+  life "${BOTH[@]}"
+  load_begin 10 --depth 1 --block-size 512 --span 4096
+  delay 2500
+  until_out
+  slay --discover no --path "/dev/$P2"
+  until_served
+  if wait "$load"; then cat $dir/load; die "no write landed late: this test shows nothing"; fi
+  grep -a "should hold" $dir/load | head -1 | sed 's/^/  /'
+  hazard="A successor that was told to use one path only, $TOOK ms after the kill, had its work overwritten: the tests can fail."
+fi
+conclude "--transport $transport: killed $kills times with $late commands in the kernel, no wrong byte, none lost." "$hazard"
