@@ -6,8 +6,8 @@ HOST_MODULES="scsi_mod sd_mod sg scsi_debug target_core_mod target_core_file tcm
 # What the jobs make in the file system, deepest last; a directory that was there stays.
 HOST_DIRS="/rig /etc/multipath /etc/target /etc/target/pr /etc/target/alua /var/target /var/target/pr /var/target/alua"
 HOST_TARGET=/sys/kernel/config/target
-# Jobs that look at every SCSI disk of the machine, not only at those they made.
-HOST_GREEDY="compare-multipathd.sh shell.sh"
+# Jobs that look at every SCSI disk of the machine, not only at those they made, or leave more behind than is undone here.
+HOST_GREEDY="compare-multipathd.sh compare-failover.sh holders.sh shell.sh"
 
 # host_run SECONDS YES JOB ARG…: what is in $RIG_TREE is what the job finds under /rig.
 host_run() {

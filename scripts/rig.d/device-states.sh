@@ -209,7 +209,7 @@ daemon_begin() {
 # befall WHAT SECONDS: under the load; how the path is called while it lasts, and how long after it ended it was back.
 befall() {
   local what=$1 name lines during='' began back reason
-  name=$(name_of "$P1")
+  name=${NAME:-$(name_of "$P1")}
   load_begin
   lines=$(wc -l <"$DAEMON_LOG")
   happen "$what"
@@ -220,13 +220,15 @@ befall() {
   began=$(now_ms)
   mend "$what"
   case $what in delete | host-removed) P1=$(sd_of_host "$H1") ;; esac
-  name=$(name_of "$P1")
+  # What discovery finds is a disk, by whatever node it was given before.
+  case $what in delete | host-removed) name=$P1 ;; esac
   until has_state "$name" active; do
     [ $(($(now_ms) - began)) -lt 20000 ] || { ctl show paths; tail -30 "$DAEMON_LOG"; die "$what: $name does not come back"; }
     load_goes_on
     sleep 0.02
   done
   back=$(($(now_ms) - began))
+  NAME=$name
   sleep 0.3
   load_end
   reason=$(tail -n "+$((lines + 1))" "$DAEMON_LOG" | grep -oE "PATH_(FAILED|SUSPECT|REMOVED).*|path [^ ]+ (failed|is suspect|left|removed|was removed).*" | head -2 | paste -sd';')
@@ -243,7 +245,7 @@ daemon_rows() {
   daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
   rmmod scsi_debug
   [ -x /iscsi/sbin/iscsid ] || return 0
-  BY_ISCSI=1
+  BY_ISCSI=1 NAME=''
   make_iscsi_paths 32 4
   daemon_begin
   befall blocked 2.5
