@@ -151,13 +151,20 @@ step "$late commands were out by the slow path at the $kills kills; the successo
 hazard="A process that has commands out by SG_IO stays until they have ended, so no front-end comes to a successor earlier."
 if [ "$transport" != sg-io ]; then
   step "and a successor that does not know of the slow path: what all this is for"
-  life "${BOTH[@]}"
-  load_begin 10 --depth 1 --block-size 512 --span 4096
-  delay 2500
-  until_out
-  slay --discover no --path "/dev/$P2"
-  until_served
-  if wait "$load"; then cat $dir/load; die "no write landed late: this test shows nothing"; fi
+  # Seen only if the guest reads the block before it writes it once more.
+  shown=
+  for ((n = 1; n <= 8; n++)); do
+    life "${BOTH[@]}"
+    load_begin 5 --depth 1 --block-size 512 --span 4096
+    delay 2500
+    until_out
+    slay --discover no --path "/dev/$P2"
+    until_served
+    if ! wait "$load" 2>/dev/null; then shown=1; break; fi
+    delay 0
+    daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+  done
+  [ -n "$shown" ] || die "no write landed late, $((n - 1)) times: this test shows nothing"
   grep -a "should hold" $dir/load | head -1 | sed 's/^/  /'
   hazard="A successor that was told to use one path only, $TOOK ms after the kill, had its work overwritten: the tests can fail."
 fi
