@@ -24,6 +24,10 @@ bench *ARGS:
 rig *ARGS:
     scripts/rig {{ARGS}}
 
+# what a guest lives through on today's stack and on ours
+compare-failover *ARGS:
+    scripts/compare-failover {{ARGS}}
+
 # licences, advisories, duplicates, sources of the dependencies (needs cargo-deny)
 deny:
     cargo deny check

@@ -33,6 +33,7 @@ mod settle;
 mod shaky;
 pub mod snapshot;
 pub mod topology;
+mod watch;
 
 use std::sync::Arc;
 
@@ -156,6 +157,8 @@ pub struct Multipath {
     generation: u64,
     numbers: u32,
     no_path_since: Option<Time>,
+    /// No path carries I/O: each is looked at all the time.
+    watching: bool,
     queueing_ended: bool,
     /// `disablequeueing`.
     queueing_disabled: bool,
@@ -187,6 +190,7 @@ impl Multipath {
             generation: 0,
             numbers: 0,
             no_path_since: None,
+            watching: false,
             queueing_ended: false,
             queueing_disabled: false,
             flushed: false,
@@ -332,7 +336,7 @@ impl Multipath {
     /// silently, unless the cause becomes a different identity.
     fn fail(&mut self, now: Time, id: PathId, cause: Cause, fx: &mut Effects) {
         self.found_bad(now, id, &cause, fx);
-        let Some(interval) = self.path(id).map(|p| self.retry_interval(now, p)) else { return };
+        let Some(retry) = self.path(id).map(|p| self.retry_interval(now, p)) else { return };
         let Some(path) = self.path_mut(id) else { return };
         let news = path.state != PathState::Failed
             || (matches!(cause, Cause::IdentityMismatch { .. })
@@ -341,10 +345,12 @@ impl Multipath {
             // Begun while it was in use: says nothing about its return.
             path.proof = None;
         }
+        if path.state != PathState::Failed {
+            path.interval = check::SOON.min(retry);
+            path.next_check = now + path.interval;
+        }
         path.state = PathState::Failed;
         path.shrunk_to = None;
-        path.interval = interval;
-        path.next_check = now + interval;
         let good = matches!(path.checker_state, CheckerState::Ready | CheckerState::Delayed);
         if good && !path.failed_by_administrator {
             path.checker_state = CheckerState::Faulty;

@@ -77,6 +77,8 @@ const FILE_HELPERS: usize = 4;
 const SG_RESERVE: usize = 2;
 /// Operation code.
 const INQUIRY: u8 = 0x12;
+/// Operation code.
+const REQUEST_SENSE: u8 = 0x03;
 /// Most commands of one path in one thread's ring.
 const RING_DEPTH: usize = 256;
 
@@ -444,6 +446,13 @@ impl PathHandle {
             Backend::Disk { node, .. } => node.identify(),
             Backend::Null { bytes } => Ok(null::identity(*bytes)),
         }
+    }
+
+    /// Somebody has heard, by a way of his own, that the LU may be another one
+    /// now: no command is sent until [`identify`](PathHandle::identify) has
+    /// found the same. Whoever says so has it proven.
+    pub fn question(&self) {
+        self.doubts.question();
     }
 
     /// Breaks or mends a simulated path; whether that was done, see

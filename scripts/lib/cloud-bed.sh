@@ -46,7 +46,7 @@ cloud_fetch_kernel() {
 cloud_make_image() {
   local version key image=$CLOUD/root.img
   version=$(cloud_version)
-  key=$(cd "$ROOT" && { echo "$version"; ls -A . multipath 2>/dev/null | grep ready; cat "${BASH_SOURCE[0]}"; } | sha256sum | cut -c1-16)
+  key=$(cd "$ROOT" && { echo "$version"; echo .ready* ./*/.ready*; cat "${BASH_SOURCE[0]}"; } | sha256sum | cut -c1-16)
   [ ! -e "$image-$key" ] || return 0
   step "making an image of the tree, with $version"
   rm -rf "$image"* "$CLOUD/stage"
@@ -84,16 +84,16 @@ INIT
   (cd "$w" && find . | LC_ALL=C sort | cpio -o -H newc --quiet | gzip -1) >"$2"
 )
 
-# cloud_boot SERIAL DIR: until it powers off. DIR is what the job finds under /rig; SERIAL is QEMU's word for its console.
+# cloud_boot SECONDS SERIAL DIR: until it powers off, at most so long. DIR is what the job finds under /rig; SERIAL is QEMU's word for its console.
 cloud_boot() {
   local image accel cpu=max
   image=$(echo "$CLOUD"/root.img-*)
   accel=$(guest_accel)
   [ "$accel" != kvm ] || cpu=host
-  rm -f "$CLOUD/job.img"
-  mke2fs -q -q -t ext4 -d "$2" "$CLOUD/job.img" "$(($(du -sm "$2" | cut -f1) * 5 / 4 + 16))M"
-  exec timeout --foreground -k 5 "$timeout" qemu-system-x86_64 -M q35 -accel "$accel" -cpu "$cpu" -smp 2 -m 1536 \
-    -nodefaults -display none -no-reboot -serial "$1" \
+  rm -f "$3.img"
+  mke2fs -q -q -t ext4 -d "$3" "$3.img" "$(($(du -sm "$3" | cut -f1) * 5 / 4 + 16))M"
+  exec timeout --foreground -k 5 "$1" qemu-system-x86_64 -M q35 -accel "$accel" -cpu "$cpu" -smp 2 -m 1536 \
+    -nodefaults -display none -no-reboot -serial "$2" \
     -kernel "$CLOUD/kernel/vmlinuz" -initrd "$CLOUD/initrd" -append "console=ttyS0 panic=-1 quiet loglevel=1" \
-    -drive "file=$image,if=virtio,format=raw,snapshot=on" -drive "file=$CLOUD/job.img,if=virtio,format=raw"
+    -drive "file=$image,if=virtio,format=raw,snapshot=on" -drive "file=$3.img,if=virtio,format=raw"
 }

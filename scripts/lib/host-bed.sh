@@ -9,23 +9,28 @@ HOST_TARGET=/sys/kernel/config/target
 # Jobs that look at every SCSI disk of the machine, not only at those they made.
 HOST_GREEDY="compare-multipathd.sh shell.sh"
 
-# host_run JOB ARG…: what is in $RIG_TREE is what the job finds under /rig.
+# host_run SECONDS YES JOB ARG…: what is in $RIG_TREE is what the job finds under /rig.
 host_run() {
-  local job=$1 rc=0
-  shift
+  local seconds=$1 yes=$2 job=$3 rc=0
+  shift 3
   [ "$(id -u)" = 0 ] || die "--host loads kernel modules and makes SCSI devices, which needs root" "sudo scripts/rig --host run $job"
-  host_check "$job"
+  host_check "$job" "$yes"
   host_plan "$job"
   HOST_BEFORE=$(mktemp -d)
   host_state "$HOST_BEFORE"
   step "$(uname -sr) runs $job $*"
-  host_job || rc=$?
+  host_job "$seconds" || rc=$?
   host_undo || rc=1
   rm -rf "$HOST_BEFORE"
   return $rc
 }
 
-host_disks() { for d in /sys/class/scsi_device/*; do [ ! -e "$d" ] || echo "${d##*/} $(xargs <"$d/device/model") $(ls "$d/device/block" 2>/dev/null | xargs)"; done; }
+host_disks() {
+  local d
+  for d in /sys/class/scsi_device/*; do
+    [ ! -e "$d" ] || echo "${d##*/} $(xargs <"$d/device/model") $(basename -a "$d"/device/block/* 2>/dev/null)"
+  done
+}
 
 # A job must not meet devices that it has not made: then it wants an explicit --yes.
 host_check() {
@@ -41,7 +46,7 @@ host_check() {
   esac
   [ -n "$why" ] || return 0
   host_disks | sed 's/^/  there is /' >&2
-  [ -n "$yes" ] || die "$why" "Nothing was touched. With --yes the job runs all the same."
+  [ -n "$2" ] || die "$why" "Nothing was touched. With --yes the job runs all the same."
   warn "$why; going on (--yes)"
 }
 
@@ -71,7 +76,8 @@ host_job() {
   modprobe configfs 2>/dev/null || true
   mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
   mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug || true
-  timeout --foreground -k 5 "$timeout" unshare --mount --propagation private --pid --fork --kill-child --mount-proc bash -c '
+  # shellcheck disable=SC2016  # the inner shell's
+  timeout --foreground -k 5 "$1" unshare --mount --propagation private --pid --fork --kill-child --mount-proc bash -c '
     set -e
     mount --bind "$1" /rig
     mount -t tmpfs tmpfs /tmp
@@ -85,9 +91,11 @@ host_undo() {
   local d left m turn
   host_undo_lio
   [ -d /sys/module/scsi_debug ] && ! grep -qx scsi_debug "$HOST_BEFORE/modules" && rmmod scsi_debug 2>/dev/null
+  # Again for what another one has kept.
   for turn in 1 2 3; do
+    [ "$turn" = 1 ] || sleep 0.2
     for m in scsi_debug tcm_loop target_core_file target_core_iblock target_core_pscsi target_core_user iscsi_target_mod target_core_mod iscsi_tcp sg sd_mod; do
-      if [ -d "/sys/module/$m" ] && ! grep -qx "$m" "$HOST_BEFORE/modules"; then modprobe -r -q "$m" 2>/dev/null || sleep 0.2; fi
+      if [ -d "/sys/module/$m" ] && ! grep -qx "$m" "$HOST_BEFORE/modules"; then modprobe -r -q "$m" 2>/dev/null || true; fi
     done
   done
   for d in $(tr ' ' '\n' <<<"$HOST_DIRS" | tac); do

@@ -1,6 +1,6 @@
 # Several jobs of the rig at once, a lane each: a lane has a copy of the tree, of hard links, and a console of its own.
 # Sourced by scripts/rig, never run. Needs lib/say.sh, RIG and ROOT.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016,SC2154  # sh -c has words of its own; timeout and paths are the script's options
 
 LANES_PIDS=()
 
@@ -8,7 +8,7 @@ LANES_PIDS=()
 lane_enter() {
   local key d
   [ "$1" != 1 ] || return 0
-  key=$(cd "$ROOT" && { cat "$RIG/uml/version"; ls -di . multipath lib/modules/*; ls -A . multipath | grep '^\.ready'; } 2>/dev/null | cksum | cut -d' ' -f1)
+  key=$(cd "$ROOT" && { cat "$RIG/uml/version"; ls -di . multipath iscsi lib/modules/*; echo .ready* multipath/.ready* iscsi/.ready*; } 2>/dev/null | cksum | cut -d' ' -f1)
   if [ ! -e "$ROOT-$1/.lane-$key" ]; then
     rm -rf "$ROOT-$1"
     cp -al "$ROOT" "$ROOT-$1"

@@ -27,7 +27,7 @@ ORDERS=0
 orders_results() {
   local all
   all=$(grep -acE 'GUEST: (ok|FAILED): ' "$GUEST_CONSOLE") || true
-  grep -aE 'GUEST: (ok|FAILED): ' "$GUEST_CONSOLE" | tr -d '\r' | sed -n "$((ORDERS_SHOWN + 1)),\$s/^.*GUEST: /    /p"
+  { grep -aE 'GUEST: (ok|FAILED): ' "$GUEST_CONSOLE" || true; } | tr -d '\r' | sed -n "$((ORDERS_SHOWN + 1)),\$s/^.*GUEST: /    /p"
   ORDERS_SHOWN=$all
   if grep -qa 'GUEST: FAILED: ' "$GUEST_CONSOLE"; then guest_explain "the guest is not content"; exit 1; fi
 }

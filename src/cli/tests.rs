@@ -47,7 +47,7 @@ fn multipath_confs_words_are_understood() {
     assert_eq!(policy.selector, SelectorKind::RoundRobin);
     assert_eq!(policy.no_path_retry, NoPathRetry::Times(12));
     assert_eq!(policy.polling_interval, Duration::from_millis(500));
-    assert_eq!(policy.no_path_interval, Duration::from_secs(1), "each keyword sets its own");
+    assert_eq!(policy.no_path_interval, Duration::from_millis(200), "each keyword sets its own");
     assert_eq!((settings.access.mode, settings.access.group), (Some(0o660), Some(0)));
 }
 

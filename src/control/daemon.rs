@@ -268,6 +268,10 @@ impl Daemon {
                     let path = self.maps.get(slot).and_then(|map| map.path_name(path));
                     self.tell_some(Some(slot), events::of_deferred_error(path, &sense));
                 }
+                FromQueue::Report(slot, Report::BlockLayer { path, avoided }) => {
+                    let path = self.maps.get(slot).and_then(|map| map.path_name(path));
+                    self.tell_some(Some(slot), events::of_block_layer(path, avoided));
+                }
                 FromQueue::Detached(map, path) => {
                     if let Some(map) = self.maps.get_mut(map) {
                         map.detached(path);

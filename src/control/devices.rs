@@ -175,6 +175,9 @@ impl Daemon {
             let Some(map) = self.maps.get_mut(slot) else { continue };
             for path in map.scsi_paths() {
                 if path.hctl == hctl && !path.has_gone() {
+                    if let HostNews::PerhapsAnother(_) = news {
+                        map.question(path.id);
+                    }
                     map.handle(now, Event::Told { path: path.id, news });
                 }
             }

@@ -88,6 +88,22 @@ pub(super) fn of_deferred_error(path: Option<&str>, sense: &Sense) -> Notice {
     Notice { name: "DEFERRED_ERROR", level: Level::Error, text, data }
 }
 
+/// What a path's block layer says of reads and writes is not relied on, or again.
+pub(super) fn of_block_layer(path: Option<&str>, avoided: bool) -> Notice {
+    let path = path.unwrap_or("that has left");
+    let data = json!({ "path": path });
+    if avoided {
+        let text = format!(
+            "path {path}: the kernel's block layer ends reads and writes with EIO that go well by \
+             SCSI passthrough: they go that way now (SG_IO, slower), and by the block layer again \
+             after a minute; look at dmesg, and at the disk's size in the kernel"
+        );
+        return Notice::new("BLOCK_LAYER_AVOIDED", Level::Warn, text, data);
+    }
+    let text = format!("path {path}: reads and writes go by the kernel's block layer again");
+    Notice::new("BLOCK_LAYER_USED", Level::Info, text, data)
+}
+
 /// A ring or chain that made no sense.
 pub(super) fn of_ring(name: &'static str, ring: u16, reason: &str) -> Notice {
     let what = match name {

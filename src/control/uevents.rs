@@ -137,30 +137,17 @@ impl Thread {
 
     /// Everything that has been told.
     fn listen(&mut self) -> Vec<DeviceNews> {
-        let (mut moved, mut freed, mut lost) = (false, false, false);
-        let mut said = Vec::new();
-        while let Ok(socket) = &self.socket {
-            match socket.receive(&mut self.buffer) {
-                Ok(Some(message)) => {
-                    let Some(event) = Uevent::parse(message) else { continue };
-                    moved |= event.moves_disks();
-                    freed |= event.may_free_disks();
-                    if let Some(hctl) = event.hctl() {
-                        let all = event.changes.iter().map(|change| (hctl.to_owned(), *change));
-                        said.extend(all);
-                    }
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    // ENOBUFS: what was told meanwhile is lost, and is seen.
-                    log::debug!("uevents: {error}; looking at everything");
-                    lost = true;
-                    if error.raw_os_error() != Some(libc::ENOBUFS) {
-                        std::thread::sleep(OFTEN);
-                        break;
-                    }
-                }
-            }
+        let Ok(socket) = &self.socket else { return Vec::new() };
+        let mut heard = Heard::default();
+        while heard.take(socket.receive(&mut self.buffer)) {}
+        self.follow(heard)
+    }
+
+    /// What is to be told of that.
+    fn follow(&mut self, heard: Heard) -> Vec<DeviceNews> {
+        let Heard { moved, freed, lost, failed, mut said } = heard;
+        if failed {
+            std::thread::sleep(OFTEN);
         }
         if moved {
             self.unheard = 0; // a uevent has come, after all
@@ -180,3 +167,46 @@ impl Thread {
         news
     }
 }
+
+/// What a burst of messages comes to.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Disks may have come or gone.
+    moved: bool,
+    /// Somebody may have let go of one.
+    freed: bool,
+    /// There was more than could be heard.
+    lost: bool,
+    /// The socket does not work.
+    failed: bool,
+    /// What LUs have said, by the address of the device.
+    said: Vec<(String, SdevChange)>,
+}
+
+impl Heard {
+    /// Takes what came from the socket; whether to ask it again.
+    fn take(&mut self, received: io::Result<Option<&[u8]>>) -> bool {
+        match received {
+            Ok(None) => return false,
+            Ok(Some(message)) => {
+                let Some(event) = Uevent::parse(message) else { return true };
+                self.moved |= event.moves_disks();
+                self.freed |= event.may_free_disks();
+                if let Some(hctl) = event.hctl() {
+                    let all = event.changes.iter().map(|change| (hctl.to_owned(), *change));
+                    self.said.extend(all);
+                }
+            }
+            Err(error) => {
+                log::debug!("uevents: {error}; looking at everything");
+                self.lost = true;
+                // ENOBUFS: what was told meanwhile is lost; more is to come.
+                self.failed = error.raw_os_error() != Some(libc::ENOBUFS);
+            }
+        }
+        !self.failed
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -496,11 +496,20 @@ impl Multipath {
         }
     }
 
-    /// Reads the target port groups in transition again, each by one path.
+    /// Reads the target port groups in transition again, each by one path; all of
+    /// them while none carries I/O.
     fn reread(&mut self, now: Time, fx: &mut Effects) {
         let mut groups: Vec<Option<u16>> = Vec::new();
         let mut by = Vec::new();
-        for path in self.all().filter(|p| p.is_usable() && p.standing.in_transition()) {
+        // One that contradicts itself has its own time (`pause`).
+        let same = |p: &Path, q: &Path| {
+            p.id == q.id || (p.access.group.is_some() && p.access.group == q.access.group)
+        };
+        let paused = |p: &Path| self.all().any(|q| q.standing.pause.is_some() && same(p, q));
+        let asks = |p: &&Path| {
+            p.is_usable() && if self.watching { !paused(p) } else { p.standing.in_transition() }
+        };
+        for path in self.all().filter(asks) {
             let group = path.access.group;
             if path.standing.reading.is_none() && (group.is_none() || !groups.contains(&group)) {
                 groups.push(group);

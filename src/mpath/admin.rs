@@ -51,6 +51,7 @@ impl Multipath {
             next_check,
             check_follows: false,
             interval,
+            returned: None,
             check: None,
             proof: None,
             sample: None,

@@ -4,14 +4,16 @@
 //! `shaky`'s.
 //!
 //! The times are multipath-tools' (`checkers.c`, `update_path_state`):
-//! * a path that is down: every `polling_interval`;
+//! * a path that is down: every `polling_interval`, once it has been down for
+//!   some seconds;
 //! * a good one: each interval twice the last, up to `max_polling_interval`,
 //!   and at the path's own place in the interval, so that the checks of many
 //!   paths, and of many maps, do not come all at once;
 //! * one in transition: each second;
-//! * while no path carries I/O: every `no_path_interval`, at least.
 //!
-//! Ours is: a path that has failed *n* ≥ 2 times lately (each time within
+//! Ours is: a path that has just failed is checked after a second, and again
+//! after two and four more, since most of what is short is over by then; while
+//! no path carries I/O, see `watch`. A path that has failed *n* ≥ 2 times lately (each time within
 //! twelve `polling_interval`s of the last) is checked 2ⁿ⁻¹ times as often as
 //! one that is down, good or not, but not more often than each second.
 
@@ -25,9 +27,9 @@ use super::shaky::LATELY;
 use super::snapshot::PathId;
 use crate::io::Time;
 
-/// Between two checks of a path in transition, and the least between two of
-/// one that flaps.
-const SOON: Duration = Duration::from_secs(1);
+/// Between two checks of a path in transition; before the first of one that has
+/// failed; and the least between two of one that flaps.
+pub(super) const SOON: Duration = Duration::from_secs(1);
 
 /// Marks what has not answered within `timeout` since it was asked; whether it
 /// did so now.
@@ -166,7 +168,12 @@ impl Multipath {
                 let interval = (path.interval.max(retry) * 2).min(ceiling);
                 (interval, self.own_place(now, id, interval))
             }
-            _ => (retry, now + retry),
+            // (One that fails by this has its first check set by that.)
+            _ if path.is_usable() => (retry, now + retry),
+            _ => {
+                let interval = (path.interval * 2).min(retry);
+                (interval, now + interval)
+            }
         };
         if let Some(path) = self.path_mut(id) {
             let sooner = path.shaky.next_change(now);

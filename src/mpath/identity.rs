@@ -165,6 +165,7 @@ impl Multipath {
         path.init.renew();
         path.interval = interval;
         path.next_check = now + interval;
+        path.returned = Some(now);
         let name = path.name.clone();
         let usable = self.usable();
         fx.push(Effect::Notify(Change::PathReinstated { path: name, usable }));

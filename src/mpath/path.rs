@@ -150,6 +150,8 @@ pub struct Path {
     /// One follows the proof under way.
     pub(super) check_follows: bool,
     pub(super) interval: Duration,
+    /// When it was reinstated last.
+    pub(super) returned: Option<Time>,
     pub(super) check: Option<Outstanding>,
     pub(super) proof: Option<Outstanding>,
     pub(super) sample: Option<Outstanding>,

@@ -254,7 +254,8 @@ pub struct Policy {
     pub max_polling: Option<Duration>,
     /// `checker_timeout`: a check that has not answered by then says *down*.
     pub checker_timeout: Duration,
-    /// Checks of each path while the map has no usable path, at most.
+    /// Between two checks of each path that is out of use while none carries
+    /// I/O, and between two readings of a group that does not.
     pub no_path_interval: Duration,
     /// `san_path_err_*`.
     pub san_path_err: Option<SanPathErr>,
@@ -285,7 +286,7 @@ impl Default for Policy {
             polling_interval: Duration::from_secs(5),
             max_polling: None,
             checker_timeout: Duration::from_secs(30),
-            no_path_interval: Duration::from_secs(1),
+            no_path_interval: Duration::from_millis(200),
             san_path_err: None,
             marginal_path: None,
             marginal_pathgroups: false,

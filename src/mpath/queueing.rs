@@ -54,6 +54,7 @@ impl Multipath {
         self.flushed &= self.order.is_empty();
         let never_had_one = self.order.is_empty() && self.published.is_none();
         if self.carrying() > 0 || never_had_one {
+            self.watch_no_more();
             if self.no_path_since.take().is_some() {
                 self.queueing_ended = false;
                 fx.push(Effect::Notify(Change::Recovered));
@@ -65,10 +66,7 @@ impl Multipath {
             let held = self.queueing() == Queueing::Hold;
             fx.push(Effect::Notify(Change::NoPath { held }));
         }
-        let soon = now + self.policy.no_path_interval;
-        for path in self.paths.iter_mut().flatten() {
-            path.next_check = path.next_check.min(soon);
-        }
+        self.watch_closely(now, fx);
         if self.queueing_deadline().is_some_and(|d| d <= now) {
             self.queueing_ended = true;
             self.queue_timeouts += 1;

@@ -36,10 +36,22 @@ impl Doubts {
 
     /// A command is back, whoever sent it.
     pub(super) fn look_at(&self, completion: &Completion) {
-        let code = unit_attention(completion).and_then(Sense::code);
-        if code.is_some_and(SenseCode::questions_identity) {
-            self.met.fetch_add(1, Ordering::AcqRel);
+        if let Some(sense) = unit_attention(completion) {
+            self.hear(sense);
         }
+    }
+
+    /// The LU has said this, by whatever way.
+    pub(super) fn hear(&self, sense: &Sense) {
+        let code = sense.code().filter(|_| !sense.is_deferred());
+        if code.is_some_and(SenseCode::questions_identity) {
+            self.question();
+        }
+    }
+
+    /// Somebody says so.
+    pub(super) fn question(&self) {
+        self.met.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The path's name was read and is the right one. Whatever was met before

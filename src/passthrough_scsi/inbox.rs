@@ -10,9 +10,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::data;
 use super::doubts::Doubts;
-use crate::io::Completion;
+use crate::io::{Completion, Segment, total_len};
+use crate::scsi::sense::{SENSE_MAX, Sense};
+use crate::scsi::status::Status;
 use crate::sys::eventfd::EventFd;
+use crate::sys::segment;
 
 /// Completions waiting for one queue thread.
 pub struct Inbox {
@@ -90,18 +94,38 @@ pub(super) struct Ticket {
     inbox: Arc<Inbox>,
     cookie: u64,
     in_flight: InFlight,
+    /// Where the data of a REQUEST SENSE come to.
+    sense: Option<Vec<Segment>>,
 }
 
 impl Ticket {
     pub(super) fn new(inbox: &Arc<Inbox>, cookie: u64, in_flight: &InFlight) -> Ticket {
         in_flight.0.count.fetch_add(1, Ordering::AcqRel);
-        Ticket { inbox: Arc::clone(inbox), cookie, in_flight: in_flight.clone() }
+        Ticket { inbox: Arc::clone(inbox), cookie, in_flight: in_flight.clone(), sense: None }
+    }
+
+    /// The command is a REQUEST SENSE: what its data say is the LU's word, too,
+    /// which it has forgotten then.
+    pub(super) fn with_sense(self, data: &[Segment]) -> Ticket {
+        Ticket { sense: Some(data.to_vec()), ..self }
     }
 
     /// Counts down first: whoever sees the completion also sees the room, and
     /// that the path may lead elsewhere, if it says so.
     pub(super) fn finish(self, completion: Completion) {
-        self.in_flight.0.doubts.look_at(&completion);
+        let doubts = &self.in_flight.0.doubts;
+        doubts.look_at(&completion);
+        let refused = |status| status != Status::GOOD;
+        let good = !matches!(completion, Completion::Scsi { status, .. } if refused(status));
+        if let Some(list) = self.sense.as_ref().filter(|_| good) {
+            let mut bytes = [0; SENSE_MAX];
+            let len = data::arrived(&completion, total_len(list)).min(SENSE_MAX);
+            // SAFETY: the requester keeps its segments until the completion is
+            // delivered (contract of `Segment`), which is below; the bytes are
+            // ours.
+            unsafe { segment::copy_in(list, 0, &mut bytes[..len]) };
+            doubts.hear(&Sense::from_bytes(&bytes[..len]));
+        }
         self.in_flight.0.count.fetch_sub(1, Ordering::AcqRel);
         self.inbox.push(self.cookie, completion);
     }

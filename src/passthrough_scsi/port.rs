@@ -18,8 +18,9 @@ use super::bsg_uring::{BsgSlots, Taken};
 use super::file::DiskWork;
 use super::inbox::{InFlight, Inbox, Ticket};
 use super::sg_io::ScsiWork;
-use super::{Backend, PathHandle, null, wire};
-use crate::io::{Command, Completion, ErrnoFrom, Op};
+use super::wire::Wire;
+use super::{Backend, PathHandle, REQUEST_SENSE, null, wire};
+use crate::io::{Command, Completion, Direction, ErrnoFrom, Op};
 use crate::sys::uring::{Cqe, RwFlags, Uring};
 
 /// Room for commands that end at once or in memory.
@@ -132,6 +133,10 @@ impl PathPort {
                     Err(refused) => return Ok(Issued::Done(refused)),
                 };
                 let ticket = self.ticket(cookie)?;
+                let ticket = match asks_for_sense(&wire) {
+                    true => ticket.with_sense(command.data),
+                    false => ticket,
+                };
                 nexus.issue(wire, command.data, command.timeout, ticket);
                 Ok(Issued::Pending)
             }
@@ -149,8 +154,10 @@ impl PathPort {
                     Ok(wire) => wire,
                     Err(refused) => return Ok(Issued::Done(refused)),
                 };
+                let asks = asks_for_sense(&wire);
                 let wire = match &mut self.ring {
-                    InRing::Commands(slots) => {
+                    // Its data are looked into where tickets end.
+                    InRing::Commands(slots) if !asks => {
                         match slots.issue(uring, node.file.as_fd(), cookie, wire, command) {
                             Taken::Queued => return Ok(Issued::Pending),
                             Taken::Full => return Err(Rejected),
@@ -161,6 +168,7 @@ impl PathPort {
                 };
                 let ticket = self.ticket(cookie)?;
                 let segments = wire.segments(command);
+                let ticket = if asks { ticket.with_sense(&segments) } else { ticket };
                 let timeout = command.timeout;
                 pool.submit(ScsiWork { node: Arc::clone(node), wire, segments, timeout }, ticket);
                 Ok(Issued::Pending)
@@ -215,6 +223,12 @@ impl PathPort {
             }
         }
     }
+}
+
+/// Whether the LU may tell as data what it tells otherwise as sense, and has
+/// forgotten then.
+fn asks_for_sense(wire: &Wire) -> bool {
+    wire.direction == Direction::In && wire.cdb.opcode() == REQUEST_SENSE
 }
 
 /// Puts a read or write into the ring.

@@ -4,7 +4,7 @@ use super::*;
 use crate::io::{Command, Direction, Op, Segment};
 use crate::scsi::sense::{Key, SenseCode};
 use crate::scsi::status::{HostByte, Status};
-use crate::sim::{CutMode, LuConfig, MemoryMedium};
+use crate::sim::{CutMode, LuConfig, MemoryMedium, NewCapacity};
 use crate::sys::file::DirectAlignment;
 use crate::sys::segment;
 use crate::sys::uring::{Uring, Wait};
@@ -554,6 +554,57 @@ fn what_a_guests_command_meets_stops_those_of_every_thread_until_a_proof() {
     assert_eq!(one.run(tur, &[]), doubt);
     assert!(path.identify(TIMEOUT, &|_| ()).is_ok());
     assert_eq!(two.run(tur, &[]), Completion::Good);
+}
+
+/// The LU has forgotten what it told as the data of a REQUEST SENSE: nobody
+/// else meets it.
+#[test]
+fn what_request_sense_brings_as_data_stops_every_thread_until_a_proof() {
+    let image = sim_image(LuConfig::default());
+    let path = sim_path(&image, "a");
+    let (mut one, mut two) = (Thread::new(&path), Thread::new(&path));
+    let doubt = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE };
+    let tur = cdb(&[0; 6], Direction::None);
+    let grown = Fault::Capacity(NewCapacity::Bytes(2 << 20));
+    for (fault, questions) in [(Fault::Plug, true), (Fault::LuReset, true), (grown, false)] {
+        for (descriptors, room) in [(0, 252_u8), (1, 252), (0, 14)] {
+            path.inject(fault);
+            let mut data = vec![0; usize::from(room)];
+            // In pieces, as a guest may have it.
+            let (head, tail) = data.split_at_mut(3);
+            let list = [segment::of(head), segment::of(tail)];
+            let sense = cdb(&[0x03, descriptors, 0, 0, room, 0], Direction::In);
+            one.run(sense, &list);
+            let code = Sense::from_bytes(&data).code().unwrap();
+            if !questions && code == SenseCode::NO_SENSE {
+                continue; // it has that size already
+            }
+            assert_eq!(code.questions_identity(), questions, "{code}");
+            let next = if questions { doubt } else { Completion::Good };
+            assert_eq!(two.run(tur, &[]), next, "{code}: wherever the path leads now");
+            assert_eq!(one.run(tur, &[]), next, "{code}");
+            assert!(path.identify(TIMEOUT, &|_| ()).is_ok());
+            assert_eq!(two.run(tur, &[]), Completion::Good);
+        }
+    }
+    // A guest that finds old bytes in its buffer has heard nothing.
+    path.inject(Fault::Cut(CutMode::Before));
+    let mut old = Sense::fixed(SenseCode::LU_RESET).as_bytes().to_vec();
+    one.run(cdb(&[0x03, 0, 0, 0, 18, 0], Direction::In), &[segment::of(&mut old)]);
+    path.inject(Fault::Plug);
+    assert!(unit_attention(&two.run(tur, &[])).is_some(), "the plug's own");
+}
+
+#[test]
+fn what_the_host_says_of_a_path_stops_every_thread_until_a_proof() {
+    let path = sim_path(&sim_image(LuConfig::default()), "a");
+    let mut thread = Thread::new(&path);
+    let tur = cdb(&[0; 6], Direction::None);
+    path.question();
+    let doubt = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE };
+    assert_eq!(thread.run(tur, &[]), doubt);
+    assert!(path.identify(TIMEOUT, &|_| ()).is_ok());
+    assert_eq!(thread.run(tur, &[]), Completion::Good);
 }
 
 #[test]

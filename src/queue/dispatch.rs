@@ -16,6 +16,7 @@
 //! A command that the guest composed itself ([`Op::Cdb`]) is never cut, and
 //! ends with the LU's word byte for byte ([`raw`]).
 
+mod bypass;
 mod choose;
 mod cut;
 mod hold;

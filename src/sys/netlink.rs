@@ -128,6 +128,58 @@ impl AsFd for UeventSocket {
 mod tests {
     use super::*;
 
+    impl UeventSocket {
+        /// Whether it could be sent to the kernel's group.
+        fn forge(&self, message: &[u8]) -> bool {
+            let (address, len) = kernels_group();
+            // SAFETY: message and address are ours, of the stated sizes.
+            let sent = unsafe {
+                libc::sendto(
+                    self.0.as_raw_fd(),
+                    message.as_ptr().cast(),
+                    message.len(),
+                    0,
+                    (&raw const address).cast(),
+                    len,
+                )
+            };
+            sent >= 0
+        }
+    }
+
+    /// A buffer that is full loses events: that is said once, and what comes
+    /// afterwards is heard.
+    #[test]
+    fn a_buffer_that_runs_over_is_an_error_and_not_the_end() {
+        let Ok(socket) = UeventSocket::open() else { return };
+        let Ok(forger) = UeventSocket::open() else { return };
+        // (The kernel makes it a page or so.)
+        socket.set(libc::SO_RCVBUF, 1);
+        let mut buffer = [0; LONGEST];
+        let message = [b'x'; 1024];
+        // Only root may send; the last ones find no room.
+        if !(0..1000).all(|_| forger.forge(&message) || full()) {
+            return;
+        }
+        let mut lost = 0;
+        for _ in 0..10 {
+            match socket.receive(&mut buffer) {
+                Ok(None) => break,
+                Ok(Some(_)) => {}
+                Err(error) => {
+                    assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS));
+                    lost += 1;
+                }
+            }
+        }
+        assert_eq!(lost, 1);
+        assert!(matches!(socket.receive(&mut buffer), Ok(None)), "and it goes on");
+    }
+
+    fn full() -> bool {
+        io::Error::last_os_error().raw_os_error() == Some(libc::ENOBUFS)
+    }
+
     #[test]
     fn what_the_kernel_did_not_send_is_not_heard() {
         // Where containers have no netlink there is nothing to see.
@@ -135,19 +187,7 @@ mod tests {
         let Ok(forger) = UeventSocket::open() else { return };
         let mut buffer = [0; LONGEST];
         while socket.receive(&mut buffer).unwrap().is_some() {}
-        let (address, len) = kernels_group();
-        let message = b"remove@/devices/sdx\0ACTION=remove\0";
-        // SAFETY: message and address are ours, of the stated sizes.
-        unsafe {
-            libc::sendto(
-                forger.0.as_raw_fd(),
-                message.as_ptr().cast(),
-                message.len(),
-                0,
-                (&raw const address).cast(),
-                len,
-            )
-        };
+        forger.forge(b"remove@/devices/sdx\0ACTION=remove\0");
         while let Some(heard) = socket.receive(&mut buffer).unwrap() {
             assert!(!heard.starts_with(b"remove@/devices/sdx"));
         }

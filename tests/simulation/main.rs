@@ -25,6 +25,7 @@ mod record;
 mod scenario;
 mod shadow;
 mod totals;
+mod watch_laws;
 mod wire;
 mod world;
 
@@ -105,6 +106,9 @@ fn nothing_is_lost_doubled_stale_or_in_two_places() {
         assert!(totals.marginal > 50, "{totals:?}");
         assert!(totals.samples > 500, "{totals:?}");
         assert!(totals.reconfigured > 100, "{totals:?}");
+        assert!(totals.host_news > 300, "{totals:?}");
+        assert!(totals.deleted > 300, "{totals:?}");
+        assert!(totals.lies > 300, "{totals:?}");
         assert!(totals.late > 300, "{totals:?}");
     }
 }

@@ -48,6 +48,11 @@ pub(crate) struct Plug {
     pub(crate) prioritizer: Option<Prioritizer>,
     /// Answers of its checking thread that do not come before the faults end.
     pub(crate) stuck: u32,
+    /// The host has deleted its device: no command finds it any more.
+    pub(crate) deleted: bool,
+    /// Its block layer says EIO of whatever goes by it; and when it did so.
+    pub(crate) lies: bool,
+    pub(crate) lies_told: Vec<Time>,
     /// Since when nothing has been wrong with it, while requests are held.
     pub(crate) good_since: Option<Time>,
 }
@@ -68,6 +73,9 @@ impl Plug {
             checker: None,
             prioritizer: None,
             stuck: 0,
+            deleted: false,
+            lies: false,
+            lies_told: Vec::new(),
             good_since: None,
         }
     }

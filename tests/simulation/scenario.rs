@@ -14,9 +14,9 @@ use crate::world;
 /// Seeds of each shipped file.
 const SEEDS: u64 = 20;
 
-/// A hold is noticed to be over: one check of the paths each second meanwhile,
-/// a proof, and the threads' delays.
-const NOTICED: Duration = Duration::from_millis(1500);
+/// A hold is noticed to be over: every path is checked 0.2 s after its last
+/// answer meanwhile; a proof, and the threads' delays.
+const NOTICED: Duration = Duration::from_millis(500);
 
 fn read(file: &Path) -> Scenario {
     let text = std::fs::read_to_string(file);

@@ -31,6 +31,10 @@ totals! {
     hung,
     abandoned,
     resized,
+    /// Uevents, devices deleted, good commands that a block layer ended with EIO.
+    host_news,
+    deleted,
+    lies,
     // Of guests that compose their own commands:
     /// Task management functions that end tasks, and tasks they ended.
     functions,

@@ -58,6 +58,8 @@ pub(crate) struct Wire {
     /// What the array has said of each raw command, by the address of its
     /// first segment.
     said: Vec<(usize, Completion)>,
+    /// The command that came back last was good, and the block layer says EIO.
+    pub(crate) lied: Option<PathId>,
     /// Of commands that are back, for the next ones.
     spare: Vec<Vec<Segment>>,
 }
@@ -74,6 +76,7 @@ impl Wire {
             random,
             calm: false,
             said: Vec::new(),
+            lied: None,
             spare: Vec::new(),
         }
     }
@@ -154,10 +157,14 @@ impl Wire {
             (other, _) => other,
         };
         let transfer = matches!(was.op, Op::Read(_) | Op::Write { .. });
-        let completion = if self.block_layer && transfer && !was.passthrough {
-            as_block_layer(completion)
-        } else {
-            completion
+        let lies = self.plug(was.path).is_some_and(|p| p.lies);
+        let completion = match (self.block_layer && transfer && !was.passthrough, completion) {
+            (false, completion) => completion,
+            (true, Completion::Good) if lies => {
+                self.lied = Some(was.path);
+                Completion::Errno { from: ErrnoFrom::Block, code: libc::EIO }
+            }
+            (true, completion) => as_block_layer(completion),
         };
         let raw = matches!(was.op, Op::Cdb { .. });
         if raw {
@@ -254,6 +261,10 @@ impl Issue for ToArray<'_> {
         if let Some(doubt) = in_doubt(wire, path, epoch) {
             wire.issued += 1;
             return Ok(at_once(wire, c, doubt));
+        }
+        if let Some(gone) = is_deleted(wire, c, path, epoch) {
+            wire.issued += 1;
+            return Ok(at_once(wire, c, gone));
         }
         if let Some(ended) = ends_at_once(wire) {
             wire.issued += 1;
@@ -359,6 +370,16 @@ fn in_doubt(wire: &mut Wire, path: PathId, epoch: u32) -> Option<Completion> {
     let sense = Sense::fixed(LUNS_CHANGED);
     let status = Status::CHECK_CONDITION;
     Some(Completion::Scsi { status, host: HostByte::OK, sense, residual: 0 })
+}
+
+/// The host has no such device any more.
+fn is_deleted(wire: &mut Wire, c: &Command<'_>, path: PathId, epoch: u32) -> Option<Completion> {
+    let transfer = matches!(c.op, Op::Read(_) | Op::Write { .. });
+    let block = wire.block_layer && transfer && !c.passthrough;
+    let plug = wire.plug_mut(path).filter(|p| p.deleted)?;
+    plug.bar(epoch, PathVerdict::Fail);
+    let from = if block { ErrnoFrom::Block } else { ErrnoFrom::Ioctl };
+    Some(Completion::Errno { from, code: libc::ENODEV })
 }
 
 /// The LU has no room for the command at this moment.

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use vhost_mpath::guest::buffer::Buffer;
 use vhost_mpath::io::{
-    Blocks, Completion, Extent, Identity, Lba, Limits, Op, Outcome, Request, Segment, Time,
+    Blocks, Completion, ErrnoFrom, Extent, Identity, Lba, Limits, Op, Outcome, Request, Segment,
+    Time,
 };
 use vhost_mpath::mpath::classify::{PathVerdict, unit_attention};
 use vhost_mpath::mpath::effect::{Change, Effect, Effects};
@@ -33,6 +34,7 @@ use crate::reasons::{Reasons, Setting};
 use crate::record::Record;
 use crate::shadow::{Shadow, Writing};
 use crate::totals::Totals;
+use crate::watch_laws::WatchLaws;
 use crate::wire::{ToArray, Wire};
 
 mod access;
@@ -41,6 +43,7 @@ mod control;
 mod events;
 mod faults;
 mod guest;
+mod host;
 mod progress;
 mod quiet;
 pub(crate) mod replay;
@@ -127,6 +130,7 @@ struct World {
     laws: EngineLaws,
     reasons: Reasons,
     access: AccessLaws,
+    watch: WatchLaws,
     dirty: Dirty,
     to_engine: Mail,
     to_queue: Mail,
@@ -166,6 +170,9 @@ struct World {
     /// When the LU changes its size, and to what; a stream of its own, so that
     /// the rest of a seed's story stays what it is.
     sizes: Random,
+    /// What the host does with its devices; likewise.
+    host: Random,
+    discovery: Vec<(Time, host::Discovery)>,
     /// What the LU has now, and all it has had.
     blocks: u64,
     had: BTreeSet<u64>,
@@ -196,6 +203,9 @@ impl World {
             }
             if self.sizes.one_in(150) {
                 self.resize_lu();
+            }
+            if self.host.one_in(50) {
+                self.host_acts();
             }
             if self.scsi.is_some() {
                 if self.random.one_in(15) {
@@ -275,6 +285,7 @@ impl World {
             mail(&self.to_queue),
             self.answers.iter().map(|a| a.0).min(),
             self.unblocked.iter().map(|u| u.0).min(),
+            self.discovery.iter().map(|d| d.0).min(),
         ]
         .into_iter()
         .flatten()
@@ -288,6 +299,7 @@ impl World {
             let mut busy = self.poll_arrays();
             busy |= self.deliver_mail();
             busy |= self.unblock();
+            busy |= self.discover();
             if self.map.next_deadline().is_some_and(|d| d <= self.now) {
                 busy = true;
                 self.totals.steps += 1;

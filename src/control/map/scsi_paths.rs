@@ -62,6 +62,15 @@ impl Map {
         &self.engine.identity().wwid
     }
 
+    /// The LU may be another one, says the kernel by this path: no thread's
+    /// command goes there before a proof, which the engine asks for.
+    pub(in crate::control) fn question(&self, id: PathId) {
+        let open = self.paths.get(&id).and_then(|path| path.open.as_ref());
+        if let Some((handle, _)) = open {
+            handle.question();
+        }
+    }
+
     /// The device of a path has gone. Its file is closed after its last
     /// command, and the kernel may give its name to another device then.
     pub(in crate::control) fn lose_path(&mut self, now: Time, path: &ScsiPath) {

@@ -403,7 +403,8 @@ pub static KEYWORDS: &[Keyword] = &[
         name: "no_path_interval",
         aliases: &[],
         takes: "SECONDS",
-        help: "Between two checks of each path while no path is left, at most.",
+        help: "Between two checks of each path that is out of use while no path carries I/O, and \
+               between two readings of a group that does not.",
         differs: Some("Ours; multipath-tools keep to polling_interval."),
         read: |text, policy| values::put(&mut policy.no_path_interval, values::seconds(text)),
         print: |policy| values::seconds_text(policy.no_path_interval),

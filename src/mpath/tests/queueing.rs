@@ -68,31 +68,6 @@ fn while_a_path_is_undecided_requests_wait_even_under_fail() {
 }
 
 #[test]
-fn with_no_path_left_each_path_is_checked_at_least_once_a_second() {
-    let mut rig = Rig::new(retry(NoPathRetry::Queue), &["a", "b"]);
-    rig.fail("a");
-    rig.fail("b");
-    for _ in 0..5 {
-        rig.pass(Duration::from_millis(999));
-        assert!(rig.checks.is_empty(), "no more often either");
-        rig.pass(Duration::from_millis(1));
-        assert!(rig.is_checking("a") && rig.is_checking("b"));
-        rig.checked("a", Verdict::Down);
-        rig.checked("b", Verdict::Down);
-    }
-}
-
-#[test]
-fn with_a_path_left_a_failed_one_is_checked_every_polling_interval() {
-    let mut rig = Rig::new(retry(NoPathRetry::Queue), &["a", "b"]);
-    rig.fail("a");
-    rig.pass(Duration::from_millis(4999));
-    assert!(!rig.is_checking("a"));
-    rig.pass(Duration::from_millis(1));
-    assert!(rig.is_checking("a"));
-}
-
-#[test]
 fn values_of_no_path_retry_are_those_of_multipath_conf() {
     assert_eq!("fail".parse(), Ok(NoPathRetry::Fail));
     assert_eq!("0".parse(), Ok(NoPathRetry::Fail));

@@ -134,8 +134,8 @@ impl Dispatcher {
         let timeout = self.patience_for(running.request.tag.ring, &part.op, now);
         let data: &[Segment] = if part.whole { &running.request.data } else { &part.data };
         let extents: &[Extent] = if part.whole { &running.request.extents } else { &part.extents };
-        let command =
-            Command { op: part.op, data, extents, passthrough: part.passthrough, timeout };
+        let passthrough = self.goes_by_passthrough(now, index, id);
+        let command = Command { op: part.op, data, extents, passthrough, timeout };
         let cookie = self.parts.cookie(index);
         let sent = self.attentions.as_ref().map_or(0, |a| a.now());
         match paths.issue(id, cookie, &command) {
@@ -146,6 +146,7 @@ impl Dispatcher {
             Ok(issued) => {
                 self.count_try(index);
                 self.parts[index].sent = sent;
+                self.parts[index].went_by_passthrough = passthrough;
                 self.paths.put_on(&mut self.parts, index, id, epoch, now);
                 self.selector.started(now, id.slot, self.parts[index].want);
                 if let Issued::Done(completion) = issued {

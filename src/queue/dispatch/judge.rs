@@ -29,6 +29,7 @@ impl Dispatcher {
             self.hear_data(now, index, path, epoch, completion);
         }
         if matches!(completion, Completion::Good) {
+            self.weigh_block_layer(now, index, path);
             return self.part_good(index);
         }
         let completion = &match *completion {
@@ -64,6 +65,9 @@ impl Dispatcher {
         }
         if self.fall_back_to_writing_zeroes(index, completion) {
             return;
+        }
+        if verdict.next == Next::OtherPassthrough {
+            self.accuse_block_layer(index, path, completion);
         }
         self.carry_out(now, index, path, verdict, outcome_of(completion));
     }

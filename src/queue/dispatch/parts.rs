@@ -63,6 +63,10 @@ pub(super) struct Part {
     pub(super) passthrough: bool,
     /// `passthrough` was asked for and no path has been asked that way yet.
     pub(super) next_is_passthrough: bool,
+    /// The command that is out, or was last, went so.
+    pub(super) went_by_passthrough: bool,
+    /// The path whose block layer ended it with an error that says little.
+    pub(super) accused: Option<PathId>,
     /// Paths that have answered it.
     pub(super) tried: PathSet,
     /// The only usable path has been asked a second time.
@@ -114,6 +118,8 @@ impl Part {
             limits_generation: 0,
             passthrough: false,
             next_is_passthrough: false,
+            went_by_passthrough: false,
+            accused: None,
             tried: PathSet::default(),
             asked_twice: false,
             patience: None,
@@ -208,6 +214,8 @@ impl Parts {
         part.zeroes = false;
         part.passthrough = false;
         part.next_is_passthrough = false;
+        part.went_by_passthrough = false;
+        part.accused = None;
         part.new_round();
         part.again = 0;
         part.attentions = 0;

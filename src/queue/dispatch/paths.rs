@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::bypass::BlockLayer;
 use super::parts::{NONE, PartIndex, Parts, PathSet, Place};
 use crate::io::Time;
 use crate::mpath::event::IoReport;
@@ -31,6 +32,7 @@ struct Slot {
     /// It may lead elsewhere, since that epoch, until it is listed with a later
     /// proof; what was reported, and when to say it again.
     doubt: Option<(u32, IoReport, Time)>,
+    block_layer: BlockLayer,
     /// Parts on the path, oldest first.
     head: u32,
     tail: u32,
@@ -101,6 +103,16 @@ impl Paths {
         self.undecided = self.slots.iter().any(undecided);
         let usable = |s: &&Slot| s.listed.is_some() && s.mark.is_none() && s.doubt.is_none();
         self.usable = self.slots.iter().filter(usable).map(|s| s.id.slot).collect();
+    }
+
+    /// What the block layer of a path has been worth.
+    pub(super) fn block_layer(&self, id: PathId) -> Option<&BlockLayer> {
+        let slot = self.slots.get(usize::from(id.slot)).filter(|s| s.id == id);
+        slot.map(|s| &s.block_layer)
+    }
+
+    pub(super) fn block_layer_mut(&mut self, id: PathId) -> Option<&mut BlockLayer> {
+        self.slot_mut(id).map(|s| &mut s.block_layer)
     }
 
     fn slot_mut(&mut self, id: PathId) -> Option<&mut Slot> {
@@ -282,6 +294,7 @@ impl Slot {
             unanswered: None,
             last: 0,
             doubt: None,
+            block_layer: BlockLayer::default(),
             head,
             tail,
             unseen,

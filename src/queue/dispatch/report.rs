@@ -37,6 +37,14 @@ pub enum Report {
         /// What the LU said.
         sense: Sense,
     },
+    /// The block layer of a path ends reads and writes with EIO that go well by
+    /// SCSI passthrough: they go so from the start now, or no longer.
+    BlockLayer {
+        /// Which path.
+        path: PathId,
+        /// Whether it is avoided.
+        avoided: bool,
+    },
 }
 
 /// Most reports kept for the control thread; more are dropped. What says that

@@ -14,6 +14,7 @@ use crate::scsi::status::{HostByte, Status};
 
 mod access;
 mod attentions;
+mod bypass;
 mod cutting;
 mod holding;
 mod managing;

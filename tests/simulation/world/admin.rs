@@ -101,7 +101,7 @@ impl World {
     }
 
     /// The host has lost the device, were it the last one.
-    fn lose_path(&mut self, name: &str, fx: &mut Effects) {
+    pub(super) fn lose_path(&mut self, name: &str, fx: &mut Effects) {
         if self.wire.plugs.iter().filter(|p| self.map.path(p.id).is_some()).count() == 1 {
             self.progress.lost_all = true;
             self.progress.flushed = self.policy.flush_on_last_del == FlushOnLastDel::Always;

@@ -4,6 +4,7 @@ use super::progress::Progress;
 use super::*;
 use crate::jobs::{Coming, Job, Move, Proof, Task, What};
 use vhost_mpath::mpath::checker::Checker;
+use vhost_mpath::mpath::event::HostNews;
 use vhost_mpath::mpath::hwhandler::Handler;
 use vhost_mpath::mpath::prio::Prioritizer;
 use vhost_mpath::mpath::probe::{Answer, DeviceState, Fact, Probe, Transfer};
@@ -23,6 +24,7 @@ impl World {
             {
                 self.laws.doubted(self.moment, *path);
             }
+            Event::Told { path, news: HostNews::PerhapsAnother(_) } => self.questioned(*path),
             // The capacity is the engine's to judge.
             Event::Proven { path, proof, identity: Ok(found) }
                 if found.wwid == self.map.identity().wwid =>
@@ -43,6 +45,7 @@ impl World {
         };
         self.reasons.tells(self.moment, self.now, &event, &self.map);
         self.access.tells(self.now, &event, &self.map);
+        self.watch.tells(self.now, &event);
         let resized = match &event {
             Event::Io(report) if resized(report) => Some(report.path),
             _ => None,
@@ -71,6 +74,9 @@ impl World {
         self.has_reasons();
         self.access.asks(self.now, &fx, &self.map);
         self.access.check(self.now, &self.map);
+        self.watch.asks(self.now, &fx, &self.map);
+        let open: Vec<PathId> = self.wire.plugs.iter().map(|p| p.id).collect();
+        self.watch.check(self.now, &self.map, &open);
         self.count_effects(&fx);
         for effect in fx {
             if self.trace {
@@ -186,6 +192,13 @@ impl World {
             } else if let Some(plug) = self.wire.plug(path) {
                 proof.doubts = plug.doubts.met;
             }
+        }
+        if self.wire.plug(path).is_some_and(|p| p.deleted) {
+            let none = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ENODEV };
+            let answer =
+                Answer::Completed { completion: none, data: Vec::new(), took: Duration::ZERO };
+            let next = task.on_answer(path, &answer);
+            return self.go_on(path, task, next);
         }
         let tag = self.wire.tag();
         let sent = self.scsi.as_ref().map_or(0, |s| s.attentions.now());
@@ -322,6 +335,9 @@ impl World {
                     scsi.told(path, sense);
                 }
             }
+        }
+        if self.wire.lied.take().is_some() {
+            self.lied_to(path);
         }
         self.touched = true;
         self.core.complete(self.now, cookie, &completion);

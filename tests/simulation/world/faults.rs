@@ -15,6 +15,9 @@ impl World {
 
     pub(super) fn fault(&mut self) {
         let Some(at) = self.any_plug() else { return };
+        if self.wire.plugs[at].deleted {
+            return; // nothing leads there any more
+        }
         let (id, nexus) = (self.wire.plugs[at].id, self.wire.plugs[at].nexus);
         let count = 1 + u32::try_from(self.random.below(3)).unwrap();
         let fault = match self.random.below(20) {
@@ -177,6 +180,7 @@ impl World {
         }
         self.wire.calm = true;
         self.answers_come();
+        self.host_comes_to_rest();
         for at in 0..self.wire.plugs.len() {
             let plug = &mut self.wire.plugs[at];
             plug.remapped = None;

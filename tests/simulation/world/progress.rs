@@ -116,6 +116,7 @@ impl World {
         let in_order = Faults::default();
         plug.remapped.is_none()
             && plug.stuck == 0
+            && !plug.deleted
             && !plug.leaving
             && self.array.faults(plug.nexus) == Some(&in_order)
             && self.array.access_state(plug.nexus).is_some_and(access::carries)
