@@ -75,10 +75,12 @@ out() {
   local device=/sys/block/$P1/device
   echo $(($(<"$device/iorequest_cnt") - $(<"$device/iodone_cnt")))
 }
-# until_out: until the slow path has something to land late: still the same after a moment, so no check.
+# until_out [ALL]: until the slow path has something to land late. ALL: and nothing else ends there for a moment, so that it is no
+# quick command or check.
 until_out() {
-  local until=$((SECONDS + 20))
-  until [ "$(out)" -gt 0 ] && sleep 0.05 && [ "$(out)" -gt 0 ]; do
+  local until=$((SECONDS + 20)) ended=/sys/block/$P1/device/iodone_cnt before
+  until before=$(<"$ended"); [ "$(out)" -gt 0 ] && sleep 0.1 && [ "$(out)" -gt 0 ] &&
+    { [ -z "${1:-}" ] || [ "$before" = "$(<"$ended")" ]; }; do
     load_goes_on
     [ $SECONDS -lt $until ] || die "nothing goes by $P1"
   done
@@ -115,7 +117,7 @@ step "one write in flight by the slow path; a write of the same block as soon as
 life "${BOTH[@]}"
 load_begin 60 --depth 1 --block-size 512 --span 4096
 delay 2500
-until_out
+until_out all
 slay "${BOTH[@]}"
 until_served
 [ "$TOOK" -ge 2000 ] || die "the successor served $TOOK ms after the kill: that is before the write has landed"
@@ -157,7 +159,7 @@ if [ "$transport" != sg-io ]; then
     life "${BOTH[@]}"
     load_begin 5 --depth 1 --block-size 512 --span 4096
     delay 2500
-    until_out
+    until_out all
     slay --discover no --path "/dev/$P2"
     until_served
     if ! wait "$load" 2>/dev/null; then shown=1; break; fi
