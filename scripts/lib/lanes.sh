@@ -8,7 +8,7 @@ LANES_PIDS=()
 lane_enter() {
   local key d
   [ "$1" != 1 ] || return 0
-  key=$(cd "$ROOT" && { cat "$RIG/uml/version"; ls -di . multipath iscsi lib/modules/*; echo .ready* multipath/.ready* iscsi/.ready*; } 2>/dev/null | cksum | cut -d' ' -f1)
+  key=$(cd "$ROOT" && { cat "$RIG/uml/version"; ls -di . lib/modules/*; find . -maxdepth 3 -name '.ready*' -printf '%i %p\n' | sort; } 2>/dev/null | cksum | cut -d' ' -f1)
   if [ ! -e "$ROOT-$1/.lane-$key" ]; then
     rm -rf "$ROOT-$1"
     cp -al "$ROOT" "$ROOT-$1"
