@@ -11,6 +11,7 @@ make_paths() {
     scsi_debug) make_scsi_debug "$1" ;;
     *) make_lio "$1" "${2:-2}" ;;
   esac
+  # shellcheck disable=SC2034  # jobs use it
   HOSTS=$(for ((n = 1; n <= ${2:-2}; n++)); do h=H$n; printf '%s ' "${!h}"; done)
   P1=$(sd_of_host "$H1")
   P2=$(sd_of_host "$H2")
