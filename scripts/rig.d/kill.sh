@@ -75,10 +75,12 @@ out() {
   local device=/sys/block/$P1/device
   echo $(($(<"$device/iorequest_cnt") - $(<"$device/iodone_cnt")))
 }
-# until_out: until the slow path has something to land late: still the same after a moment, so no check.
+# until_out [ALL]: until the slow path has something to land late. ALL: and nothing else ends there for a moment, so that it is no
+# quick command or check.
 until_out() {
-  local until=$((SECONDS + 20))
-  until [ "$(out)" -gt 0 ] && sleep 0.05 && [ "$(out)" -gt 0 ]; do
+  local until=$((SECONDS + 20)) ended=/sys/block/$P1/device/iodone_cnt before
+  until before=$(<"$ended"); [ "$(out)" -gt 0 ] && sleep 0.1 && [ "$(out)" -gt 0 ] &&
+    { [ -z "${1:-}" ] || [ "$before" = "$(<"$ended")" ]; }; do
     load_goes_on
     [ $SECONDS -lt $until ] || die "nothing goes by $P1"
   done
@@ -115,7 +117,7 @@ step "one write in flight by the slow path; a write of the same block as soon as
 life "${BOTH[@]}"
 load_begin 60 --depth 1 --block-size 512 --span 4096
 delay 2500
-until_out
+until_out all
 slay "${BOTH[@]}"
 until_served
 [ "$TOOK" -ge 2000 ] || die "the successor served $TOOK ms after the kill: that is before the write has landed"
@@ -151,13 +153,20 @@ step "$late commands were out by the slow path at the $kills kills; the successo
 hazard="A process that has commands out by SG_IO stays until they have ended, so no front-end comes to a successor earlier."
 if [ "$transport" != sg-io ]; then
   step "and a successor that does not know of the slow path: what all this is for"
-  life "${BOTH[@]}"
-  load_begin 10 --depth 1 --block-size 512 --span 4096
-  delay 2500
-  until_out
-  slay --discover no --path "/dev/$P2"
-  until_served
-  if wait "$load"; then cat $dir/load; die "no write landed late: this test shows nothing"; fi
+  # Seen only if the guest reads the block before it writes it once more.
+  shown=
+  for ((n = 1; n <= 8; n++)); do
+    life "${BOTH[@]}"
+    load_begin 5 --depth 1 --block-size 512 --span 4096
+    delay 2500
+    until_out all
+    slay --discover no --path "/dev/$P2"
+    until_served
+    if ! wait "$load" 2>/dev/null; then shown=1; break; fi
+    delay 0
+    daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+  done
+  [ -n "$shown" ] || die "no write landed late, $((n - 1)) times: this test shows nothing"
   grep -a "should hold" $dir/load | head -1 | sed 's/^/  /'
   hazard="A successor that was told to use one path only, $TOOK ms after the kill, had its work overwritten: the tests can fail."
 fi
