@@ -46,13 +46,14 @@ has_no_path() { ! ctl show paths raw format %d | grep -qx "$1"; }
 has_let_go() { ! readlink "/proc/$DAEMON_PID"/fd/* | grep -qw "/dev/$1"; }
 has_said() { grep -q "$@" "$DAEMON_LOG"; }
 load_goes_on() { kill -0 "$load" 2>/dev/null || { cat $dir/load; tail -20 "$DAEMON_LOG"; die "the load ended"; }; }
-load_start() { # SECONDS
+load_start() {
+  rm -f $dir/enough
   if [ "$device" = blk ]; then
     /rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --block-size 65536 --span 4194304 \
-      --seconds "$1" >$dir/load 2>&1 &
+      --seconds 600 --until $dir/enough >$dir/load 2>&1 &
     load=$!
   else
-    /rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds "$1" \
+    /rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds 600 --until $dir/enough \
       --compare 0 --allow 06/ >$dir/load 2>&1 &
     load=$!
     until grep -q verifying $dir/load; do load_goes_on; sleep 0.1; done
@@ -60,7 +61,9 @@ load_start() { # SECONDS
 }
 load_end() {
   local rc=0
-  step "waiting for the load's end"
+  load_goes_on
+  sleep 1
+  touch $dir/enough
   wait "$load" || rc=$?
   sed 's/^/  /' $dir/load
   [ $rc = 0 ] || { grep -B12 -A3 -m 3 "the guest sees" "$DAEMON_LOG"; die "the guest saw an error"; }
@@ -116,7 +119,7 @@ story_scsi() {
   within 2000 "both paths are found by the map's name" eval "has_path $P1 && has_path $P2"
   ctl show topology
   ctl show devices
-  load_start 45
+  load_start
   delete_and_find "$P1" "$H1"
   delete_and_find "$P2" "$H2"
   delete_and_find "$P1" "$H1"
@@ -225,7 +228,7 @@ story_blk() {
     --path-selector "round-robin 0"
   has_said "is $W, as multipath-tools write it" || die "it does not say what it has understood"
   within 2000 "both paths are found by their WWID" eval "has_path $P1 && has_path $P2"
-  load_start 25
+  load_start
   delete_and_find "$P1" "$H1"
   delete_and_find "$P2" "$H2"
   local t=/sys/kernel/config/target/loopback/naa.600140500000001/tpgt_1/lun/lun_0
@@ -249,7 +252,7 @@ story_nodes() {
   daemon_start $dir --device scsi --path "/dev/bsg/$bsg" --path "/dev/$sg" --polling-interval 1 \
     --path-grouping-policy multibus --path-selector "round-robin 0"
   within 2000 "paths $bsg and $sg" eval "has_path $bsg && has_path $sg"
-  load_start 12
+  load_start
   delete_path "$P1"
   within 1000 "$bsg is deleted and has left" has_no_path "$bsg"
   within 1000 "and $P1 is let go of" has_let_go "$P1"
@@ -269,7 +272,7 @@ story_outages() {
   daemon_start $dir --device "$device" --wwid "$W" --polling-interval 1 --path-grouping-policy multibus \
     --path-selector "round-robin 0"
   within 2000 "both paths" eval "has_path $P1 && has_path $P2"
-  load_start 40
+  load_start
   for ((turn = 1; turn <= 20; turn++)); do
     delete_path "$P1"
     delete_path "$P2"
@@ -294,7 +297,7 @@ story_container() {
   VHOST_MPATH=$DAEMON_BINARY
   within 3000 "it says so" has_said "looked at once a second"
   within 2000 "both paths" eval "has_path $P1 && has_path $P2"
-  load_start 8
+  load_start
   delete_and_find "$P1" "$H1" 2500
   load_end
 }

@@ -109,8 +109,6 @@ one_path_faults() {
     # The driver says so without having done it. By passthrough the residual tells; the block layer believes it, and so
     # must who reads by it.
     [[ $transport != blk-uring || $what != RECOVERED* ]] || continue
-    # The block layer calls it a failure of the target (EREMOTEIO), which is passed on: docs/device-states.md.
-    [[ $transport != blk-uring || $what != HARDWARE* ]] || continue
     load_begin
     echo "$rule" >"$FAULTS"
     sleep 1

@@ -28,12 +28,12 @@ run() {
   diff /tmp/before /tmp/after || die "something is left of $*"
   step "nothing is left of $*"
 }
-run raw-load.sh sd sg-io 25
+run raw-load.sh sd sg-io
 RIG_FAULT=DID_NO_CONNECT run errors.sh sg-io blk
 
 modprobe scsi_debug dev_size_mb=8
 sleep 1
-if rig run raw-load.sh sd sg-io 8 >/tmp/refusal 2>&1; then die "it took somebody's scsi_debug for its own"; fi
+if rig run raw-load.sh sd sg-io >/tmp/refusal 2>&1; then die "it took somebody's scsi_debug for its own"; fi
 sed 's/^/  /' /tmp/refusal
 grep -q 'Nothing was touched' /tmp/refusal || die "it was no refusal"
 [ -d /sys/module/scsi_debug ] || die "somebody's scsi_debug has gone"

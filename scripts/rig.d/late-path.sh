@@ -11,13 +11,15 @@ make_paths 64
 dir=/tmp/job
 mkdir -p $dir
 daemon_start $dir --device scsi --num-queues 2 --path "sim:$dir/lu.img,size=64M" --path "sim:$dir/lu.img"
-/rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds 6 --allow 06/ >$dir/guest 2>&1 &
+/rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds 200 --until $dir/enough --allow 06/ >$dir/guest 2>&1 &
 guest=$!
 sleep 2
 ctl add lun 0:1 "/dev/$P1" "/dev/$P2"
 sleep 1
 ctl show paths
+sleep 1
 kill -0 $guest || { cat $dir/guest; exit 1; }
+touch $dir/enough
 rc=0
 wait $guest || rc=$?
 sed 's/^/  /' $dir/guest

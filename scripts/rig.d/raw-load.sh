@@ -1,5 +1,5 @@
 #!/bin/bash
-# Job: raw-load.sh sd|sg|bsg [TRANSPORT [SECONDS]]. The daemon as vhost-user-scsi over two real paths by these nodes; a guest by
+# Job: raw-load.sh sd|sg|bsg [TRANSPORT]. The daemon as vhost-user-scsi over two real paths by these nodes; a guest by
 # hand (examples/scsigen) sends READ, WRITE and COMPARE AND WRITE over both, every byte verified, while the paths are
 # deleted through sysfs one after the other and come back. No COMPARE AND WRITE may be carried out twice: one whose
 # path went away under it ends with 0B/00/06. At the end the guest resets the LU, in the array, too.
@@ -8,7 +8,7 @@ set -euo pipefail
 . lib/daemon.sh
 . rig.d/paths.sh
 
-kind=${1:-sd} transport=${2:-auto} seconds=${3:-8}
+kind=${1:-sd} transport=${2:-auto}
 [ -x /rig/bin/scsigen ] || { say "only with the daemon built here, and its example scsigen"; exit 1; }
 modprobe bsg 2>/dev/null || true
 make_paths 64
@@ -25,8 +25,8 @@ mkdir -p $dir
 daemon_start $dir --device scsi --discover no --transport "$transport" --lu-reset array --path-grouping-policy multibus --path-selector "round-robin 0" \
   --polling-interval 1 --path "$(node_of "$P1")" --path "$(node_of "$P2")"
 ctl show topology
-/rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds "$seconds" \
-  --allow 06/,0b/00/06 >$dir/guest 2>&1 &
+/rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds 200 \
+  --until $dir/enough --allow 06/,0b/00/06 >$dir/guest 2>&1 &
 guest=$!
 until grep -q verifying $dir/guest; do
   kill -0 $guest 2>/dev/null || { cat $dir/guest; exit 1; }
@@ -48,6 +48,7 @@ for turn in 1 2 3; do
   read -r P1 P2 H1 H2 <<<"$P2 $P1 $H2 $H1"
 done
 kill -0 $guest || { cat $dir/guest; exit 1; }
+touch $dir/enough
 rc=0
 wait $guest || rc=$?
 sed 's/^/  /' $dir/guest

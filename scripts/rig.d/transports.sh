@@ -5,24 +5,15 @@
 set -euo pipefail
 . lib/say.sh
 . lib/daemon.sh
+. lib/rows.sh
 . rig.d/paths.sh
 
 rounds=${1:-5} seconds=${2:-2} depth=${RIG_DEPTH:-32}
 for tool in loadgen bareloop; do [ -x /rig/bin/$tool ] || die "only with the daemon built here, and its example $tool"; done
 make_paths 64
 node=/dev/bsg/$(basename "$(readlink -f "/sys/block/$P1/device")")
-dir=/tmp/job
+dir=/tmp/job ROWS=/tmp/job
 mkdir -p $dir
-
-# field NAME: from a line of JSON
-field() { sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p"; }
-
-# row NAME JSON
-row() {
-  local f values=()
-  for f in iops cpu_us_per_io p50_us p99_us; do f=$(field $f <<<"$2"); values+=("${f:--}"); done
-  echo "${values[*]}" >>"$dir/$1.rows"
-}
 
 # through NAME OPTION…: one run of the load generator against a daemon with these options
 through() {
@@ -51,21 +42,6 @@ for ((round = 1; round <= rounds; round++)); do
   through null --path null:64M
   PIECES=2 through bsg-uring-2-pieces --transport bsg-uring --path "/dev/$P1"
 done
-
-# median FILE COLUMN: median (least–most)
-median() {
-  awk -v c="$2" '$c != "-" { print $c }' "$1" | sort -g | awk '
-    { a[NR] = $1 } END {
-      if (!NR) { print "-"; exit }
-      m = NR % 2 ? a[(NR + 1) / 2] : (a[NR / 2] + a[NR / 2 + 1]) / 2
-      f = (m >= 100) ? "%.0f (%.0f–%.0f)\n" : "%.2f (%.2f–%.2f)\n"; printf f, m, a[1], a[NR] }'
-}
-
-# against A B: the ratio of IOPS, round by round
-against() {
-  paste -d' ' "$dir/$1.rows" "$dir/$2.rows" | awk '{ print $1 / $5 }' >$dir/ratio
-  median $dir/ratio 1
-}
 
 say "4 KiB random reads, depth $depth, one queue, one path (${RIG_PATHS:-lio}); $rounds rounds of $seconds s, $(uname -sr), $(nproc) CPU"
 say "| | IOPS | CPU µs per I/O | p50 µs | p99 µs |"

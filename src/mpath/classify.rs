@@ -225,7 +225,8 @@ pub const TABLE: &[Row] = {
     ("aborted",                   When::Key(0xb),                       Check, Other,            Maybe),
     ("sense-none",                When::NoSense,                        Check, Other,            Maybe),
     // The block layer's word: errno decides first, sense is fetched only where it is ambiguous.
-    ("block-target",              Errno(Block, libc::EREMOTEIO),        Keep,  Deliver,          Maybe),
+    // What the LU refuses, or one controller's hardware error.
+    ("block-target",              Errno(Block, libc::EREMOTEIO),        Check, OtherPassthrough, Maybe),
     ("block-medium",              Errno(Block, libc::ENODATA),          Keep,  Deliver,          Maybe),
     ("block-reservation",         Errno(Block, libc::EBADE),            Keep,  Deliver,          No),
     // A deleted device has no blocks left, and says so of a write by the same errno as a thin LU

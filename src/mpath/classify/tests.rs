@@ -299,6 +299,14 @@ fn no_space_of_the_block_layer_is_no_verdict_of_the_lu() {
     assert_eq!((found.path, found.next), (PathVerdict::Check, Next::OtherPassthrough));
 }
 
+/// HARDWARE ERROR 04/44 of one path of two came to a guest that read by the block
+/// layer, which says the same errno of what the LU refuses.
+#[test]
+fn a_failure_of_the_target_is_asked_for_its_sense() {
+    let found = classify(&Completion::Errno { from: ErrnoFrom::Block, code: libc::EREMOTEIO });
+    assert_eq!((found.path, found.next), (PathVerdict::Check, Next::OtherPassthrough));
+}
+
 /// `docs/judgement.md`, made from the table.
 fn document() -> String {
     use std::fmt::Write;
