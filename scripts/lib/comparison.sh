@@ -59,6 +59,7 @@ group 1 in transition|.*|status of .*|(active|enabled)|(active|enabled)|must|the
 (group 1 (non-)?optimized|disk 1 .*)|.*(manual|7 s|followover)|in use|p1,p2|(p3,p4|p1,p2,p3,p4)|must|the same: I/O had left group 1 during the transition, and failback is not immediate
 (group 1 (non-)?optimized|disk 1 .*)|.*(manual|7 s|followover)|status of .*|.*|.*|must|the same
 (group 1 (in transition|(non-)?optimized)|disk 1 .*)|by tpg, const|(in use|status of p[34])|(p4|active|enabled)|(p3|active|enabled)|may|both of its groups for the second target port group are as good; which of them it took in the transition is chance
+(group 1 optimized|disk 1 .*)|by prio, 7 s|(in use|status of .*)|.*|.*|may|the seven seconds end about when both are looked at
 group 1 non-optimized|by prio, .*|groups|p1,p2 / p3,p4|p1,p2,p3,p4|must|paths are grouped anew when a priority changes; multipathd waits for a failback
 group 1 non-optimized|by prio, .*|in use|p3,p4|p1,p2,p3,p4|may|the same
 
@@ -69,6 +70,7 @@ group 1 non-optimized|by prio, .*|in use|p3,p4|p1,p2,p3,p4|may|the same
 
 # --- standby and unavailable
 group 1 (standby|unavailable).*|.*|p[1-4]\.prio|(50|10|1)|[01]|must|a report that one path reads is for the groups of all; multipathd does not read the priority of a path that is down
+group 1 standby|(by serial|multibus).*|(p[12]\.(dm|checker)|prio of .*)|(failed|faulty|10)|(active|ghost|5)|may|no read is sent to a path in standby, so it stays as the checker finds it; dm's read fails it until the next check
 group 1 unavailable, 2 standby|.*|p[34]\.(dm|checker)|(failed|faulty)|(active|ghost)|may|no read is sent to a path in standby, so it stays as the checker finds it; dm's read fails it each time
 group 1 unavailable, 2 standby|.*|(in use|status of .*|prio of .*)|.*|.*|may|the same
 group 1 unavailable, 2 standby|by prio, immediate|groups|p1,p2,p3,p4|p1,p2 / p3,p4|may|the same
