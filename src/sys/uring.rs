@@ -13,12 +13,13 @@ mod ring;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::{opcode, squeue, types};
 
 use super::bsg;
+use super::eventfd::EventFd;
 use crate::io::Segment;
 use ring::Ring;
 
@@ -82,12 +83,20 @@ pub struct Cqe {
 /// User data of the watch on a ring that was replaced; nobody else's.
 const OLD_RING: u64 = u64::MAX - 1;
 
+/// The narrow ring that a wide one replaced, where it had operations in the
+/// kernel. Takes no new ones, and costs nothing once they are back.
+struct Old {
+    ring: Ring,
+    /// Signalled by the kernel when one has ended. (A poll of the ring itself
+    /// would not do: with deferred completions that is ready only after a system
+    /// call on the ring.)
+    ended: EventFd,
+}
+
 /// One io_uring instance. Not `Send`: it stays on the thread that made it.
 pub struct Uring {
     ring: Ring,
-    /// The narrow ring that a wide one replaced, where it had operations in
-    /// the kernel. Takes no new ones, and costs nothing once they are back.
-    old: Option<Ring>,
+    old: Option<Old>,
     entries: u32,
     mode: Mode,
     /// Something other than a watch was ever queued.
@@ -135,7 +144,8 @@ impl Uring {
     /// way come as if there were more to come, so that nobody arms them twice.
     ///
     /// # Errors
-    /// As [`wide`](Uring::wide); nothing has changed then.
+    /// As [`wide`](Uring::wide), and EMFILE; the ring is as it was then, but for
+    /// watches where it is EBUSY.
     pub fn widen(
         &mut self,
         ignored: u64,
@@ -144,14 +154,22 @@ impl Uring {
         if self.is_wide() {
             return Ok(());
         }
-        let (ring, mode) = Ring::wide(self.entries)?;
+        let (mut ring, mode) = Ring::wide(self.entries)?;
         if self.was_used {
+            let ended = EventFd::new()?;
+            self.ring.submitter().register_eventfd(ended.as_fd().as_raw_fd())?;
+            let entry = watch(ended.as_fd().as_raw_fd(), OLD_RING);
+            // SAFETY: points to nothing.
+            if !unsafe { ring.push(&entry) } {
+                return Err(io::Error::from_raw_os_error(libc::EBUSY));
+            }
             for watch in watches {
                 self.cancel(watch, ignored)?;
             }
             self.submit_and_wait(Wait::No)?;
-            self.old = Some(std::mem::replace(&mut self.ring, ring));
-            self.watch_old()?;
+            // Whatever came to an end meanwhile, or is not submitted yet.
+            ended.signal();
+            self.old = Some(Old { ring: std::mem::replace(&mut self.ring, ring), ended });
         } else {
             // The kernel ends its watches when it is closed.
             self.ring = ring;
@@ -162,7 +180,7 @@ impl Uring {
 
     fn watch_old(&mut self) -> io::Result<()> {
         let Some(old) = &self.old else { return Ok(()) };
-        let entry = watch(old.as_raw_fd(), OLD_RING);
+        let entry = watch(old.ended.as_fd().as_raw_fd(), OLD_RING);
         // SAFETY: points to nothing.
         unsafe { self.push(&entry) }
     }
@@ -380,11 +398,14 @@ impl Uring {
     #[cold]
     fn reap_old(&mut self, still_watched: bool, mut each: impl FnMut(Cqe)) -> usize {
         let mut count = 0;
-        if let Some(ring) = &mut self.old {
+        if let Some(old) = &mut self.old {
+            // First: what ends from here on is another signal. (The kernel ends
+            // a watch that one ring has on another's; it is armed again below.)
+            old.ended.clear();
             // Deferred completion work runs in a system call only. What it
             // cannot do now wakes the watch again.
-            let _ = ring.submitter().submit();
-            ring.reap(|cqe| {
+            let _ = old.ring.submitter().submit();
+            old.ring.reap(|cqe| {
                 each(Cqe { more: true, ..cqe });
                 count += 1;
             });

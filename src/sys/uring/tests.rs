@@ -2,7 +2,9 @@ use super::*;
 use crate::sys::eventfd::EventFd;
 use crate::sys::segment;
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 fn reap_all(ring: &mut Uring) -> Vec<(u64, i32, bool)> {
     let mut got = Vec::new();
@@ -146,6 +148,45 @@ fn a_ring_that_was_widened_gives_back_what_it_had() {
     ring.submit_and_wait(Wait::AtMost(Duration::from_secs(5))).unwrap();
     let got = reap_all(&mut ring);
     assert!(got.len() == 1 && got[0].0 == 1 && got[0].2, "{got:?}");
+}
+
+/// The kernel defers a completion to the next system call on the ring that it
+/// belongs to, of which there is none by itself.
+#[test]
+fn what_a_replaced_ring_had_comes_back_however_late_it_ends() {
+    let mut ring = Uring::new(4).unwrap();
+    // (No eventfds: what ends in the wake-up of one is told later, by the kernel's
+    // choice.)
+    let slow = [UnixStream::pair().unwrap(), UnixStream::pair().unwrap()];
+    let mut words = [[0u8; 8]; 2];
+    for (n, word) in words.iter_mut().enumerate() {
+        let list = [segment::of(word)];
+        let user_data = u64::try_from(n).unwrap();
+        // SAFETY: the array lives until the completion is reaped below, the list
+        // until the submission.
+        unsafe { ring.readv(slow[n].0.as_fd(), &list, u64::MAX, RwFlags::NONE, user_data) }
+            .unwrap();
+        ring.submit_and_wait(Wait::No).unwrap();
+    }
+    ring.widen(3, []).unwrap();
+    for (n, (_, writer)) in slow.iter().enumerate() {
+        // Nothing is left to be reaped before it ends.
+        while !reap_all(&mut ring).is_empty() || ring.queued() > 0 {
+            ring.submit_and_wait(Wait::AtMost(Duration::from_millis(50))).unwrap();
+        }
+        ring.submit_and_wait(Wait::AtMost(Duration::from_millis(50))).unwrap();
+        reap_all(&mut ring);
+        (&*writer).write_all(&[1; 8]).unwrap();
+        let mut got = Vec::new();
+        for _ in 0..200 {
+            ring.submit_and_wait(Wait::AtMost(Duration::from_millis(25))).unwrap();
+            got.extend(reap_all(&mut ring));
+            if !got.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(got, [(u64::try_from(n).unwrap(), 8, true)]);
+    }
 }
 
 #[test]
