@@ -162,7 +162,8 @@ pub(super) struct Lu {
 
 /// Opens every path of an LU: those that are named or, where none is, those
 /// that are there. While a predecessor that was killed has commands out on any
-/// path that may have been its own, nothing is opened (law 3).
+/// path that may have been its own, nothing is served (law 3): what was opened
+/// is closed again.
 pub(super) fn open_lu(
     settings: &LuSettings,
     options: &Options,
@@ -287,7 +288,8 @@ impl Lu {
     /// A predecessor may have had paths that are not among ours (yet): what it
     /// has sent there must have come back, too.
     fn succeeds(&self) -> Result<(), OpenLuError> {
-        if !self.discover {
+        let named = !self.settings.paths.is_empty();
+        if named && !self.discover {
             return Ok(());
         }
         let is_ours = |hctl: &str| self.paths.iter().any(|path| path.handle.hctl() == Some(hctl));

@@ -463,8 +463,10 @@ pub fn left_behind(devname: &str) -> Option<OpenError> {
     let dev = DevT::from_raw(fs::metadata(&path).ok()?.rdev());
     let facts = BlockFacts::read(&Sysfs::host().block(dev)?)?;
     let found = match claim_block(&path, dev, Some(&facts), true) {
-        Err(error) => error,
-        Ok(_claim) => bsg::locked(facts.scsi.as_ref()?)?,
+        Err(error) if error.is_left_behind() => error,
+        // An offline disk cannot be claimed, a free one may be somebody else's
+        // by now; commands that went by the bsg node keep that one's lock.
+        _ => bsg::locked(facts.scsi.as_ref()?)?,
     };
     found.is_left_behind().then_some(found)
 }
