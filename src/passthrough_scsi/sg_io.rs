@@ -77,7 +77,9 @@ impl ScsiNode {
 
     /// Bytes that sd says it has, where there is a disk node.
     pub(super) fn size(&self) -> Option<u64> {
-        block::size(self.claim.as_ref().unwrap_or(&self.file).as_fd()).ok()
+        // The one of the two that is a disk's node.
+        let files = [Some(&self.file), self.claim.as_ref()];
+        files.into_iter().flatten().find_map(|file| block::size(file.as_fd()).ok())
     }
 
     /// Resets the LU, for all hosts. Waits for the host adapter. A bsg node
