@@ -150,7 +150,7 @@ impl Daemon {
     }
 
     /// Paths whose devices have gone leave their maps.
-    fn lose_paths(&mut self, now: Time, hctl: Option<&str>) {
+    pub(super) fn lose_paths(&mut self, now: Time, hctl: Option<&str>) {
         for slot in self.maps.slots() {
             let Some(map) = self.maps.get_mut(slot).filter(|map| map.discovers()) else { continue };
             for path in map.scsi_paths() {

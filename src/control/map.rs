@@ -510,8 +510,9 @@ impl Map {
     /// guest. The guest of a SCSI device asks the LU itself.
     fn resize_disk(&mut self, from: Blocks, to: Blocks, notice: &mut Notice) {
         let Some(disk) = &self.disk else { return };
-        self.grown |= disk.resize(to);
-        events::add_guest_size(notice, from, to, disk.capacity());
+        let grew = disk.resize(to);
+        self.grown |= grew;
+        events::add_guest_size(notice, from, to, disk.capacity(), grew);
     }
 
     fn with_checking(&self, path: PathId, tell: impl FnOnce(&Checking)) {

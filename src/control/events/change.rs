@@ -90,19 +90,20 @@ pub(in crate::control) fn of_change(change: &Change) -> Notice {
 }
 
 /// What a new capacity of the LU is to the guest of a vhost-user-blk disk that
-/// has `shown` blocks now.
+/// has `shown` blocks now; whether it `grew` just now.
 pub(in crate::control) fn add_guest_size(
     notice: &mut Notice,
     from: Blocks,
     to: Blocks,
     shown: Blocks,
+    grew: bool,
 ) {
     notice.text += &if to < from {
         format!(
             "; the guest keeps its {shown} blocks, and what it sends beyond the LU's end fails: \
              make sure that this was meant"
         )
-    } else if shown == to {
+    } else if grew {
         "; the guest's disk grows".to_owned()
     } else {
         format!("; the guest keeps its {shown} blocks")

@@ -134,9 +134,12 @@ impl Daemon {
         }
         let (lun, map) = (lu.address.to_string(), lu.name.clone());
         let lus = if self.exposes_paths()? { lu.by_path() } else { vec![lu] };
+        let now = self.clock.now();
         for lu in lus {
-            self.maps.add(self.clock.now(), lu, true)?;
+            self.maps.add(now, lu, true)?;
         }
+        // A device may have gone while it was being opened, when no map had it.
+        self.lose_paths(now, None);
         Ok(json!({ "lun": lun, "map": map }))
     }
 
