@@ -85,6 +85,7 @@ failover_judge() {
     $3 != 0 || ($4 != 0 && $4 != "-") || $9 != 0 { print "case " $1 ", " $2 ": " $3 " application errors, " $4 " SG errors, " $9 " wrong blocks: " $15 }
     $1 ~ /^(0|1|2|4|7|9[a-e])$/ && longest > $7 + 100 + more { print "case " $1 ", " $2 ": " longest " ms while a path was healthy" }
     $8 > 0 && longest > $8 + $7 + 500 + more { print "case " $1 ", " $2 ": " longest " ms, the outage was of " $8 " ms" }
+    $12 != "" && $12 + 0 > $7 + 100 + more { print "case " $1 ", " $2 ": a read begun while one path hung took " $12 " ms" }
     $10 != "" && $10 > $11 { print "case " $1 ", " $2 ": " $10 " commands for " $11 " reads" }
     END { if (!seen) print "nothing of ours was measured" }')
   [ -z "$wrong" ] || { say "$wrong"; return 1; }

@@ -7,7 +7,9 @@ HOST_MODULES="scsi_mod sd_mod sg scsi_debug target_core_mod target_core_file tcm
 HOST_DIRS="/rig /etc/multipath /etc/target /etc/target/pr /etc/target/alua /var/target /var/target/pr /var/target/alua"
 HOST_TARGET=/sys/kernel/config/target
 # Jobs that look at every SCSI disk of the machine, not only at those they made, or leave more behind than is undone here.
-HOST_GREEDY="compare-multipathd.sh compare-failover.sh holders.sh shell.sh"
+HOST_GREEDY="shell.sh"
+# Jobs that use programs of the bed's own tree.
+HOST_NEVER="compare-multipathd.sh compare-failover.sh holders.sh kill.sh discovery.sh peers.sh"
 
 # host_run SECONDS YES JOB ARG…: what is in $RIG_TREE is what the job finds under /rig.
 host_run() {
@@ -18,8 +20,11 @@ host_run() {
   host_plan "$job"
   HOST_BEFORE=$(mktemp -d)
   host_state "$HOST_BEFORE"
+  # Also if this is ended from outside.
+  trap 'host_undo; rm -rf "$HOST_BEFORE"' EXIT
   step "$(uname -sr) runs $job $*"
   host_job "$seconds" || rc=$?
+  trap - EXIT
   host_undo || rc=1
   rm -rf "$HOST_BEFORE"
   return $rc
@@ -35,6 +40,7 @@ host_disks() {
 # A job must not meet devices that it has not made: then it wants an explicit --yes.
 host_check() {
   local m why='' missing=''
+  case " $HOST_NEVER " in *" $1 "*) die "$1 needs programs that only a bed has" "Run it without --host." ;; esac
   for m in sd_mod sg scsi_debug tcm_loop target_core_file; do modprobe -n -q "$m" || missing+=" $m"; done
   [ -z "$missing" ] || die "this kernel has no module$missing" "scripts/rig setup makes a bed with a kernel of its own."
   if [ -d /sys/module/scsi_debug ]; then why="scsi_debug is loaded already: its devices would be the job's"; fi

@@ -22,20 +22,20 @@ lane_enter() {
   ROOT=$ROOT-$1
 }
 
-# lanes_run N: the jobs of standard input, one per line, as `scripts/rig --lane L run JOB ARG…` in N lanes. What a job says
+# lanes_run N <JOBS: the jobs of standard input (not of a pipe: whoever ends this script ends the lanes), one per line, as `scripts/rig --lane L run JOB ARG…` in N lanes. What a job says
 # is shown when it has ended. True if all passed; a failure does not keep the others from being run.
 lanes_run() {
   local lane
-  LANES_DIR=$(mktemp -d)
+  LANES_DIR=$(mktemp -d) || die "no room for what the jobs say"
   cat >"$LANES_DIR/jobs"
   for ((lane = 1; lane <= $1; lane++)); do
     lane_work "$lane" &
     LANES_PIDS+=($!)
   done
-  for lane in "${LANES_PIDS[@]}"; do wait "$lane"; done
-  LANES_PIDS=()
   local failed
-  failed=$(cat "$LANES_DIR/failed" 2>/dev/null || true)
+  for lane in "${LANES_PIDS[@]}"; do wait "$lane" || echo "  lane $lane" >>"$LANES_DIR/failed"; done
+  LANES_PIDS=()
+  failed=$(cat "$LANES_DIR/failed" 2>/dev/null || true; sed 's/^/  not run: /' "$LANES_DIR/jobs")
   rm -rf "$LANES_DIR"
   [ -z "$failed" ] || { say "failed in the rig:"; say "$failed"; return 1; }
 }
@@ -50,9 +50,9 @@ lane_work() {
     child=$!
     wait $child || echo "  $job" >>"$LANES_DIR/failed"
     child=''
-    flock "$LANES_DIR/jobs" sh -c 'printf "\n---- %s: %s s in lane %s\n" "$1" "$2" "$3"; cat "$4"' say "$job" $((SECONDS - began)) "$1" "$log"
+    flock "$LANES_DIR/lock" sh -c 'printf "\n---- %s: %s s in lane %s\n" "$1" "$2" "$3"; cat "$4"' say "$job" $((SECONDS - began)) "$1" "$log"
   done
 }
 
 # The next line, taken off the list.
-lane_next() { flock "$LANES_DIR/jobs" sh -c 'head -n 1 "$1"; sed -i 1d "$1"' next "$LANES_DIR/jobs"; }
+lane_next() { flock "$LANES_DIR/lock" sh -c 'head -n 1 "$1"; sed -i 1d "$1"' next "$LANES_DIR/jobs"; }
