@@ -59,6 +59,7 @@ group 1 in transition|.*|status of .*|(active|enabled)|(active|enabled)|must|the
 (group 1 (non-)?optimized|disk 1 .*)|.*(manual|7 s|followover)|in use|p1,p2|(p3,p4|p1,p2,p3,p4)|must|the same: I/O had left group 1 during the transition, and failback is not immediate
 (group 1 (non-)?optimized|disk 1 .*)|.*(manual|7 s|followover)|status of .*|.*|.*|must|the same
 (group 1 (in transition|(non-)?optimized)|disk 1 .*)|by tpg, const|(in use|status of p[34])|(p4|active|enabled)|(p3|active|enabled)|may|both of its groups for the second target port group are as good; which of them it took in the transition is chance
+(group 1 optimized|disk 1 .*)|by prio, 7 s|(in use|status of .*)|.*|.*|may|the seven seconds end about when both are looked at
 group 1 non-optimized|by prio, .*|groups|p1,p2 / p3,p4|p1,p2,p3,p4|must|paths are grouped anew when a priority changes; multipathd waits for a failback
 group 1 non-optimized|by prio, .*|in use|p3,p4|p1,p2,p3,p4|may|the same
 
