@@ -70,6 +70,7 @@ group 1 non-optimized|by prio, .*|in use|p3,p4|p1,p2,p3,p4|may|the same
 
 # --- standby and unavailable
 group 1 (standby|unavailable).*|.*|p[1-4]\.prio|(50|10|1)|[01]|must|a report that one path reads is for the groups of all; multipathd does not read the priority of a path that is down
+group 1 standby|(by serial|multibus).*|(p[12]\.(dm|checker)|prio of .*)|(failed|faulty|10)|(active|ghost|5)|may|no read is sent to a path in standby, so it stays as the checker finds it; dm's read fails it until the next check
 group 1 unavailable, 2 standby|.*|p[34]\.(dm|checker)|(failed|faulty)|(active|ghost)|may|no read is sent to a path in standby, so it stays as the checker finds it; dm's read fails it each time
 group 1 unavailable, 2 standby|.*|(in use|status of .*|prio of .*)|.*|.*|may|the same
 group 1 unavailable, 2 standby|by prio, immediate|groups|p1,p2,p3,p4|p1,p2 / p3,p4|may|the same
