@@ -92,6 +92,7 @@ disk 1 back|.*|groups|.*|.*|may|the same
 # --- known, to be mended; a row whose difference is gone goes
 group 1 (non-optimized, 2 optimized|optimized, 2 non-optimized)|by prio, .*|(in use|status of .*)|.*|.*|may|not yet: priorities come in path by path and paths are grouped at each, so that I/O leaves with the half that moves
 group 1 unavailable.*|by prio, .*|(groups|in use)|.*|.*|may|not yet: the priority of a failed path is that of its last own reading, so that paths of one target port group are grouped apart
+group 1 unavailable.*|.*|p[12]\.prio|0|1|may|the same
 ROWS
 }
 
