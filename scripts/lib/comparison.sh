@@ -171,7 +171,7 @@ comparison_judge() {
     warn "our decisions differ from multipathd's in what has no reason"
     return 1
   fi
-  list=$(comparison_compare "$1")
+  list=$(comparison_compare "$console") # of the last, as the number of facts
   step "$(good "$facts facts, $(grep -c '|different|' <<<"$list") differ from multipathd's with a reason, of these $(grep -c '|different|not yet: ' <<<"$list" || true) to be mended")"
 }
 
