@@ -125,3 +125,6 @@ daemon_stop() {
   done
   wait "$pid"
 }
+
+# daemon_end: the same, and anything else ends the script.
+daemon_end() { daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"; }

@@ -220,6 +220,23 @@ guest_await() {
 # guest_said TEXT: how the last console line with TEXT goes on.
 guest_said() { { grep -aF -- "GUEST: $1" "$GUEST_CONSOLE" || true; } | tail -1 | tr -d '\r' | sed 's/^.*GUEST: //'; }
 
+# guest_written: how many files the guest's first writer has written, as far as it has said so; guest_await_files N: until N
+# further ones are on the disk.
+guest_written() { local w; w=$(guest_said "written "); w=${w#written }; echo "${w:-0}"; }
+guest_await_files() {
+  local target=$(($(guest_written) + $1)) until=$((SECONDS + 120))
+  until [ "$(guest_written)" -ge "$target" ]; do
+    kill -0 "$GUEST_PID" 2>/dev/null || { guest_explain "the guest ended while it was writing"; exit 1; }
+    if [ $SECONDS -ge $until ]; then
+      guest_explain "the guest wrote nothing for two minutes"
+      ctl show topology >&2
+      tail -20 "$DAEMON_LOG" >&2
+      exit 1
+    fi
+    sleep 0.1
+  done
+}
+
 # guest_finish SECONDS: until the guest has powered off; true only if its job and its kernel log were good.
 guest_finish() {
   guest_await "GUEST: end rc=" "$1" || return 1

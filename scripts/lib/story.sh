@@ -61,14 +61,3 @@ guest_results() {
   STORY_SHOWN=$all
 }
 STORY_SHOWN=0
-
-# story_written: how many files the guest has written; story_await_files N: until N further ones are.
-story_written() { local w; w=$(guest_said "written "); w=${w#written }; echo "${w:-0}"; }
-story_await_files() {
-  local target=$(($(story_written) + $1)) until=$((SECONDS + 90))
-  until [ "$(story_written)" -ge "$target" ]; do
-    kill -0 "$GUEST_PID" 2>/dev/null || { guest_explain "the guest ended while it was writing"; exit 1; }
-    [ $SECONDS -lt $until ] || { guest_explain "the guest stopped writing"; ctl show topology >&2; tail -5 "$DAEMON_LOG" >&2; exit 1; }
-    sleep 0.1
-  done
-}

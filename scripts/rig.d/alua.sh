@@ -5,10 +5,11 @@
 set -euo pipefail
 . lib/say.sh
 . lib/daemon.sh
+. lib/load.sh
 . rig.d/paths.sh
 
 transport=${1:-auto}
-[ -x /rig/bin/loadgen ] || { say "only with the daemon built here, and its example loadgen"; exit 1; }
+needs_examples loadgen
 [ "${RIG_PATHS:-lio}" = lio ] || die "only LIO's access states can be moved"
 make_paths 96
 core=/sys/kernel/config/target/core/fileio_0/lu
@@ -38,38 +39,16 @@ access 0 1
 daemon_start $dir --transport "$transport" --path-grouping-policy group_by_prio --set prio=alua --set failback=immediate \
   --polling-interval 1 --set max_polling_interval=1 --path "/dev/$P1" --path "/dev/$P2"
 ctl show topology
-load_begin() {
-  rm -f $dir/enough
-  /rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --depth 8 --block-size 65536 --seconds 200 --until $dir/enough >$dir/load 2>&1 &
-  load=$!
-}
-# load_end: sets SLOWEST, in milliseconds.
-load_end() {
-  kill -0 $load 2>/dev/null || { cat $dir/load; die "the load ended too early"; }
-  touch $dir/enough
-  wait $load || { cat $dir/load; die "the load failed"; }
-  SLOWEST=$(sed -n 's/.*"slowest_us":\([0-9]*\).*/\1/p' $dir/load)
-  SLOWEST=$((SLOWEST / 1000))
-  step "$(sed -n 's/.*"requests":\([0-9]*\).*/\1/p' $dir/load) requests verified, the longest took $SLOWEST ms"
-}
-load_begin
+load_begin loadgen --depth 8 --block-size 65536
 
 # The disks of the group that I/O goes to.
 in_use() { ctl show topology | awk '/status=/ { on = /status=active/ } / sd[a-z] / && on { for (i = 1; i <= NF; i++) if ($i ~ /^sd[a-z]$/) print $i }' | xargs; }
-# expect WHAT DISKS: the group in use is that within a few checks.
+# expect WHAT DISKS: the group in use is that within a few checks, and I/O goes on by it for a while.
 expect() {
-  local began=${EPOCHREALTIME/./} until=$((SECONDS + 10)) now
-  until now=$(in_use); [ "$now" = "$2" ]; do
-    kill -0 $load 2>/dev/null || { cat $dir/load; die "the load ended"; }
-    if [ $SECONDS -ge $until ]; then
-      ctl show topology
-      die "$1: I/O goes to '$now', not to '$2'" "$(tail -5 "$DAEMON_LOG")"
-    fi
-    sleep 0.02
-  done
-  step "$1: I/O goes to $now after $(((${EPOCHREALTIME/./} - began) / 1000)) ms"
+  within 10000 "$1: I/O goes to $2" goes_to "$2"
   sleep 0.7
 }
+goes_to() { [ "$(in_use)" = "$1" ]; }
 sleep 1
 expect "$P1 optimized, $P2 non-optimized" "$P1"
 for turn in 1 2; do
@@ -96,8 +75,9 @@ for turn in 1 2; do
   expect "$P1 optimized again" "$P1"
 done
 load_end
+load_told
 longest=$SLOWEST
-load_begin
+load_begin loadgen --depth 8 --block-size 65536
 sleep 1
 access 2 2
 step "both standby for a second: nothing may carry I/O"
@@ -105,5 +85,6 @@ sleep 1
 access 0 1
 expect "$P1 optimized again" "$P1"
 load_end
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+load_told
+daemon_end
 conclude "--transport $transport: access states went round twice under a verified load; no error, no wrong byte; the longest request took $longest ms, $SLOWEST ms where for a second no group carried I/O."

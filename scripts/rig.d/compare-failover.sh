@@ -5,9 +5,9 @@
 # With --judge it ends in failure where ours is not as good as it should be, with patience for a busy machine.
 set -euo pipefail
 . lib/say.sh
-. lib/install.sh
-. lib/guest.sh
+. lib/inner-guest.sh
 . lib/daemon.sh
+. lib/load.sh
 . lib/failover.sh
 . rig.d/paths.sh
 HERE=$PWD
@@ -30,14 +30,11 @@ GUEST_DEVICE=blk
 case $STACK in *scsi*) GUEST_DEVICE=scsi ;; esac
 dir=/tmp/job
 mkdir -p $dir/bin
-GUEST_KERNEL=$dir/vmlinuz GUEST_INITRD=/rig/guest/initrd
-GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1 GUEST_TIMEOUT=1500 ORDER_PATIENCE=200
+GUEST_KERNEL=$dir/vmlinuz GUEST_TIMEOUT=1500 ORDER_PATIENCE=200
 cp /rig/guest/vmlinuz $dir/vmlinuz
 printf '#!/bin/sh\nexec chroot %s/ /usr/bin/qemu-system-x86_64 "$@"\n' "$MULTIPATH_TREE" >$dir/bin/qemu-system-x86_64
 chmod +x $dir/bin/qemu-system-x86_64
 PATH=$dir/bin:$PATH
-
-now_ms() { local now=${EPOCHREALTIME/[.,]/}; echo $((now / 1000)); }
 
 # --- the logical units ------------------------------------------------------------------------------------------------
 CORE=/sys/kernel/config/target/core
@@ -156,7 +153,7 @@ stack_end() {
   if ours; then
     if grep -q ' error ' "$DAEMON_LOG"; then grep ' error ' "$DAEMON_LOG" | tail -5; fi
     cp "$DAEMON_LOG" "$dir/log-$BED"
-    daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+    daemon_end
     rm -f "$DAEMON_SOCKET" "$DAEMON_CONTROL"
   else
     multipathd_say disablequeueing maps >/dev/null
@@ -189,14 +186,13 @@ await_well() {
 }
 
 # --- the cases --------------------------------------------------------------------------------------------------------
-requests() { cat "/sys/block/$1/device/iorequest_cnt" 2>/dev/null || echo 0; }
 # active: the path that has more commands now.
 active() {
   local a b x y
   a=$(disk 1) b=$(disk 2)
-  x=$(requests "$a") y=$(requests "$b")
+  x=$(requests_of "$a") y=$(requests_of "$b")
   sleep 0.3
-  if [ $(($(requests "$a") - x)) -ge $(($(requests "$b") - y)) ]; then echo 1; else echo 2; fi
+  if [ $(($(requests_of "$a") - x)) -ge $(($(requests_of "$b") - y)) ]; then echo 1; else echo 2; fi
 }
 delete() { delete_path "$(disk "$1")"; }
 back() { rescan "${HOST[$1]}"; disk "$1" >/dev/null; }
@@ -263,9 +259,9 @@ case_7() {
   order pause
   sleep 0.5
   a=$(disk 1) b=$(disk 2)
-  x=$(($(requests "$a") + $(requests "$b")))
+  x=$(($(requests_of "$a") + $(requests_of "$b")))
   order read 4656 20
-  EXTRA="|device_commands=$(($(requests "$a") + $(requests "$b") - x))|for_reads=20"
+  EXTRA="|device_commands=$(($(requests_of "$a") + $(requests_of "$b") - x))|for_reads=20"
   inject 0 0
   order resume
   sleep 1

@@ -6,13 +6,14 @@
 set -euo pipefail
 . lib/say.sh
 . lib/daemon.sh
+. lib/load.sh
 . lib/comparison.sh
 . rig.d/many-paths.sh
 . rig.d/multipathd.sh
 
 logs=
 [ "${1:-}" != --logs ] || { logs=1; shift; }
-[ -x /rig/bin/scsigen ] || { say "only with the daemon built here, and its example scsigen"; exit 1; }
+needs_examples scsigen
 [ -x /multipath/usr/sbin/multipathd ] || die "there is no multipathd in the tree" "scripts/rig setup"
 dir=/tmp/job
 mkdir -p $dir

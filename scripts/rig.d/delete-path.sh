@@ -3,14 +3,12 @@
 # deleted through sysfs meanwhile; it comes back under another name, is added, then the other path is deleted.
 set -euo pipefail
 . lib/say.sh
-. lib/install.sh
-. lib/guest.sh
+. lib/inner-guest.sh
 . lib/daemon.sh
 . rig.d/paths.sh
 
 transport=${1:-auto}
-GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
-GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1
+
 make_paths "${2:-256}"
 dir=/tmp/job
 mkdir -p $dir
@@ -18,22 +16,12 @@ DAEMON_PEER_FILE=/dev/$P2
 daemon_start $dir --transport "$transport" --discover no --no-path-retry fail --polling-interval 1 --path "/dev/$P1" --path "/dev/$P2"
 ctl show topology
 
-written() { local w; w=$(guest_said written); w=${w#written }; echo "${w:-0}"; }
-await_files() {
-  local target=$(($(written) + $1)) until=$((SECONDS + 90))
-  until [ "$(written)" -ge "$target" ]; do
-    kill -0 "$GUEST_PID" 2>/dev/null || { guest_explain "the guest ended while it was writing"; exit 1; }
-    [ $SECONDS -lt $until ] || { guest_explain "the guest stopped writing"; ctl show topology; tail -20 "$DAEMON_LOG"; exit 1; }
-    sleep 0.2
-  done
-}
-
 GUEST_TIMEOUT=250 guest_start $dir "$DAEMON_SOCKET" guest.d/failover
 guest_await "GUEST: writing" 120
-await_files 4
+guest_await_files 4
 step "the guest is writing; deleting $P1"
 delete_path "$P1"
-await_files 4
+guest_await_files 4
 daemon_await_path "$P1" failed 20
 ctl show topology
 step "the guest goes on through $P2"
@@ -45,16 +33,16 @@ if ! daemon_is_peer; then
   ctl del path "$P1"
   ctl add path "/dev/$new"
   daemon_await_path "$new" active 20
-  await_files 4
+  guest_await_files 4
   step "now deleting $P2: everything must go through $new"
   delete_path "$P2"
 fi
-await_files 4
+guest_await_files 4
 ctl show topology
 guest_tell stop
 guest_finish 120
 step "the guest $(guest_said wrote)"
 step "the guest $(guest_said verified)"
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+daemon_end
 # Nothing may hold a path any more: the LU is one and the same on the path that is left.
 conclude "--transport $transport: a path was deleted under a writing guest, twice; no error, every byte verified."

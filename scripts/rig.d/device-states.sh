@@ -9,18 +9,16 @@
 set -euo pipefail
 . lib/say.sh
 . lib/daemon.sh
+. lib/load.sh
 . rig.d/paths.sh
 . rig.d/iscsi.sh
 
 kind=${1:-kernel} transport=${2:-auto} node=${3:-sd}
-for tool in scsigen bareloop; do [ -x /rig/bin/$tool ] || { say "only with the daemon built here, and its examples"; exit 1; }; done
+needs_examples scsigen loadgen bareloop
 modprobe bsg 2>/dev/null || true
 DRIVER=/sys/bus/pseudo/drivers/scsi_debug
 dir=/tmp/job
 mkdir -p $dir
-hctl_of() { basename "$(readlink -f "/sys/block/$1/device")"; }
-sg_of() { ls "/sys/block/$1/device/scsi_generic"; }
-now_ms() { local now=${EPOCHREALTIME/[.,]/}; echo $((now / 1000)); }
 
 # What happens, and how it ends. The disk, its host and its place are in P1, H1.
 PLACE='' # H:C:T:L, remembered when the disk has gone
@@ -169,48 +167,28 @@ kernel_rows() {
 }
 # --- daemon ---------------------------------------------------------------------------------------------------
 
-name_of() { # SDX
-  case $node in
-    sd) echo "$1" ;;
-    sg) sg_of "$1" ;;
-    bsg) hctl_of "$1" ;;
-  esac
-}
-node_of() { case $node in sd | sg) echo "/dev/$(name_of "$1")" ;; bsg) echo "/dev/bsg/$(name_of "$1")" ;; esac; }
+name_of() { basename "$(node_of "$node" "$1")"; }
 field_of() { ctl show paths raw format "%d|%t|%o" | awk -F'|' -v p="$1" '$1 == p { print $2 " " $3 }'; }
-has_state() { field_of "$1" | grep -q "^$2"; }
-load_goes_on() { kill -0 "$load" 2>/dev/null || { cat $dir/load; tail -30 "$DAEMON_LOG"; die "the load ended"; }; }
-load_begin() {
-  rm -f $dir/enough
-  if [ "$transport" = blk-uring ]; then
-    /rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --depth 8 --block-size 65536 --span 2097152 --seconds 600 --until $dir/enough >$dir/load 2>&1 &
-  else
-    /rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --depth 8 --span 2097152 --compare 0 --ask 20 --seconds 600 \
-      --until $dir/enough --allow 06/29 >$dir/load 2>&1 &
-  fi
-  load=$!
-  [ "$transport" = blk-uring ] || until grep -q verifying $dir/load; do load_goes_on; sleep 0.1; done
+load_of_device() {
+  case $transport in
+    blk-uring) load_begin loadgen --depth 8 --block-size 65536 --span 2097152 ;;
+    *) load_begin scsigen --depth 8 --span 2097152 --compare 0 --ask 20 --allow 06/29 ;;
+  esac
   sleep 0.7
-}
-load_end() {
-  touch $dir/enough
-  wait "$load" || { cat $dir/load; grep "the guest sees" "$DAEMON_LOG" | head -3; die "the guest saw an error"; }
-  SLOWEST=$(sed -n 's/.*"slowest_us":\([0-9]*\).*/\1/p; s/.*slowest //p' $dir/load)
-  case $SLOWEST in *s) ;; *) SLOWEST="$((SLOWEST / 1000))ms" ;; esac
 }
 daemon_begin() {
   local device=scsi discover=yes
   [ "$transport" != blk-uring ] || device=blk
   daemon_start $dir --device $device --discover $discover --transport "$transport" --command-timeout 20 --suspect-timeout 0.5 \
     --path-grouping-policy multibus --path-selector "round-robin 0" --polling-interval 1 --set max_polling_interval=1 \
-    --path "$(node_of "$P1")" --path "$(node_of "$P2")"
+    --path "$(node_of "$node" "$P1")" --path "$(node_of "$node" "$P2")"
   step "$(name_of "$P1") by $(sed -n "s/.*path $(name_of "$P1"): \([a-z-]*\) .*/\1/p" "$DAEMON_LOG" | head -1)"
 }
 # befall WHAT SECONDS: under the load; how the path is called while it lasts, and how long after it ended it was back.
 befall() {
   local what=$1 name lines during='' began back reason
   name=${NAME:-$(name_of "$P1")}
-  load_begin
+  load_of_device
   lines=$(wc -l <"$DAEMON_LOG")
   happen "$what"
   sleep "$2"
@@ -222,17 +200,13 @@ befall() {
   case $what in delete | host-removed) P1=$(sd_of_host "$H1") ;; esac
   # What discovery finds is a disk, by whatever node it was given before.
   case $what in delete | host-removed) name=$P1 ;; esac
-  until has_state "$name" active; do
-    [ $(($(now_ms) - began)) -lt 20000 ] || { ctl show paths; tail -30 "$DAEMON_LOG"; die "$what: $name does not come back"; }
-    load_goes_on
-    sleep 0.02
-  done
+  soon $((20000 - ($(now_ms) - began))) "$what: $name comes back" has_path "$name"
   back=$(($(now_ms) - began))
   NAME=$name
   sleep 0.3
   load_end
   reason=$(tail -n "+$((lines + 1))" "$DAEMON_LOG" | grep -oE "PATH_(FAILED|SUSPECT|REMOVED).*|path [^ ]+ (failed|is suspect|left|removed|was removed).*" | head -2 | paste -sd';')
-  say "| $what | $during | ${reason:-no path event} | $SLOWEST | $back ms |"
+  say "| $what | $during | ${reason:-no path event} | $SLOWEST ms | $back ms |"
 }
 daemon_rows() {
   # Twenty milliseconds for each command, so that there are always some in flight.
@@ -242,7 +216,7 @@ daemon_rows() {
   say "| what happens to one path of two | the path meanwhile | told | slowest request | back after its end |"
   say "|---|---|---|---|---|"
   for what in offline delete host-removed; do befall $what 2; done
-  daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+  daemon_end
   rmmod scsi_debug
   [ -x /iscsi/sbin/iscsid ] || return 0
   BY_ISCSI=1 NAME=''
@@ -250,7 +224,7 @@ daemon_rows() {
   daemon_begin
   befall blocked 2.5
   befall transport-offline 7
-  daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+  daemon_end
 }
 
 "${kind}_rows"

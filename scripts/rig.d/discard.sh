@@ -3,15 +3,13 @@
 # vhost-user-blk's DISCARD, or by UNMAP and WRITE SAME with the UNMAP bit through vhost-user-scsi. `stat` counts.
 set -euo pipefail
 . lib/say.sh
-. lib/install.sh
-. lib/guest.sh
+. lib/inner-guest.sh
 . lib/daemon.sh
 . rig.d/paths.sh
 HERE=$PWD
 . lib/orders.sh
 
-GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
-GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1 ORDER_PATIENCE=200
+ORDER_PATIENCE=200
 GUEST_DEVICE=${1:-blk}
 [ "${RIG_PATHS:-lio}" = lio ] || die "only LIO has a backing file"
 make_paths 256
@@ -26,5 +24,5 @@ case $GUEST_DEVICE in
 esac
 orders_end
 if grep -q 'path sd. failed' "$DAEMON_LOG"; then die "a path was blamed" "$(grep failed "$DAEMON_LOG" | head -3)"; fi
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+daemon_end
 conclude "vhost-user-$GUEST_DEVICE: what the guest deleted and trimmed is free in LIO's file again."

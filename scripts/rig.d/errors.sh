@@ -7,53 +7,31 @@
 set -euo pipefail
 . lib/say.sh
 . lib/daemon.sh
+. lib/load.sh
 . rig.d/paths.sh
 
 transport=${1:-auto} device=${2:-scsi}
-[ -x /rig/bin/scsigen ] || { say "only with the daemon built here, and its examples"; exit 1; }
+needs_examples scsigen loadgen
 RIG_PATHS=scsi_debug make_paths 64
 dir=/tmp/job
 DRIVER=/sys/bus/pseudo/drivers/scsi_debug
 mkdir -p $dir
 # Quicker than 30 s, for reads and writes by the block layer, too.
 for p in $P1 $P2; do echo 2 >"/sys/block/$p/device/timeout"; done
-hctl_of() { basename "$(readlink -f "/sys/block/$1/device")"; }
 FAULTS=/sys/kernel/debug/scsi_debug/$(hctl_of "$P1")/error
 
 start() { # OPTION…
   daemon_start $dir --device "$device" --discover no --transport "$transport" --command-timeout 2 --suspect-timeout 0.5 \
     --path-grouping-policy multibus --path-selector "round-robin 0" "$@" --path "/dev/$P1" --path "/dev/$P2"
 }
-load_begin() {
-  rm -f $dir/enough
-  if [ "$device" = blk ]; then
-    /rig/bin/loadgen --mode verify --socket "$DAEMON_SOCKET" --depth 8 --block-size 65536 --span 4194304 --seconds 600 --until $dir/enough >$dir/load 2>&1 &
-  else
-    /rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --compare 0 --ask 20 \
-      --seconds 600 --until $dir/enough --allow 06/29,06/2a/01,01/ >$dir/load 2>&1 &
-  fi
-  load=$!
-  [ "$device" = blk ] || until grep -q verifying $dir/load; do load_goes_on; sleep 0.1; done
+load_of_device() {
+  case $device in
+    blk) load_begin loadgen --depth 8 --block-size 65536 --span 4194304 ;;
+    *) load_begin scsigen --queues 2 --depth 8 --span 4194304 --compare 0 --ask 20 --allow 06/29,06/2a/01,01/ ;;
+  esac
   sleep 0.5
 }
-load_goes_on() { kill -0 "$load" 2>/dev/null || { cat $dir/load; tail -20 "$DAEMON_LOG"; die "the load ended"; }; }
-load_end() {
-  touch $dir/enough
-  wait "$load" || { cat $dir/load; grep "the guest sees" "$DAEMON_LOG" | head -3; die "the guest saw an error"; }
-  if [ "$device" = blk ]; then
-    SLOWEST="$(($(sed -n 's/.*"slowest_us":\([0-9]*\).*/\1/p' $dir/load) / 1000)) ms"
-  else
-    SLOWEST=$(sed -n 's/.*slowest //p' $dir/load)
-  fi
-}
-state_of() { ctl show paths raw format '%d %t %T' | awk -v p="$1" '$1 == p { print $2 }'; }
-await_active() {
-  local until=$((SECONDS + 15))
-  until [ "$(state_of "$1")" = active ]; do
-    [ $SECONDS -lt $until ] || { ctl show paths; tail -20 "$DAEMON_LOG"; die "$2: $1 does not come back"; }
-    sleep 0.05
-  done
-}
+await_active() { soon 15000 "$2: $1 comes back" has_path "$1"; }
 
 # What the kernel can be told of one device: type, how many commands (all of them: 1), operation code (all: ff), then
 # for type 2 host byte, driver byte, status, sense key, ASC, ASCQ, for type 1 what queuecommand answers.
@@ -109,7 +87,7 @@ one_path_faults() {
     # The driver says so without having done it. By passthrough the residual tells; the block layer believes it, and so
     # must who reads by it.
     [[ $transport != blk-uring || $what != RECOVERED* ]] || continue
-    load_begin
+    load_of_device
     echo "$rule" >"$FAULTS"
     sleep 1
     load_goes_on
@@ -122,7 +100,7 @@ one_path_faults() {
     running_again
     await_active "$P1" "$what"
     await_active "$P2" "$what"
-    printf '  %-38s %-10s %-10s %s\n' "$what" "$during" "$SLOWEST" "$OFFLINED"
+    printf '  %-38s %-10s %-10s %s\n' "$what" "$during" "$SLOWEST ms" "$OFFLINED"
   done < <(faults)
 }
 
@@ -133,7 +111,7 @@ both_paths_faults() {
   while IFS='|' read -r what opts; do
     # GOOD, and less data than asked for, is an answer that a SCSI guest gets as it is.
     [[ $device != scsi || $what != *short* ]] || continue
-    load_begin
+    load_of_device
     echo "$opts" >$DRIVER/opts
     echo 50 >$DRIVER/every_nth
     sleep 1.5
@@ -144,7 +122,7 @@ both_paths_faults() {
     load_end
     await_active "$P1" "$what"
     await_active "$P2" "$what"
-    printf '  %-38s %s\n' "$what" "$SLOWEST"
+    printf '  %-38s %s\n' "$what" "$SLOWEST ms"
   done <<'ROWS'
 RECOVERED ERROR|0x8
 ABORTED COMMAND 0b/4b/03|0x10
@@ -154,7 +132,7 @@ ROWS
 }
 
 # medium_error: five reads of bad blocks through a daemon whose checks do not come in between.
-sent() { echo $(($(cat "/sys/block/$P1/device/iorequest_cnt") + $(cat "/sys/block/$P2/device/iorequest_cnt"))); }
+sent() { echo $(($(requests_of "$P1") + $(requests_of "$P2"))); }
 medium_error() {
   local before after said i parameters=/sys/module/scsi_debug/parameters
   start --polling-interval 60
@@ -183,13 +161,13 @@ medium_error() {
   step "$i reads of bad blocks cost $((after - before)) device commands; $(grep -o 'the guest sees an error.*' "$DAEMON_LOG" | head -1)"
   [ $((after - before)) = "$i" ] || { grep -v ' debug ' "$DAEMON_LOG" | tail -20; die "not one device command for one medium error"; }
   [ "$(state_of "$P1") $(state_of "$P2")" = "active active" ] || die "a medium error is no path's fault"
-  daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+  daemon_end
 }
 
 start --polling-interval 1 --set max_polling_interval=1
 step "$device by $(sed -n "s/.*path $P1: \([a-z-]*\) .*/\1/p" "$DAEMON_LOG" | head -1)"
 if [ -w "$FAULTS" ]; then one_path_faults; else both_paths_faults; fi
-if grep "the guest sees an error" "$DAEMON_LOG"; then die "the guest was told an error"; fi
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+no_error_told "$DAEMON_LOG"
+daemon_end
 medium_error
 conclude "--device $device --transport $transport: no error but the medium's own came to the guest."

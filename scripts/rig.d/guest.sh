@@ -3,13 +3,11 @@
 # raw I/O, ext4, fsync, fstrim, remount, e2fsck.
 set -euo pipefail
 . lib/say.sh
-. lib/install.sh
-. lib/guest.sh
+. lib/inner-guest.sh
 . lib/daemon.sh
 . rig.d/paths.sh
 
-GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
-GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1
+
 make_paths 128
 dir=/tmp/job
 mkdir -p $dir
@@ -19,4 +17,4 @@ ctl show topology
 GUEST_TIMEOUT=250 guest_start $dir "$DAEMON_SOCKET" guest.d/smoke
 guest_finish 200
 grep -a 'GUEST: ' "$GUEST_CONSOLE" | tr -d '\r'
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+daemon_end

@@ -5,12 +5,12 @@ set -euo pipefail
 . lib/say.sh
 . lib/daemon.sh
 . rig.d/paths.sh
+. rig.d/multipathd.sh
 
 make_paths 64
 dir=/tmp/job
 mkdir -p $dir /tmp/mnt
-for d in dev proc sys; do mount --rbind /$d /multipath/$d; done
-dm() { chroot /multipath dmsetup "$@"; }
+tree_opened
 modprobe dm-mod
 modprobe dm-multipath
 modprobe dm-round-robin
@@ -33,8 +33,8 @@ step "mounted"
 mkfs.ext2 -q "/dev/$P1"
 mount "/dev/$P1" /tmp/mnt
 refused "/dev/$P1" "a mounted file system ($P1 on /tmp/mnt)" "umount /tmp/mnt"
-refused "/dev/$(ls "/sys/block/$P1/device/scsi_generic")" "a mounted file system ($P1 on /tmp/mnt)"
-refused "/dev/bsg/$(basename "$(readlink -f "/sys/block/$P1/device")")" "a mounted file system ($P1 on /tmp/mnt)"
+refused "$(node_of sg "$P1")" "a mounted file system ($P1 on /tmp/mnt)"
+refused "$(node_of bsg "$P1")" "a mounted file system ($P1 on /tmp/mnt)"
 umount /tmp/mnt
 
 step "held by device mapper"
@@ -44,7 +44,7 @@ dm remove --noudevsync held
 
 step "a path of dm-multipath, and its head"
 sectors=$(cat "/sys/block/$P1/size")
-dm create --noudevsync mpatha --uuid "mpath-$(sed 's/^naa\./3/' "/sys/block/$P1/device/wwid")" \
+dm create --noudevsync mpatha --uuid "mpath-$(wwid_of "$P1")" \
   --table "0 $sectors multipath 0 0 1 1 round-robin 0 2 1 /dev/$P1 1 /dev/$P2 1"
 refused "/dev/$P1" "multipathd (map mpatha)" "multipath -f mpatha"
 head=$(basename "$(readlink -f "/sys/block/$P1"/holders/*)")
@@ -71,9 +71,9 @@ swapoff "/dev/$P2"
 step "another vhost-mpath"
 daemon_start $dir --discover no --path "/dev/$P2"
 refused "/dev/$P2" "process $DAEMON_PID (vhost-mpath)"
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+daemon_end
 
 step "and nobody: it starts"
 daemon_start $dir --discover no --path "/dev/$P2"
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+daemon_end
 conclude "each holder was named, and what to do about it."

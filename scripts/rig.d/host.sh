@@ -4,8 +4,9 @@
 # could take for its own.
 set -euo pipefail
 . lib/say.sh
+. lib/load.sh
 
-[ -x /rig/bin/scsigen ] || { say "only with the daemon built here, and its examples"; exit 1; }
+needs_examples scsigen loadgen bareloop
 # The jobs want a /rig of their own: these scripts and programs go elsewhere.
 mkdir -p /tmp/here/release/examples
 cp -R /rig/scripts /tmp/here/scripts

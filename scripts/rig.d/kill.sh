@@ -7,10 +7,12 @@
 set -euo pipefail
 . lib/say.sh
 . lib/daemon.sh
+. lib/load.sh
 . rig.d/paths.sh
+. rig.d/multipathd.sh
 
 transport=${1:-auto} kills=${2:-5}
-[ -x /rig/bin/loadgen ] || { say "only with the daemon built here, and its example loadgen"; exit 1; }
+needs_examples loadgen
 [ "${RIG_PATHS:-lio}" = lio ] || die "scsi_debug writes before it waits: nothing of it lands late"
 dir=/tmp/job
 mkdir -p $dir
@@ -21,8 +23,7 @@ modprobe dm-delay
 modprobe target_core_iblock
 truncate -s 64M /tmp/lu.img
 LOOP=$(losetup -f --show /tmp/lu.img)
-for d in dev proc sys; do mount --rbind /$d /multipath/$d; done
-dm() { chroot /multipath dmsetup "$@"; }
+tree_opened
 table() { echo "0 131072 delay $LOOP 0 0 $LOOP 0 $1"; }
 dm create --noudevsync slow --table "$(table 0)"
 dm mknodes
@@ -38,7 +39,7 @@ rm $lun/lu
 ln -s $core/iblock_0/slow $lun/lu
 P1=$(sd_of_host "$H1")
 [ "$(cat "/sys/block/$P1/device/wwid")" = "$(cat "/sys/block/$P2/device/wwid")" ] || die "$P1 and $P2 are not one logical unit"
-W=$(sed 's/^naa\./3/' "/sys/block/$P1/device/wwid")
+W=$(wwid_of "$P1")
 # delay MILLISECONDS: of writes by P1.
 delay() {
   dm reload --noudevsync slow --table "$(table "$1")"
@@ -47,7 +48,6 @@ delay() {
 }
 step "/dev/$P1 writes with a delay, /dev/$P2 at once"
 
-now_ms() { local now=${EPOCHREALTIME/[.,]/}; echo $((now / 1000)); }
 # life OPTION…: a daemon, whoever was there before.
 life() {
   cat $dir/daemon.log >>$dir/lives 2>/dev/null || true
@@ -55,21 +55,6 @@ life() {
 }
 BOTH=(--path "/dev/$P1" --path "/dev/$P2")
 is_serving() { grep -q "serving .* on " "$DAEMON_LOG"; }
-load_begin() { # SECONDS OPTION…
-  local seconds=$1
-  shift
-  rm -f $dir/enough
-  : >$dir/load
-  /rig/bin/loadgen --mode verify --reconnect --socket "$DAEMON_SOCKET" --seconds "$seconds" --until $dir/enough "$@" >$dir/load 2>&1 &
-  load=$!
-  until grep -q verifying $dir/load; do load_goes_on; sleep 0.05; done
-}
-load_goes_on() { kill -0 "$load" 2>/dev/null || { cat $dir/load; tail -20 "$DAEMON_LOG"; die "the load ended"; }; }
-load_end() {
-  touch $dir/enough
-  wait "$load" || { cat $dir/load; tail -20 "$DAEMON_LOG"; die "the load failed"; }
-  step "$(sed -n 's/.*"requests":\([0-9]*\).*/\1/p' $dir/load) requests verified, the longest took $(($(sed -n 's/.*"slowest_us":\([0-9]*\).*/\1/p' $dir/load) / 1000)) ms"
-}
 # out: commands that the kernel has by the slow path.
 out() {
   local device=/sys/block/$P1/device
@@ -104,18 +89,12 @@ until_served() {
   done
   TOOK=$(($(now_ms) - KILLED_AT))
 }
-until_back() { # COUNT
-  local until=$((SECONDS + 30))
-  until grep -q "connected again ($1)" $dir/load; do
-    load_goes_on
-    [ $SECONDS -lt $until ] || { tail -5 "$DAEMON_LOG"; die "the load has not come back"; }
-    sleep 0.05
-  done
-}
+# until_back COUNT: the load has come to so many successors.
+until_back() { soon 30000 "the load has come back" grep -q "connected again ($1)" $dir/load; }
 
 step "one write in flight by the slow path; a write of the same block as soon as it is answered"
 life "${BOTH[@]}"
-load_begin 60 --depth 1 --block-size 512 --span 4096
+load_begin loadgen --reconnect --depth 1 --block-size 512 --span 4096
 delay 2500
 until_out all
 slay "${BOTH[@]}"
@@ -125,13 +104,14 @@ delay 0
 until_back 1
 sleep 3
 load_end
+load_told
 grep "waiting for its end" "$DAEMON_LOG" | sed 's/^/  daemon: /' || die "it does not say what it waits for"
 step "it has waited: it served $TOOK ms after the kill"
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+daemon_end
 
 step "$kills kills under load"
 life "${BOTH[@]}"
-load_begin 600 --queues 2 --depth 8 --block-size 32768 --span 2097152
+load_begin loadgen --reconnect --queues 2 --depth 8 --block-size 32768 --span 2097152
 delay 300
 waited=0 late=0 longest=0
 for ((n = 1; n <= kills; n++)); do
@@ -146,8 +126,9 @@ for ((n = 1; n <= kills; n++)); do
 done
 delay 0
 load_end
-if grep "the guest sees an error" $dir/lives "$DAEMON_LOG"; then die "the guest was told an error"; fi
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+load_told
+no_error_told $dir/lives "$DAEMON_LOG"
+daemon_end
 step "$late commands were out by the slow path at the $kills kills; the successors served $((waited / kills)) ms after on average, $longest ms at most"
 
 hazard="A process that has commands out by SG_IO stays until they have ended, so no front-end comes to a successor earlier."
@@ -157,14 +138,14 @@ if [ "$transport" != sg-io ]; then
   shown=
   for ((n = 1; n <= 8; n++)); do
     life "${BOTH[@]}"
-    load_begin 5 --depth 1 --block-size 512 --span 4096
+    LOAD_SECONDS=5 load_begin loadgen --reconnect --depth 1 --block-size 512 --span 4096
     delay 2500
     until_out all
     slay --discover no --path "/dev/$P2"
     until_served
-    if ! wait "$load" 2>/dev/null; then shown=1; break; fi
+    if ! wait "$LOAD" 2>/dev/null; then shown=1; break; fi
     delay 0
-    daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+    daemon_end
   done
   [ -n "$shown" ] || die "no write landed late, $((n - 1)) times: this test shows nothing"
   grep -a "should hold" $dir/load | head -1 | sed 's/^/  /'

@@ -4,31 +4,27 @@
 set -euo pipefail
 . lib/say.sh
 . lib/daemon.sh
+. lib/load.sh
 . rig.d/paths.sh
 
-[ -x /rig/bin/scsigen ] || { say "only with the daemon built here, and its example scsigen"; exit 1; }
+needs_examples scsigen
 make_paths 64
 dir=/tmp/job
 mkdir -p $dir
 daemon_start $dir --device scsi --num-queues 2 --path "sim:$dir/lu.img,size=64M" --path "sim:$dir/lu.img"
-/rig/bin/scsigen --mode verify --socket "$DAEMON_SOCKET" --queues 2 --depth 8 --span 4194304 --seconds 200 --until $dir/enough --allow 06/ >$dir/guest 2>&1 &
-guest=$!
+load_begin scsigen --queues 2 --depth 8 --span 4194304 --allow 06/
 sleep 2
 ctl add lun 0:1 "/dev/$P1" "/dev/$P2"
 sleep 1
 ctl show paths
 sleep 1
-kill -0 $guest || { cat $dir/guest; exit 1; }
-touch $dir/enough
-rc=0
-wait $guest || rc=$?
-sed 's/^/  /' $dir/guest
-[ $rc = 0 ] || exit 1
+load_end
+load_told
 transport=$(sed -n "s/.*path $P1: \([a-z-]*\) .*/\1/p" "$DAEMON_LOG")
 step "$P1 is served by $transport"
 said=$(printf '%s\n' 000000000000\ lun=0:1 000000000000\ lun=0:1 000000000000\ lun=0:1 28000000000000000100\ in=512\ lun=0:1 |
   /rig/bin/scsigen --socket "$DAEMON_SOCKET" | sed 's/ data=.*//; s/^/  /')
 echo "$said"
 [ "$(tail -1 <<<"$said" | grep -c 'status=00 resid=0')" = 1 ] || die "the second LU does not answer"
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+daemon_end
 conclude "an LU of real paths ($transport) came under the load of another; no wrong byte, no error."

@@ -6,10 +6,18 @@ MULTIPATHD_LOG=/tmp/multipathd.log
 MULTIPATH_TREE=${MULTIPATH_TREE-/multipath}
 multipathd_say() { chroot "$MULTIPATH_TREE" multipathd "$@"; }
 
+# tree_opened [DIR…]: what its programs look at, seen in it, too (dev, proc and sys). dm WORDS…: dmsetup of it.
+tree_opened() {
+  local d
+  [ $# -gt 0 ] || set -- dev proc sys
+  for d in "$@"; do mount --rbind "/$d" "$MULTIPATH_TREE/$d"; done
+}
+dm() { chroot "$MULTIPATH_TREE" dmsetup "$@"; }
+
 # multipathd_udev: before the first disk appears.
 multipathd_udev() {
-  local d rules=$MULTIPATH_TREE/usr/lib/udev/rules.d
-  for d in dev proc sys run tmp; do mount --rbind /$d "$MULTIPATH_TREE/$d"; done
+  local rules=$MULTIPATH_TREE/usr/lib/udev/rules.d
+  tree_opened dev proc sys run tmp
   # Of udev's rules only dm's own: the others ask every disk for what nobody here wants to know, and read from maps
   # that hold their reads.
   mkdir -p /tmp/rules.d

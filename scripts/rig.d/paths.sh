@@ -63,6 +63,24 @@ sd_of_host() {
   die "no disk appeared on SCSI host $1"
 }
 
+# hctl_of SDX; sg_of SDX; wwid_of SDX: its place, its sg node's name, its WWID as multipath-tools write it.
+hctl_of() { basename "$(readlink -f "/sys/block/$1/device")"; }
+sg_of() { ls "/sys/block/$1/device/scsi_generic"; }
+wwid_of() { sed 's/^naa\./3/' "/sys/block/$1/device/wwid"; }
+
+# node_of KIND SDX: the disk's node of that kind: sd, sg or bsg.
+node_of() {
+  case $1 in
+    sd) echo "/dev/$2" ;;
+    sg) echo "/dev/$(sg_of "$2")" ;;
+    bsg) echo "/dev/bsg/$(hctl_of "$2")" ;;
+    *) die "sd, sg or bsg?" ;;
+  esac
+}
+
+# requests_of SDX: how many commands the kernel has sent it so far.
+requests_of() { cat "/sys/block/$1/device/iorequest_cnt" 2>/dev/null || echo 0; }
+
 # sd_now HOST: the disk on this SCSI host, if there is one.
 sd_now() {
   local d

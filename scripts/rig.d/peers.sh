@@ -5,14 +5,14 @@
 # Prints the rows of docs/performance.md: median (least–most), and the ratios of each round.
 set -euo pipefail
 . lib/say.sh
-. lib/install.sh
-. lib/guest.sh
+. lib/inner-guest.sh
 . lib/daemon.sh
+. lib/load.sh
 . lib/rows.sh
 . rig.d/paths.sh
 
 rounds=${1:-3} seconds=${2:-3} depth=32
-for tool in loadgen bareloop; do [ -x /rig/bin/$tool ] || die "only with the daemon built here, and its example $tool"; done
+needs_examples loadgen bareloop
 [ -x /fio/usr/bin/fio ] || die "there is no fio in the tree" "scripts/rig run peers.sh unpacks it."
 make_paths 64
 dir=/tmp/job ROWS=/tmp/job
@@ -20,8 +20,7 @@ mkdir -p $dir/tree
 mkdir -p /fio/dev /fio/proc
 mount --bind /dev /fio/dev
 mount -t proc proc /fio/proc
-GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd GUEST_DEVICE=scsi
-GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1 GUEST_TIMEOUT=120
+GUEST_DEVICE=scsi GUEST_TIMEOUT=120
 guest_add_program $dir/tree /rig/bin/bareloop
 
 fio_on_the_disk() {
@@ -36,7 +35,7 @@ fio_on_the_disk() {
 double_on_the_daemon() {
   daemon_start $dir --discover no --num-queues 1 --transport "$1" --path "/dev/$P1"
   row "double-$1" "$(/rig/bin/loadgen --socket "$DAEMON_SOCKET" --depth $depth --seconds "$seconds" --sleep)"
-  daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+  daemon_end
 }
 
 # in_a_guest ROW: boots, runs the loop and powers off.
@@ -54,7 +53,7 @@ guest_on_scsi_block() {
 guest_on_the_daemon() {
   daemon_start $dir --device scsi --discover no --num-queues 1 --transport "$1" --path "/dev/$P1"
   in_a_guest "guest-$1"
-  daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+  daemon_end
 }
 
 for ((round = 1; round <= rounds; round++)); do

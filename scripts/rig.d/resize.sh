@@ -4,15 +4,13 @@
 # while sd still has the old size; once because both sdX are rescanned, without a word to the daemon. Then it gets shorter.
 set -euo pipefail
 . lib/say.sh
-. lib/install.sh
-. lib/guest.sh
+. lib/inner-guest.sh
 . lib/daemon.sh
 . rig.d/paths.sh
 HERE=$PWD
 . lib/orders.sh
 
-GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
-GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1 ORDER_PATIENCE=200
+ORDER_PATIENCE=200
 GUEST_DEVICE=${1:-blk}
 [ "${RIG_PATHS:-lio}" = lio ] || die "only LIO's logical unit can be resized"
 make_paths 96
@@ -51,5 +49,5 @@ ctl show topology
 ctl show maps json | grep -E '"(guest_)?size"' | sed 's/^ */    /' | sort -u
 grep -h 'the LU has' "$DAEMON_LOG" | sed 's/^/    /'
 if grep -q 'path sd. failed' "$DAEMON_LOG"; then die "a path was blamed" "$(grep failed "$DAEMON_LOG" | head -3)"; fi
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+daemon_end
 conclude "vhost-user-$GUEST_DEVICE, --transport ${2:-auto}: the LU grew twice under a running file system and shrank at the end; no path was blamed."

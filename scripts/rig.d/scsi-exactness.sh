@@ -3,14 +3,12 @@
 # over both paths; what came back of each is compared outside (lib/exactness.sh).
 set -euo pipefail
 . lib/say.sh
-. lib/install.sh
-. lib/guest.sh
+. lib/inner-guest.sh
 . lib/daemon.sh
 . rig.d/paths.sh
 . rig.d/scsi-paths.sh
 
-GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
-GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1
+
 make_paths 64
 dir=/tmp/job
 mkdir -p $dir

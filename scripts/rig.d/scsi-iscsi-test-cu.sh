@@ -3,14 +3,12 @@
 # over both paths; with one-path a third time, over one path and with copying by the array allowed.
 set -euo pipefail
 . lib/say.sh
-. lib/install.sh
-. lib/guest.sh
+. lib/inner-guest.sh
 . lib/daemon.sh
 . rig.d/paths.sh
 . rig.d/scsi-paths.sh
 
-GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
-GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1
+
 make_paths 128
 dir=/tmp/job
 mkdir -p $dir

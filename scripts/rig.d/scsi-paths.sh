@@ -22,5 +22,5 @@ through() {
   GUEST_DEVICE=scsi GUEST_ARCHIVES=/rig/guest/scsi-tools GUEST_TIMEOUT=800 guest_start "$dir" "$DAEMON_SOCKET" "guest.d/$job"
   guest_finish 800 || { tail -8 "$DAEMON_LOG"; exit 1; }
   grep -a 'GUEST: ' "$GUEST_CONSOLE" | tr -d '\r'
-  daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+  daemon_end
 }

@@ -4,21 +4,19 @@
 # below each is its output. The end of the README's section is what this prints.
 set -euo pipefail
 . lib/say.sh
-. lib/install.sh
-. lib/guest.sh
+. lib/inner-guest.sh
 . lib/daemon.sh
+. lib/load.sh
 . rig.d/paths.sh
 
 transport=${1:-auto}
-GUEST_KERNEL=/rig/guest/vmlinuz GUEST_INITRD=/rig/guest/initrd
-# shellcheck disable=SC2034  # lib/guest.sh uses them
-GUEST_MEMORY=256 GUEST_CPUS=1 GUEST_QUEUES=1
+
 dir=/run/vm1
 mkdir -p $dir
 make_paths 256 >$dir/paths
 ! daemon_is_peer || { say "only with the daemon built here"; exit 1; }
 PATH=/rig/bin:$PATH
-W=$(sed 's/^naa\./3/' "/sys/block/$P1/device/wwid")
+W=$(wwid_of "$P1")
 
 typed() { printf '# %s\n' "$*"; }
 # run COMMAND: types it and shows what it says.
@@ -28,29 +26,13 @@ run() {
   echo
 }
 topology() { run "vhost-mpath ctl --control $dir/control.sock show topology"; }
-written() { local w; w=$(guest_said written); w=${w#written }; echo "${w:-0}"; }
 # guest_goes_on FILES: so many more of each writer, with what it says of that.
 guest_goes_on() {
-  local from target until=$((SECONDS + 90))
-  from=$(written)
-  target=$((from + $1))
-  until [ "$(written)" -ge "$target" ]; do
-    kill -0 "$GUEST_PID" 2>/dev/null || { guest_explain "the guest ended while it was writing"; exit 1; }
-    [ $SECONDS -lt $until ] || { guest_explain "the guest stopped writing"; ctl show topology; tail -20 "$DAEMON_LOG"; exit 1; }
-    sleep 0.2
-  done
-  printf 'guest: the first writer had written %s files, now %s\n\n' "$from" "$(written)"
+  local from
+  from=$(guest_written)
+  guest_await_files "$1"
+  printf 'guest: the first writer had written %s files, now %s\n\n' "$from" "$(guest_written)"
 }
-# await WHAT NAME: path NAME is, or is not, in the map.
-await() {
-  local until=$((SECONDS + 10))
-  until ctl show paths raw format '%d %t' | grep -q "^$2 active$" && [ "$1" = there ] ||
-    { [ "$1" = gone ] && ! ctl show paths raw format %d | grep -qx "$2"; }; do
-    [ $SECONDS -lt $until ] || { ctl show paths; die "$2 is not $1"; }
-    sleep 0.05
-  done
-}
-
 run "lsscsi -s"
 typed "vhost-mpath --socket-path $dir/disk.sock --control $dir/control.sock --wwid $W &"
 options=()
@@ -69,26 +51,26 @@ guest_goes_on 4
 topology
 
 run "echo 1 > /sys/block/$P1/device/delete"
-await gone "$P1"
+soon 10000 "$P1 leaves" has_no_path "$P1"
 topology
 run "lsscsi -s"
 guest_goes_on 8
 
 run "echo '- - -' > /sys/class/scsi_host/host$H1/scan"
 [ "$(sd_of_host "$H1")" = "$P1" ] || die "it came back under another name: $(sd_now "$H1")"
-await there "$P1"
+soon 10000 "$P1 joins" has_path "$P1"
 topology
 guest_goes_on 4
 
 say "And the other one, so that everything goes by the path that came back:"
 echo
 run "echo 1 > /sys/block/$P2/device/delete"
-await gone "$P2"
+soon 10000 "$P2 leaves" has_no_path "$P2"
 topology
 guest_goes_on 8
 run "echo '- - -' > /sys/class/scsi_host/host$H2/scan"
 [ "$(sd_of_host "$H2")" = "$P2" ] || die "it came back under another name: $(sd_now "$H2")"
-await there "$P2"
+soon 10000 "$P2 joins" has_path "$P2"
 topology
 guest_goes_on 4
 
@@ -99,4 +81,4 @@ printf 'guest: unmounted, checked by e2fsck, mounted again: %s\n' "$(guest_said 
 grep -qa 'GUEST: kernel log clean' "$GUEST_CONSOLE" && printf 'guest: no I/O error in its kernel log\n'
 echo
 run "grep -E 'removed|added' $DAEMON_LOG"
-daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+daemon_end

@@ -5,13 +5,14 @@
 set -euo pipefail
 . lib/say.sh
 . lib/daemon.sh
+. lib/load.sh
 . lib/rows.sh
 . rig.d/paths.sh
 
 rounds=${1:-5} seconds=${2:-2} depth=${RIG_DEPTH:-32}
-for tool in loadgen bareloop; do [ -x /rig/bin/$tool ] || die "only with the daemon built here, and its example $tool"; done
+needs_examples loadgen bareloop
 make_paths 64
-node=/dev/bsg/$(basename "$(readlink -f "/sys/block/$P1/device")")
+node=$(node_of bsg "$P1")
 dir=/tmp/job ROWS=/tmp/job
 mkdir -p $dir
 
@@ -22,7 +23,7 @@ through() {
   daemon_start $dir --discover no --num-queues 1 "$@"
   line=$(/rig/bin/loadgen --socket "$DAEMON_SOCKET" --pid "$DAEMON_PID" --depth "$depth" --seconds "$seconds" --pieces "${PIECES:-1}" --sleep)
   row "$name" "$line"
-  daemon_stop || die "the daemon did not end cleanly on SIGTERM" "$(tail -3 "$DAEMON_LOG")"
+  daemon_end
 }
 
 bare() {
