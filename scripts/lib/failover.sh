@@ -37,7 +37,7 @@ failover_keep() {
 }
 
 # failover_rows STACKS CASES: CASE|STACK|app errors|SG errors|longest ms of reads and writes|longest ms of SG_IO|longest nap ms|
-# outage ms|wrong blocks|device commands|for how many bad reads|probe ms|what became of the bad reads|I/Os|what the guest saw
+# outage ms|wrong blocks|device commands|for how many bad reads|probe ms|what became of the bad reads|I/Os|what the guest saw|ms until both paths were well again
 failover_rows() {
   local s c
   for c in $2; do
@@ -48,7 +48,7 @@ failover_rows() {
           for (i = 3; i <= NF; i++) { at = index($i, "="); v[substr($i, 1, at - 1)] = substr($i, at + 1) }
           saw = ""
           for (i = 1; i <= split("app_kinds sg_kinds kernel", k, " "); i++) if (v[k[i]] != "") saw = saw (saw == "" ? "" : "; ") v[k[i]]
-          print c "|" s "|" v["app"] "|" (v["commands"] + 0 ? v["sg"] : "-") "|" v["longest_ms"] "|" v["longest_command_ms"] "|" v["nap_ms"] "|" v["outage_ms"] "|" v["wrong"] "|" v["device_commands"] "|" v["for_reads"] "|" v["probes"] "|" v["read"] "|" v["ios"] "|" saw
+          print c "|" s "|" v["app"] "|" (v["commands"] + 0 ? v["sg"] : "-") "|" v["longest_ms"] "|" v["longest_command_ms"] "|" v["nap_ms"] "|" v["outage_ms"] "|" v["wrong"] "|" v["device_commands"] "|" v["for_reads"] "|" v["probes"] "|" v["read"] "|" v["ios"] "|" saw "|" v["well_ms"]
         }' "$RESULTS/$s"
     done
   done
@@ -75,19 +75,28 @@ failover_table() {
 }
 
 # failover_judge STACKS CASES [MILLISECONDS]: true if ours is as good as it should be; says where not. No error and no wrong
-# byte in any case; 0.1 s at most while a path is healthy, 0.5 s beyond the end of an outage, both beyond what the machine
-# itself stood still, and MILLISECONDS more; one command of a device for a bad read.
+# byte in any case; 0.1 s at most while a path is healthy, 0.5 s beyond the end of an outage, 1 s beyond the 30 s after which the
+# kernel gives a lost command up, all beyond what the machine itself stood still, and MILLISECONDS more; one command of a device for
+# a bad read; at the end of each case both paths are well, as soon as the longest interval of checks, 20 s, is over. What was not
+# measured is not good.
 failover_judge() {
-  local wrong
+  local wrong s c
   wrong=$(failover_rows "$1" "$2" | awk -F'|' -v more="${3:-0}" '
     $2 !~ /^ours-/ { next }
-    { longest = $6 + 0 > $5 + 0 ? $6 : $5; seen++ }
+    { longest = $6 + 0 > $5 + 0 ? $6 : $5 }
+    $14 + 0 < 10 { print "case " $1 ", " $2 ": " $14 + 0 " I/Os" }
+    ($1 ~ /^[368]$/ && !($8 > 0)) || ($1 == 8 && $12 == "") || ($1 == 7 && !($11 > 0)) { print "case " $1 ", " $2 ": not measured" }
+    $16 !~ /^[0-9]+$/ || $16 > 20000 + $7 + more { print "case " $1 ", " $2 ": both paths well after " ($16 ~ /^[0-9]/ ? $16 " ms" : "a minute: " $16) }
+    $1 == "9f" && longest > 31000 + $7 + more { print "case " $1 ", " $2 ": " longest " ms for a lost command" }
     $3 != 0 || ($4 != 0 && $4 != "-") || $9 != 0 { print "case " $1 ", " $2 ": " $3 " application errors, " $4 " SG errors, " $9 " wrong blocks: " $15 }
     $1 ~ /^(0|1|2|4|7|9[a-e])$/ && longest > $7 + 100 + more { print "case " $1 ", " $2 ": " longest " ms while a path was healthy" }
     $8 > 0 && longest > $8 + $7 + 500 + more { print "case " $1 ", " $2 ": " longest " ms, the outage was of " $8 " ms" }
     $12 != "" && $12 + 0 > $7 + 100 + more { print "case " $1 ", " $2 ": a read begun while one path hung took " $12 " ms" }
-    $10 != "" && $10 > $11 { print "case " $1 ", " $2 ": " $10 " commands for " $11 " reads" }
-    END { if (!seen) print "nothing of ours was measured" }')
+    $10 != "" && $10 > $11 { print "case " $1 ", " $2 ": " $10 " commands for " $11 " reads" }')
+  for s in $1; do
+    case $s in ours-*) ;; *) continue ;; esac
+    for c in $2; do [ -n "$(failover_rows "$s" "$c")" ] || wrong+="${wrong:+$'\n'}case $c, $s: was not run"; done
+  done
   [ -z "$wrong" ] || { say "$wrong"; return 1; }
   step "$(good "ours keeps its promises in these cases")"
 }

@@ -3,7 +3,9 @@
 # shellcheck shell=bash
 
 # In the order in which they are unloaded. The kernel loads some of them by itself: LIO its other back-ends, SCSI its handler of ALUA.
-HOST_MODULES="scsi_debug tcm_loop target_core_file target_core_iblock target_core_pscsi target_core_user target_core_mod scsi_dh_alua sg sd_mod scsi_mod scsi_common configfs"
+# scsi_mod is not among them: numbers of hosts begin anew when it is loaded again, and one that scsi_debug has not let go of still has
+# its own.
+HOST_MODULES="scsi_debug tcm_loop target_core_file target_core_iblock target_core_pscsi target_core_user target_core_mod scsi_dh_alua sg sd_mod configfs"
 # What the jobs make in the file system, deepest last; a directory that was there stays. Their /tmp and /run are their own.
 HOST_DIRS="/rig /etc/multipath /etc/target /etc/target/pr /etc/target/alua /var/target /var/target/pr /var/target/alua"
 HOST_CONFIG=/sys/kernel/config
@@ -73,6 +75,7 @@ host_plan() {
   for d in $HOST_DIRS; do [ -e "$d" ] || dirs+=" $d"; done
   say "On this machine $1 may"
   say "  load these modules, where it wants them, and unload them at the end:${modules:- none}"
+  [ -d /sys/module/scsi_mod ] || say "  load scsi_mod, which stays"
   say "  make SCSI hosts and disks of scsi_debug, LIO targets loopback/naa.600140500000000N over a file in a /tmp and a /run of its own, and remove them"
   say "  make these directories and remove them:${dirs:- none}"
   say "It touches no other disk: $(host_disks | grep -c . || true) are there now."
@@ -126,7 +129,7 @@ host_undo() {
   # Again for what another one has kept.
   for turn in 1 2 3; do
     [ "$turn" = 1 ] || sleep 0.2
-    for m in $(host_new_modules); do modprobe -r -q "$m" 2>/dev/null || true; done
+    for m in $(host_new_modules); do rmmod "$m" 2>/dev/null || true; done
   done
   for d in $(tr ' ' '\n' <<<"$HOST_DIRS" | tac); do
     if [ -d "$d" ] && ! grep -qx "$d" "$HOST_BEFORE/dirs"; then rmdir "$d" 2>/dev/null || true; fi

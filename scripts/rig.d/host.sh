@@ -26,6 +26,7 @@ there_is() {
 rmdir /etc/target/pr /etc/target/alua /etc/target /var/target/pr /var/target/alua /var/target 2>/dev/null || true
 # As on a machine where nobody has used either yet.
 umount /sys/kernel/config /sys/kernel/debug 2>/dev/null || true
+modprobe scsi_mod # which stays
 there_is >/tmp/before
 nothing_left() {
   there_is >/tmp/after

@@ -10,9 +10,9 @@ multipathd_say() { chroot "$MULTIPATH_TREE" multipathd "$@"; }
 tree_opened() {
   local d
   [ $# -gt 0 ] || set -- dev proc sys
-  for d in "$@"; do mount --rbind "/$d" "$MULTIPATH_TREE/$d"; done
+  for d in "$@"; do mount --rbind "/$d" "${MULTIPATH_TREE:-/multipath}/$d"; done
 }
-dm() { chroot "$MULTIPATH_TREE" dmsetup "$@"; }
+dm() { chroot "${MULTIPATH_TREE:-/multipath}" dmsetup "$@"; }
 
 # multipathd_udev: before the first disk appears.
 multipathd_udev() {
