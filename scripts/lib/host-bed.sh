@@ -129,7 +129,10 @@ host_undo() {
   # Again for what another one has kept.
   for turn in 1 2 3; do
     [ "$turn" = 1 ] || sleep 0.2
-    for m in $(host_new_modules); do rmmod "$m" 2>/dev/null || true; done
+    for m in $(host_new_modules); do
+      # With what it alone has wanted; that is scsi_mod of these.
+      case $m in sg | sd_mod) rmmod "$m" 2>/dev/null || true ;; *) modprobe -r -q "$m" 2>/dev/null || true ;; esac
+    done
   done
   for d in $(tr ' ' '\n' <<<"$HOST_DIRS" | tac); do
     if [ -d "$d" ] && ! grep -qx "$d" "$HOST_BEFORE/dirs"; then rmdir "$d" 2>/dev/null || true; fi
