@@ -51,14 +51,14 @@ discards_story() {
     [ "$GUEST_DEVICE" != scsi ] || order mode "$mode"
     order trim
     before=$(file_mib "$file")
-    order fill 96
+    order fill 48
     full=$(file_mib "$file")
     order delete
     [ "$(file_mib "$file")" -ge $((full - 4)) ] || warn "deleting alone freed blocks: is the file system mounted with discard?"
     order trim
     after=$(file_mib "$file")
     step "$GUEST_DEVICE, $mode: the backing file had $before MiB, $full with the files, $after after fstrim"
-    [ "$full" -ge $((before + 80)) ] || die "96 MiB were written and the file grew from $before to $full MiB"
+    [ "$full" -ge $((before + 40)) ] || die "48 MiB were written and the file grew from $before to $full MiB"
     [ "$after" -le $((before + 8)) ] || die "fstrim gave back too little: $before MiB before, $full full, $after after"
   done
 }

@@ -46,7 +46,7 @@ in_use() { ctl show topology | awk '/status=/ { on = /status=active/ } / sd[a-z]
 # expect WHAT DISKS: the group in use is that within a few checks, and I/O goes on by it for a while.
 expect() {
   within 10000 "$1: I/O goes to $2" goes_to "$2"
-  sleep 0.7
+  sleep 0.3
 }
 goes_to() { [ "$(in_use)" = "$1" ]; }
 sleep 1

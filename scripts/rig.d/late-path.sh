@@ -13,11 +13,11 @@ dir=/tmp/job
 mkdir -p $dir
 daemon_start $dir --device scsi --num-queues 2 --path "sim:$dir/lu.img,size=64M" --path "sim:$dir/lu.img"
 load_begin scsigen --queues 2 --depth 8 --span 4194304 --allow 06/
-sleep 2
+sleep 0.5
 ctl add lun 0:1 "/dev/$P1" "/dev/$P2"
-sleep 1
+sleep 0.5
 ctl show paths
-sleep 1
+sleep 0.5
 load_end
 load_told
 transport=$(sed -n "s/.*path $P1: \([a-z-]*\) .*/\1/p" "$DAEMON_LOG")

@@ -13,7 +13,7 @@ HERE=$PWD
 ORDER_PATIENCE=200
 GUEST_DEVICE=${1:-blk}
 [ "${RIG_PATHS:-lio}" = lio ] || die "only LIO's logical unit can be resized"
-make_paths 96
+make_paths 64
 dir=/tmp/job
 mkdir -p $dir
 daemon_start $dir --device "$GUEST_DEVICE" --transport "${2:-auto}" --polling-interval 1 --set max_polling_interval=1 \
@@ -44,7 +44,7 @@ set_size() {
   esac
 }
 GUEST_TIMEOUT=280 orders_guest $dir resize
-resize_story 64 160 224
+resize_story 48 96 128
 ctl show topology
 ctl show maps json | grep -E '"(guest_)?size"' | sed 's/^ */    /' | sort -u
 grep -h 'the LU has' "$DAEMON_LOG" | sed 's/^/    /'
