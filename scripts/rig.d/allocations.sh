@@ -7,5 +7,6 @@ set -euo pipefail
 
 [ -x /rig/bin/queue_allocations ] || die "only with the test queue_allocations built here"
 make_paths 64
-VHOST_MPATH_DISKS=/dev/$P1,/dev/$P2 timeout 200 /rig/bin/queue_allocations --ignored --nocapture
+VHOST_MPATH_DISKS=/dev/$P1,/dev/$P2 timeout 200 /rig/bin/queue_allocations --ignored --nocapture | tee /tmp/said
+grep -q '^test result: ok\. [1-9]' /tmp/said || die "no test was run"
 say "no allocation per I/O over $P1 and $P2"

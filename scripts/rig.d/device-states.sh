@@ -195,6 +195,8 @@ befall() {
   load_goes_on
   during=$(field_of "$name")
   [ -n "$during" ] || during="left the map"
+  # A device that is only blocked may have ended before anybody was told.
+  [[ $what = blocked || $during != active* ]] || trouble "$what, and after $2 s the path is still called active"
   began=$(now_ms)
   mend "$what"
   case $what in delete | host-removed) P1=$(sd_of_host "$H1") ;; esac
