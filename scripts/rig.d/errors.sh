@@ -104,14 +104,18 @@ one_path_faults() {
   done < <(faults)
 }
 
+# ended_badly: how many commands the kernel has seen end otherwise than well, by both paths.
+ended_badly() { echo $(($(<"/sys/block/$P1/device/ioerr_cnt") + $(<"/sys/block/$P2/device/ioerr_cnt"))); }
+
 # both_paths_faults: by the driver's options, which hold for all devices; every 50th command of any.
 both_paths_faults() {
-  local what opts
-  printf '  %-38s %s\n' "every 50th command of both paths" "slowest request"
+  local what opts before hit
+  printf '  %-38s %-18s %s\n' "every 50th command of both paths" "ended otherwise" "slowest request"
   while IFS='|' read -r what opts; do
     # GOOD, and less data than asked for, is an answer that a SCSI guest gets as it is.
     [[ $device != scsi || $what != *short* ]] || continue
     load_of_device
+    before=$(ended_badly)
     echo "$opts" >$DRIVER/opts
     echo 50 >$DRIVER/every_nth
     sleep 1.5
@@ -122,7 +126,10 @@ both_paths_faults() {
     load_end
     await_active "$P1" "$what"
     await_active "$P2" "$what"
-    printf '  %-38s %s\n' "$what" "$SLOWEST ms"
+    hit=$(($(ended_badly) - before))
+    # The kernel does not count what ended well, with less than asked for, or was not taken at all.
+    [[ $what != *ERROR && $what != ABORTED* ]] || [ $hit -gt 0 ] || die "$what: no command ended with it"
+    printf '  %-38s %-18s %s\n' "$what" "$hit" "$SLOWEST ms"
   done <<'ROWS'
 RECOVERED ERROR|0x8
 ABORTED COMMAND 0b/4b/03|0x10
