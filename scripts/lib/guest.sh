@@ -213,7 +213,7 @@ guest_await() {
       return 1
     fi
     if [ $SECONDS -ge $until ]; then guest_explain "the guest did not say '$1' within $2 s"; return 1; fi
-    sleep 0.1
+    sleep 0.2
   done
 }
 
@@ -222,7 +222,7 @@ guest_said() { { grep -aF -- "GUEST: $1" "$GUEST_CONSOLE" || true; } | tail -1 |
 
 # guest_written: how many files the guest's first writer has written, as far as it has said so; guest_await_files N: until N
 # further ones are on the disk.
-guest_written() { local w; w=$(guest_said "written "); w=${w#written }; echo "${w:-0}"; }
+guest_written() { awk '/GUEST: written / { sub(/^.*written /, ""); n = $1 } END { print n + 0 }' "$GUEST_CONSOLE"; }
 guest_await_files() {
   local target=$(($(guest_written) + $1)) until=$((SECONDS + 120))
   until [ "$(guest_written)" -ge "$target" ]; do
@@ -233,7 +233,7 @@ guest_await_files() {
       tail -20 "$DAEMON_LOG" >&2
       exit 1
     fi
-    sleep 0.1
+    sleep 0.2 # each look costs a kernel in a rig several processes, which are what is slow there
   done
 }
 
