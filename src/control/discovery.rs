@@ -142,6 +142,10 @@ impl Discovery {
                 if let Some(disk) = disk.as_ref().filter(|disk| disk.born == entry.disk.born) {
                     entry.disk = disk.clone();
                 }
+                // A reset mends nothing, and every trial may meet one.
+                if *change == SdevChange::Reset {
+                    return;
+                }
                 let another = matches!(change, SdevChange::InquiryData | SdevChange::ReportedLuns);
                 match entry.standing {
                     Standing::OtherLu(_) if another => entry.standing = Standing::Idle,

@@ -178,6 +178,9 @@ fn an_error_that_passes_by_itself_is_told_when_it_does_not() {
         assert_eq!(rig.ends(&sda, error()), None, "told already");
     }
     assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
+    // A trial may meet a reset: that is no reason for the next one.
+    rig.hear(&DeviceNews::Said("1:0:0:0".to_owned(), SdevChange::Reset, None));
+    assert_eq!(rig.names(), [""; 0]);
     // Its LU has said that it has another size: it may fit by now.
     rig.hear(&DeviceNews::Said("1:0:0:0".to_owned(), SdevChange::Capacity, None));
     assert_eq!(rig.names(), ["sda"]);
@@ -196,8 +199,10 @@ fn a_disk_that_proves_another_lu_is_left_alone_until_it_changes() {
         assert_eq!((rig.names(), rig.discovery.deadline()), (vec![], None));
     }
     let said = |change| DeviceNews::Said("1:0:0:0".to_owned(), change, None);
-    rig.hear(&said(SdevChange::Capacity));
-    assert_eq!(rig.names(), [""; 0]);
+    for change in [SdevChange::Capacity, SdevChange::Reset] {
+        rig.hear(&said(change));
+        assert_eq!(rig.names(), [""; 0]);
+    }
     rig.hear(&said(SdevChange::InquiryData));
     assert_eq!(rig.names(), ["sda"]);
 }
