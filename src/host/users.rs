@@ -75,7 +75,7 @@ pub enum User {
 }
 
 impl User {
-    fn as_onlooker(self) -> User {
+    fn or_onlooker(self) -> User {
         match self {
             User::Process { pid, name } => User::Onlooker { pid, name },
             other => other,
@@ -151,7 +151,7 @@ pub(super) fn find(sysfs: &Sysfs, facts: &BlockFacts, proc: &Path) -> User {
         }
     }
     let one = |writing| devices.iter().find_map(|(name, _)| process(proc, name, writing));
-    one(true).or_else(|| one(false).map(User::as_onlooker)).unwrap_or(User::Unknown)
+    one(true).or_else(|| one(false).map(User::or_onlooker)).unwrap_or(User::Unknown)
 }
 
 fn holder(sysfs: &Sysfs, name: String) -> User {
