@@ -16,10 +16,11 @@ mod stock;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
+use crate::guest::inflight::InflightArea;
 use crate::io::{Blocks, Geometry, Identity, Limits, Outcome, Request};
 use crate::virtio::blk;
 use offer::Offer;
@@ -144,6 +145,11 @@ pub struct BlkDevice {
     executor: Option<Box<dyn SyncExecutor>>,
     /// An in-flight area was made by this device.
     area_made: AtomicBool,
+    /// The front-end's in-flight area. Its memo is the disk's size in sectors,
+    /// as the guest is shown it.
+    area: Mutex<Option<InflightArea>>,
+    /// That size is an earlier process's: the LU has shrunk since.
+    inherited_size: AtomicBool,
     /// The capacity a front-end has last read; [`UNREAD`] until one has.
     sectors_read: AtomicU64,
     /// Guest memory, for `handle_event` only.
@@ -168,6 +174,8 @@ impl BlkDevice {
             max_queue_size: settings.max_queue_size,
             executor: None,
             area_made: AtomicBool::new(false),
+            area: Mutex::new(None),
+            inherited_size: AtomicBool::new(false),
             sectors_read: AtomicU64::new(UNREAD),
             memory: Mutex::new(None),
         })
@@ -210,10 +218,14 @@ impl BlkDevice {
     /// Then the front-end is to be told, see [`BlkDevice::unread_config`].
     ///
     /// A disk never gets smaller under its guest: after a shrink it keeps its
-    /// size as long as this process lives, and what the guest sends beyond the
-    /// LU's end is the LU's to refuse.
+    /// size, in a later process, too, and what the guest sends beyond the LU's
+    /// end is the LU's to refuse.
     pub fn resize(&self, capacity: Blocks) -> bool {
-        self.shared.offer.grow(capacity)
+        let grew = self.shared.offer.grow(capacity);
+        if grew {
+            self.leave_size(self.area().as_ref());
+        }
+        grew
     }
 
     /// Capacity as the guest is shown it, in logical blocks.
@@ -234,11 +246,35 @@ impl BlkDevice {
     }
 
     /// The front-end gave an in-flight area; one that was not made here is an
-    /// earlier process's ([`BlkDevice::assume_write_through`]).
-    pub fn area_given(&self) {
+    /// earlier process's ([`BlkDevice::assume_write_through`]). The guest keeps
+    /// the size that one has shown it, if the LU has fewer blocks by now.
+    pub fn area_given(&self, area: &InflightArea) {
         if !self.area_made.load(Ordering::Acquire) {
             self.assume_write_through();
         }
+        let mut kept = self.area();
+        if self.shared.offer.grow_to_sectors(area.memo()) {
+            self.inherited_size.store(true, Ordering::Release);
+        }
+        self.leave_size(Some(area));
+        *kept = Some(area.clone());
+    }
+
+    /// Whether the guest was found to be shown more than the LU has, since the
+    /// last call.
+    pub fn take_inherited_size(&self) -> bool {
+        self.inherited_size.swap(false, Ordering::AcqRel)
+    }
+
+    /// Tells a successor what the guest is shown.
+    fn leave_size(&self, area: Option<&InflightArea>) {
+        if let Some(area) = area {
+            area.set_memo(self.shared.offer.sectors());
+        }
+    }
+
+    fn area(&self) -> MutexGuard<'_, Option<InflightArea>> {
+        self.area.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

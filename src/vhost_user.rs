@@ -14,6 +14,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::guest::inflight::InflightArea;
+
 mod back_channel;
 pub mod listener;
 mod memory;
@@ -39,8 +41,8 @@ pub trait Extras {
 
     /// The front-end gave an in-flight area. If none was ever made here, its
     /// rings come from an earlier process, and what the driver told that one
-    /// (its write-cache mode) nobody will repeat.
-    fn area_given(&self) {}
+    /// (its write-cache mode) nobody will repeat. Its memo is the device's.
+    fn area_given(&self, _area: &InflightArea) {}
 
     /// Whether the configuration space may change by itself, so that there is
     /// something to tell a front-end (BACKEND_REQ is offered).
@@ -118,6 +120,8 @@ pub enum SessionEvent {
         /// Why, and what to do about it.
         reason: String,
     },
+    /// The front-end has given an in-flight area ([`Extras::area_given`]).
+    AreaGiven,
     /// The front-end was told that the configuration space has changed, and
     /// answered that it could not take it.
     ConfigRefused,

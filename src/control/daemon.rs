@@ -308,6 +308,7 @@ impl Daemon {
         match event {
             SessionEvent::Connected => self.front_end = true,
             SessionEvent::Disconnected { .. } => self.front_end = false,
+            SessionEvent::AreaGiven => self.maps.tell_inherited_size(),
             SessionEvent::Finished if self.phase == Phase::Running => {
                 self.stop(0, "nothing can connect any more");
             }

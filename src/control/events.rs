@@ -200,7 +200,7 @@ pub(super) fn of_session(event: &SessionEvent) -> Option<Notice> {
             let text = format!("front-end disconnected: {reason}");
             notice("FRONT_END_DISCONNECTED", level, text, json!({ "reason": reason.to_string() }))
         }
-        SessionEvent::Finished => None,
+        SessionEvent::AreaGiven | SessionEvent::Finished => None,
     }
 }
 

@@ -283,7 +283,16 @@ impl Map {
             }
             _ => {}
         }
-        self.engine.admits(&name, handle.identity())?;
+        if let Err(error) = self.engine.admits(&name, handle.identity()) {
+            if matches!(error, MapError::OtherSize { .. }) {
+                // A LU that shrank and told nobody: its other paths are asked,
+                // and this one may join once they agree.
+                let mut fx = Effects::new();
+                self.engine.prove_all(now, &mut fx);
+                self.carry_out(now, fx);
+            }
+            return Err(error.into());
+        }
         self.one_nexus_or_several()?;
         if handle.geometry().read_only && !self.read_only {
             return Err(JoinError::WriteProtected(name));
@@ -513,6 +522,18 @@ impl Map {
         let grew = disk.resize(to);
         self.grown |= grew;
         events::add_guest_size(notice, from, to, disk.capacity(), grew);
+    }
+
+    /// The guest has been shown more by an earlier process: the LU has shrunk
+    /// while nobody looked.
+    pub(super) fn tell_inherited_size(&mut self) {
+        let Some(disk) = self.disk.as_ref().filter(|disk| disk.take_inherited_size()) else {
+            return;
+        };
+        let (from, to) = (disk.capacity(), self.engine.identity().capacity);
+        let mut notice = events::of_change(&Change::Resized { from, to });
+        events::add_guest_size(&mut notice, from, to, from, false);
+        self.news.push(notice);
     }
 
     fn with_checking(&self, path: PathId, tell: impl FnOnce(&Checking)) {

@@ -293,6 +293,12 @@ impl Maps {
         }
     }
 
+    /// An in-flight area was given: what it says of the size that the guest has
+    /// been shown.
+    pub(super) fn tell_inherited_size(&mut self) {
+        self.maps.values_mut().for_each(Map::tell_inherited_size);
+    }
+
     /// Whether the front-end is to be told of a larger disk, since the last call.
     pub(super) fn take_grown(&mut self) -> bool {
         self.maps.values_mut().fold(false, |any, map| map.take_grown() | any)

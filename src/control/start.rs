@@ -17,6 +17,7 @@ use super::opening::{Lu, OpenLuError, open_lu};
 use super::qmp::Server;
 use super::settings::{self, Expose, Listen, LuReset, LuSettings, Settings};
 use super::topology;
+use crate::guest::inflight::InflightArea;
 use crate::host::understand_wwid;
 use crate::queue::{DeviceSettings, Inlet, Queues};
 use crate::sys::inherit;
@@ -99,8 +100,8 @@ impl Extras for BlkDevice {
         BlkDevice::area_made(self);
     }
 
-    fn area_given(&self) {
-        BlkDevice::area_given(self);
+    fn area_given(&self, area: &InflightArea) {
+        BlkDevice::area_given(self, area);
     }
 
     fn config_changes(&self) -> bool {

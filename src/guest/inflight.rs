@@ -8,7 +8,10 @@
 //! Order: a chain is marked *before* anything is done for it; a batch is linked,
 //! written and published in the used ring, then unmarked, then `used_idx`
 //! follows. A crash between any two stores is repaired by [`InflightQueue::recover`].
-//! Owned by the queue thread, as part of its `VirtQueue`. Nothing in the area
+//! Behind the queues lies a memo of ours, one number that a process leaves to
+//! its successor and only we know of ([`InflightArea::memo`]).
+//! The queues are owned by the queue thread, each as part of its `VirtQueue`;
+//! the memo by whoever holds the area. Nothing in the area
 //! is trusted beyond its own ring: a front-end that scribbles in it harms its
 //! own disk only.
 
@@ -31,6 +34,8 @@ const STATE: usize = 16;
 /// Queue regions start at multiples of this, in bytes.
 const ALIGN: usize = 64;
 const PAGE: u64 = 4096;
+/// Bytes behind the queues for the memo: a u64, and room.
+const MEMO: usize = ALIGN;
 
 /// Offsets in a queue region; `features` (u64 at 0) stays zero.
 mod at {
@@ -93,9 +98,15 @@ fn stride(queue_size: u16) -> usize {
     (HEADER + STATE * usize::from(queue_size)).next_multiple_of(ALIGN)
 }
 
-/// Bytes of an area for `queues` queues of `queue_size` descriptors.
-pub fn area_size(queues: u16, queue_size: u16) -> u64 {
+/// Bytes that `queues` queues of `queue_size` descriptors take.
+fn queues_size(queues: u16, queue_size: u16) -> u64 {
     u64::from(queues) * stride(queue_size) as u64
+}
+
+/// Bytes of an area for `queues` queues of `queue_size` descriptors, as we make
+/// it.
+pub fn area_size(queues: u16, queue_size: u16) -> u64 {
+    queues_size(queues, queue_size) + MEMO as u64
 }
 
 /// The ring size an area of `size` bytes was laid out for, at least `named`.
@@ -128,6 +139,7 @@ pub struct InflightArea {
     map: Arc<MmapRegion<()>>,
     queues: u16,
     queue_size: u16,
+    has_memo: bool,
 }
 
 impl InflightArea {
@@ -146,7 +158,9 @@ impl InflightArea {
         queue_size: u16,
     ) -> Result<InflightArea, InflightError> {
         let queue_size = ring_size_of(size, queues, queue_size);
-        let need = area_size(queues, queue_size);
+        // One of another back-end's making has no memo.
+        let has_memo = size == area_size(queues, queue_size);
+        let need = if has_memo { size } else { queues_size(queues, queue_size) };
         let have = size.min(file.metadata()?.len().saturating_sub(offset));
         if have < need {
             return Err(InflightError::TooSmall { have, need, queues, size: queue_size });
@@ -157,7 +171,26 @@ impl InflightArea {
         let len = usize::try_from(need).map_err(io::Error::other)?;
         let map = MmapRegion::from_file(FileOffset::new(file, offset), len)
             .map_err(|e| InflightError::Io(io::Error::other(e)))?;
-        Ok(InflightArea { map: Arc::new(map), queues, queue_size })
+        Ok(InflightArea { map: Arc::new(map), queues, queue_size, has_memo })
+    }
+
+    /// What was left for us: 0 in a fresh area, and in one that others made.
+    pub fn memo(&self) -> u64 {
+        self.memo_place().map_or(0, |place| place.load_u64(0, Acquire))
+    }
+
+    /// Leaves that for a successor.
+    pub fn set_memo(&self, memo: u64) {
+        if let Some(place) = self.memo_place() {
+            place.store_u64(0, memo, Release);
+        }
+    }
+
+    fn memo_place(&self) -> Option<Shared> {
+        let queues = usize::from(self.queues) * stride(self.queue_size);
+        // SAFETY: `attach` has mapped the queues and a memo behind them where
+        // `has_memo`; the range is used under `&self`, which holds the mapping.
+        self.has_memo.then(|| unsafe { Shared::new(self.map.as_ptr() as usize + queues, MEMO) })
     }
 
     /// The record of one ring of `size` descriptors; [`InflightQueue::recover`]

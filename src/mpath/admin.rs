@@ -87,10 +87,10 @@ impl Multipath {
                 expected: map.wwid.clone(),
             });
         }
-        // A map without a path takes over the size that the LU has by now: there
-        // is none that says otherwise.
-        let other_size = found.capacity != map.capacity && !self.order.is_empty();
-        if other_size || found.block_size != map.block_size {
+        // As of a path that returns: growth is believed, a shrink only where no
+        // path in use says otherwise.
+        let refused = found.capacity < map.capacity && !self.agreed(found.capacity, None);
+        if refused || found.block_size != map.block_size {
             return Err(MapError::OtherSize {
                 name: name.to_owned(),
                 found_blocks: found.capacity.0,

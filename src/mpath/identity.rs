@@ -216,7 +216,7 @@ impl Multipath {
 
     /// Whether no path but `besides` is in use, or just being asked, and all
     /// that wait have proven the LU with `to` blocks.
-    fn agreed(&self, to: Blocks, besides: Option<PathId>) -> bool {
+    pub(super) fn agreed(&self, to: Blocks, besides: Option<PathId>) -> bool {
         self.all().filter(|p| Some(p.id) != besides).all(|p| match p.state {
             PathState::Active => p.standing.unsized_lu,
             PathState::Doubt => p.shrunk_to == Some(to),

@@ -127,6 +127,11 @@ impl Offer {
         self.capacity().0 << self.sector_shift
     }
 
+    /// An earlier process has shown that; whether it was more.
+    pub(super) fn grow_to_sectors(&self, sectors: u64) -> bool {
+        self.grow(Blocks(sectors >> self.sector_shift))
+    }
+
     /// The LU has another capacity; whether the guest is shown a larger disk
     /// from now on.
     pub(super) fn grow(&self, capacity: Blocks) -> bool {

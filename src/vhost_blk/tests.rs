@@ -1,6 +1,7 @@
 use vhost_user_backend::VhostUserBackend;
 
 use super::*;
+use crate::guest::inflight;
 use crate::io::{Blocks, Lba};
 use crate::virtio;
 use crate::virtio::blk::{CONFIG_LEN, CONFIG_WRITEBACK};
@@ -246,9 +247,38 @@ fn stock_daemon_gets_one_worker_for_up_to_64_queues() {
 fn rings_of_an_earlier_process_are_served_write_through() {
     let device = BlkDevice::new(&settings(512)).unwrap();
     device.area_made();
-    device.area_given();
+    device.area_given(&area());
     assert!(device.writeback(), "our own area says nothing");
     let successor = BlkDevice::new(&settings(512)).unwrap();
-    successor.area_given();
+    successor.area_given(&area());
     assert!(!successor.writeback(), "the driver may have chosen write-through");
+}
+
+fn area() -> InflightArea {
+    let (file, size) = (inflight::create(1, 4).unwrap(), inflight::area_size(1, 4));
+    InflightArea::attach(file, size, 0, 1, 4).unwrap()
+}
+
+#[test]
+fn a_guest_keeps_the_size_that_an_earlier_process_has_shown_it() {
+    let area = area();
+    let device = BlkDevice::new(&settings(4096)).unwrap();
+    let first = device.capacity();
+    device.area_given(&area);
+    assert!(!device.take_inherited_size(), "a fresh area");
+    device.resize(Blocks(2 * first.0));
+    let successor = BlkDevice::new(&settings(4096)).unwrap();
+    successor.area_given(&area);
+    assert_eq!(successor.capacity(), Blocks(2 * first.0));
+    assert!(successor.take_inherited_size() && !successor.take_inherited_size());
+    // Of a LU that has grown meanwhile there is nothing to keep.
+    let later = BlkDevice::new(&settings(4096)).unwrap();
+    later.resize(Blocks(3 * first.0));
+    later.area_given(&area);
+    assert!(!later.take_inherited_size());
+    assert_eq!((later.capacity(), area.memo()), (Blocks(3 * first.0), 3 * first.0 * 8));
+    area.set_memo(u64::MAX);
+    let misled = BlkDevice::new(&settings(512)).unwrap();
+    misled.area_given(&area);
+    assert_eq!(misled.capacity(), Blocks(u64::MAX), "its own disk only");
 }

@@ -283,8 +283,15 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
                 let over = if taken {
                     self.take_channel(&mut line, header, session)?
                 } else {
-                    let handled = handler.handle_request();
-                    handled.err().and_then(|error| self.judge(header, &error, session))
+                    match handler.handle_request() {
+                        Ok(()) => {
+                            if header.is_some_and(|h| h.is(FrontendReq::SET_INFLIGHT_FD)) {
+                                self.tell(SessionEvent::AreaGiven);
+                            }
+                            None
+                        }
+                        Err(error) => self.judge(header, &error, session),
+                    }
                 };
                 if let Some(reason) = over {
                     return Ok(reason);

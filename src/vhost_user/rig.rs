@@ -254,8 +254,15 @@ impl Rig {
         self.handle.as_ref().unwrap().config_changed();
     }
 
+    /// The next event but those of in-flight areas, of which every start of
+    /// rings makes one.
     pub(super) fn event(&self) -> SessionEvent {
-        self.events.recv_timeout(Duration::from_secs(10)).expect("an event")
+        loop {
+            let event = self.events.recv_timeout(Duration::from_secs(10)).expect("an event");
+            if event != SessionEvent::AreaGiven {
+                return event;
+            }
+        }
     }
 
     /// The reason of the next disconnection, skipping what comes before.

@@ -1,6 +1,7 @@
 //! A LU that grows or shrinks under a running vhost-user-blk guest: what the
 //! front-end is told, what the guest is shown, what becomes of its requests.
 
+use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
 
@@ -160,6 +161,28 @@ fn a_shrink_is_told_and_the_guest_keeps_its_disk() {
     resize(&mut daemon, 3 * MIB);
     assert!(front_end.told_of_config(SOON));
     assert_eq!(sizes(&mut daemon), (3 * MIB, 3 * MIB));
+}
+
+/// The front-end's in-flight area tells the successor what the guest believes.
+#[test]
+fn a_shrink_while_no_daemon_runs_is_told_and_the_guest_keeps_its_disk() {
+    let mut daemon = Daemon::start(&setup());
+    let mut front_end = connected(&daemon, shape());
+    resize(&mut daemon, 4 * MIB);
+    daemon.qmp().event("MAP_RESIZED");
+    assert!(front_end.told_of_config(SOON));
+    front_end.disconnect();
+    let image = File::options().write(true).open(daemon.file("disk.img")).expect("the image");
+    image.set_len(2 * MIB).expect("smaller");
+    daemon.restart_with(&[]);
+    assert_eq!(sizes(&mut daemon), (2 * MIB, 2 * MIB), "it cannot know yet");
+    front_end.reconnect();
+    let event = daemon.qmp().event("MAP_RESIZED");
+    assert_eq!((&event["from"], &event["to"]), (&json!(2 * SECTORS), &json!(SECTORS)));
+    assert_eq!(sizes(&mut daemon), (2 * MIB, 4 * MIB));
+    assert_eq!(front_end.sectors(), 2 * SECTORS);
+    assert_eq!((write_at(&mut front_end, SECTORS - 1), write_at(&mut front_end, SECTORS)), (0, 1));
+    assert!(daemon.log().contains("make sure that this was meant"), "{}", daemon.log());
 }
 
 /// One that never reads its channel, closes it, writes nonsense to it, gives

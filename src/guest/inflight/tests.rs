@@ -30,8 +30,23 @@ fn the_layout_is_the_one_of_the_specification() {
     assert_eq!(desc[32], 1, "in flight");
     assert_eq!(desc[32 + 6..32 + 8], 3u16.to_ne_bytes(), "next");
     assert_eq!(desc[48 + 8..48 + 16], 1u64.to_ne_bytes(), "counter");
-    assert_eq!(area_size(2, SIZE), 256);
-    assert_eq!(area_size(1, 128), 2112);
+    assert_eq!(area_size(2, SIZE), 256 + 64);
+    assert_eq!(area_size(1, 128), 2112 + 64);
+}
+
+#[test]
+fn the_memo_is_left_to_the_next_and_touches_no_queue() {
+    let (file, area) = area();
+    assert_eq!(area.memo(), 0);
+    area.queue(1, SIZE).unwrap().recover(7).unwrap();
+    area.set_memo(u64::MAX);
+    let next = |size| InflightArea::attach(file.try_clone().unwrap(), size, 0, 2, SIZE).unwrap();
+    assert_eq!(next(area_size(2, SIZE)).memo(), u64::MAX);
+    let found = next(area_size(2, SIZE)).queue(1, SIZE).unwrap().recover(7).unwrap();
+    assert_eq!((found.resubmit.len(), found.restarted), (0, false));
+    let others = next(256);
+    others.set_memo(1);
+    assert_eq!((others.memo(), area.memo()), (0, u64::MAX), "an area of another's making");
 }
 
 #[test]
@@ -86,8 +101,8 @@ fn areas_that_do_not_fit_are_refused() {
     let file = create(2, SIZE).unwrap();
     let fits = area_size(2, SIZE);
     assert!(matches!(attach(&file, fits, 0, 3), Err(InflightError::TooSmall { .. })));
-    assert!(matches!(attach(&file, u64::MAX, 64, 2), Err(InflightError::TooSmall { .. })));
-    assert!(matches!(attach(&file, fits - 1, 0, 2), Err(InflightError::TooSmall { .. })));
+    assert!(matches!(attach(&file, u64::MAX, 128, 2), Err(InflightError::TooSmall { .. })));
+    assert!(matches!(attach(&file, 256 - 1, 0, 2), Err(InflightError::TooSmall { .. })));
     let long = memfd::sealed(c"test", 8192).unwrap();
     assert!(matches!(attach(&long, fits, 64, 2), Err(InflightError::Offset(64))));
     assert!(attach(&long, fits, 4096, 2).is_ok());

@@ -275,16 +275,47 @@ fn what_guests_commands_are_told_makes_a_lun_gone_too() {
     }
 }
 
+/// An array that grew a LU and told nobody: the path that was away for that
+/// must not be locked out by those that have not looked.
+#[test]
+fn a_path_that_joins_brings_the_news_of_a_grown_lu() {
+    let mut rig = Rig::new(multibus(), &["a", "b"]);
+    rig.fail("b");
+    rig.took_changes();
+    rig.add_with("c", sized(2000)).unwrap();
+    assert_eq!(resizes(&rig.took_changes()), [(1000, 2000)]);
+    assert_eq!(rig.groups(), [["a", "c"]]);
+    assert!(rig.is_proving("a"), "it was proven at the old size");
+    let other_format = Identity { block_size: 4096, ..sized(2000) };
+    assert!(matches!(rig.add_with("d", other_format), Err(MapError::OtherSize { .. })));
+}
+
+#[test]
+fn a_path_that_joins_is_believed_a_shrink_where_no_path_in_use_contradicts() {
+    let mut rig = Rig::new(multibus(), &["a", "b"]);
+    assert!(matches!(rig.add_with("c", sized(500)), Err(MapError::OtherSize { .. })));
+    assert_eq!(rig.map.identity(), &lu());
+    rig.fail("a");
+    assert!(matches!(rig.add_with("c", sized(500)), Err(MapError::OtherSize { .. })));
+    rig.fail("b");
+    rig.took_changes();
+    rig.add_with("c", sized(500)).unwrap();
+    assert_eq!(resizes(&rig.took_changes()), [(1000, 500)]);
+    assert_eq!(rig.groups(), [["c"]]);
+}
+
 #[test]
 fn a_map_without_a_path_takes_over_the_size_that_the_lu_has_by_now() {
     let mut rig = Rig::new(multibus(), &["a"]);
-    assert!(matches!(rig.add_with("b", sized(2000)), Err(MapError::OtherSize { .. })));
     rig.with(|m, now, fx| m.lose_path(now, "a", fx)).unwrap();
     rig.took_changes();
     rig.add_with("b", sized(2000)).unwrap();
     assert_eq!(resizes(&rig.took_changes()), [(1000, 2000)]);
     assert_eq!(rig.groups(), [["b"]]);
     assert_eq!(rig.map.identity().capacity, Blocks(2000));
+    rig.with(|m, now, fx| m.lose_path(now, "b", fx)).unwrap();
+    rig.add_with("b", sized(500)).unwrap();
+    assert_eq!(rig.map.identity().capacity, Blocks(500));
     rig.with(|m, now, fx| m.lose_path(now, "b", fx)).unwrap();
     assert!(matches!(rig.add_with("c", other_lu()), Err(MapError::OtherLu { .. })));
 }

@@ -102,8 +102,8 @@ fn another_lu_another_size_and_a_taken_name_are_refused_in_words() {
          remove it, or start a second instance for that LU"
     );
     assert_eq!(
-        refused(&mut rig, "b", Identity { capacity: Blocks(2000), ..lu() }),
-        "path b has 2000 blocks of 512 bytes, the map has 1000 of 512; \
+        refused(&mut rig, "b", Identity { capacity: Blocks(500), ..lu() }),
+        "path b has 500 blocks of 512 bytes, the map has 1000 of 512; \
          rescan the device so that all paths agree"
     );
     assert_eq!(

@@ -73,8 +73,8 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Session<B> {
         self.all_at_rest()?;
         let &VhostUserInflight { mmap_size, mmap_offset, num_queues, queue_size } = area;
         let area = InflightArea::attach(file, mmap_size, mmap_offset, num_queues, queue_size)?;
+        self.device.area_given(&area);
         self.inflight = Some(area);
-        self.device.area_given();
         Ok(())
     }
 
