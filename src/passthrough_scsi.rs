@@ -544,9 +544,13 @@ impl PathHandle {
 }
 
 /// The number of helpers, after adding some if there are fewer than `share`.
+/// Where none can be had, each port has one command at a time all the same: it
+/// may have to wait for another thread's then, but is not refused for ever.
 fn at_least<W: pool::Work>(pool: &Pool<W>, share: usize, path: &str) -> usize {
     pool.grow_to(share).unwrap_or_else(|e| {
-        log::warn!("{path}: cannot start helper threads for every queue thread: {e}");
+        log::warn!(
+            "{path}: cannot start a helper for every queue thread, so they wait for each other: {e}"
+        );
         1
     })
 }

@@ -163,14 +163,7 @@ impl Daemon {
 
     /// An LU has said something by the device at this address.
     fn heard(&mut self, now: Time, hctl: &str, change: SdevChange) {
-        let news = match change {
-            SdevChange::InquiryData | SdevChange::ReportedLuns => {
-                HostNews::PerhapsAnother(change.name())
-            }
-            SdevChange::Capacity => HostNews::Capacity,
-            SdevChange::AccessState => HostNews::AccessStates,
-            SdevChange::ModeParameters | SdevChange::ThinThreshold => return,
-        };
+        let Some(news) = news_of(change) else { return };
         for slot in self.maps.slots() {
             let Some(map) = self.maps.get_mut(slot) else { continue };
             for path in map.scsi_paths() {
@@ -225,6 +218,20 @@ impl Daemon {
     }
 }
 
+/// What the engine is told of it.
+fn news_of(change: SdevChange) -> Option<HostNews> {
+    match change {
+        // (Law 2. A reset comes with whatever has another LU put there; where sd
+        // carries the commands, nobody else hears of it.)
+        SdevChange::InquiryData | SdevChange::ReportedLuns | SdevChange::Reset => {
+            Some(HostNews::PerhapsAnother(change.name()))
+        }
+        SdevChange::Capacity => Some(HostNews::Capacity),
+        SdevChange::AccessState => Some(HostNews::AccessStates),
+        SdevChange::ModeParameters | SdevChange::ThinThreshold => None,
+    }
+}
+
 /// Whether the device behind an open path that is in no map yet has gone.
 fn has_gone(path: &Arrival) -> bool {
     ScsiPath::of(PathId { slot: 0, generation: 0 }, &path.handle)
@@ -240,5 +247,22 @@ impl ScsiPath {
     /// Whether it is this disk, by whatever node.
     fn is_of(&self, disk: &Disk) -> bool {
         self.hctl == disk.hctl && self.devname == disk.devname
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the sense does that brought the kernel to say so (law 2).
+    #[test]
+    fn what_may_put_another_lu_behind_a_path_has_it_proven() {
+        use SdevChange::{InquiryData, ReportedLuns, Reset};
+        for change in [InquiryData, ReportedLuns, Reset] {
+            assert_eq!(news_of(change), Some(HostNews::PerhapsAnother(change.name())));
+        }
+        assert_eq!(news_of(SdevChange::Capacity), Some(HostNews::Capacity));
+        assert_eq!(news_of(SdevChange::AccessState), Some(HostNews::AccessStates));
+        assert_eq!(news_of(SdevChange::ModeParameters), None);
     }
 }

@@ -8,6 +8,10 @@
 //! is left alone until its device, or what the kernel says of it, changes. One
 //! that somebody else uses is told once, with who and what to do, and tried
 //! again.
+//!
+//! An opening may hang, as long as the kernel holds back what is sent to a port
+//! that has gone. So few are under way to one target, and not many more to one
+//! host: what hangs there must not keep the disks of others out.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,8 +26,13 @@ use crate::host::uevent::SdevChange;
 use crate::host::{OpenError, User};
 use crate::io::{MapSlot, Time};
 
-/// Disks opened at once.
-const MAX_OPENING: usize = 8;
+/// Disks opened at once, whoever's they are; each takes a thread. What is dead
+/// on three hosts leaves a fourth its share.
+const MAX_OPENING: usize = 64;
+/// Of one SCSI host.
+const MAX_OF_HOST: usize = 16;
+/// Of one target of it.
+const MAX_OF_TARGET: usize = 4;
 /// The first trial after one that failed: a node's owner and mode come from
 /// udevd a moment after the node.
 const SOON: Duration = Duration::from_millis(500);
@@ -80,6 +89,8 @@ enum Standing {
     /// Nothing: nobody wants it, or it is a path.
     Idle,
     Opening,
+    /// To be opened, when enough of these have ended.
+    Queued(Crowd),
     /// It could not be opened and is tried again then.
     Waiting(Time),
     /// It has proved this WWID, whatever sysfs says.
@@ -87,6 +98,18 @@ enum Standing {
     /// An administrator has removed it (`del path`).
     LeftOut,
 }
+
+/// Of whom as many disks are being opened as may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Crowd {
+    Target,
+    Host,
+    All,
+}
+
+/// Openings under way: of each target, of each host, and all.
+#[derive(Debug, Default)]
+struct UnderWay(BTreeMap<String, usize>);
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -119,6 +142,10 @@ impl Discovery {
                 if let Some(disk) = disk.as_ref().filter(|disk| disk.born == entry.disk.born) {
                     entry.disk = disk.clone();
                 }
+                // A reset mends nothing, and every trial may meet one.
+                if *change == SdevChange::Reset {
+                    return;
+                }
                 let another = matches!(change, SdevChange::InquiryData | SdevChange::ReportedLuns);
                 match entry.standing {
                     Standing::OtherLu(_) if another => entry.standing = Standing::Idle,
@@ -147,49 +174,51 @@ impl Discovery {
         wants: &[Want],
         taken: impl Fn(&Disk) -> bool,
     ) -> Vec<Opening> {
-        let mut free = MAX_OPENING.saturating_sub(self.under_way());
+        let mut under_way = UnderWay::default();
+        let is_opening = |entry: &&Entry| entry.standing == Standing::Opening;
+        self.disks.values().filter(is_opening).for_each(|entry| under_way.add(&entry.disk.hctl));
         let mut out = Vec::new();
         for entry in self.disks.values_mut() {
             let disk = &entry.disk;
             let is_its = |want: &&Want| Some(&want.wwid) == disk.wwid.as_ref();
             let Some(want) = wants.iter().find(is_its).filter(|_| !taken(disk)) else {
-                if matches!(entry.standing, Standing::Waiting(_)) {
+                if matches!(entry.standing, Standing::Waiting(_) | Standing::Queued(_)) {
                     entry.over();
                 }
                 continue;
             };
             let due = match entry.standing {
-                Standing::Idle => true,
+                Standing::Idle | Standing::Queued(_) => true,
                 Standing::Waiting(again) => again <= now,
                 Standing::Opening | Standing::OtherLu(_) | Standing::LeftOut => false,
             };
-            if due && free > 0 {
-                free -= 1;
-                entry.standing = Standing::Opening;
-                out.push(Opening {
-                    hctl: disk.hctl.clone(),
-                    born: disk.born,
-                    devname: disk.devname.clone(),
-                    want: want.clone(),
-                });
+            if !due {
+                continue;
             }
+            if let Some(crowd) = under_way.crowd_of(&disk.hctl) {
+                entry.standing = Standing::Queued(crowd);
+                continue;
+            }
+            under_way.add(&disk.hctl);
+            entry.standing = Standing::Opening;
+            out.push(Opening {
+                hctl: disk.hctl.clone(),
+                born: disk.born,
+                devname: disk.devname.clone(),
+                want: want.clone(),
+            });
         }
         out
     }
 
-    fn under_way(&self) -> usize {
-        self.disks.values().filter(|entry| entry.standing == Standing::Opening).count()
-    }
-
     /// When [`Discovery::next`] has something to do, should nothing happen.
+    /// (What is queued has its turn when an opening ends.)
     pub(super) fn deadline(&self) -> Option<Time> {
         let again = |entry: &Entry| match entry.standing {
             Standing::Waiting(again) => Some(again),
             _ => None,
         };
-        // While too many are under way, their ends are waited for.
-        let room = self.under_way() < MAX_OPENING;
-        self.disks.values().filter_map(again).min().filter(|_| room)
+        self.disks.values().filter_map(again).min()
     }
 
     /// Whether the device that was opened is still the one at its address, as
@@ -257,6 +286,38 @@ impl Discovery {
     }
 }
 
+impl Crowd {
+    /// Every one that the disk at this address belongs to, by the address of
+    /// all of it.
+    fn of(hctl: &str) -> [(Crowd, &str); 3] {
+        let before = |nth| hctl.match_indices(':').nth(nth).map_or(hctl, |(at, _)| &hctl[..at]);
+        [(Crowd::Target, before(2)), (Crowd::Host, before(0)), (Crowd::All, "")]
+    }
+
+    fn most(self) -> usize {
+        match self {
+            Crowd::Target => MAX_OF_TARGET,
+            Crowd::Host => MAX_OF_HOST,
+            Crowd::All => MAX_OPENING,
+        }
+    }
+}
+
+impl UnderWay {
+    fn add(&mut self, hctl: &str) {
+        for (_, address) in Crowd::of(hctl) {
+            *self.0.entry(address.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// The one that leaves no room for another opening.
+    fn crowd_of(&self, hctl: &str) -> Option<Crowd> {
+        let is_full =
+            |(crowd, address): &(Crowd, &str)| self.0.get(*address) >= Some(&crowd.most());
+        Crowd::of(hctl).into_iter().find(is_full).map(|(crowd, _)| crowd)
+    }
+}
+
 impl Entry {
     /// A path again, or nobody's: what was said of it is over.
     fn over(&mut self) {
@@ -270,10 +331,22 @@ impl Entry {
             }
             (Standing::Idle, _) => None,
             (Standing::LeftOut, _) => Some("left out (del path)".to_owned()),
+            (Standing::Queued(crowd), _) => Some(self.turn(*crowd)),
             (Standing::OtherLu(wwid), _) => Some(format!("leads to {wwid}")),
             (_, Some((Refusal::InUse(why) | Refusal::Other(why), _))) => Some(why.clone()),
             (Standing::Opening | Standing::Waiting(_), _) => Some("being opened".to_owned()),
         }
+    }
+
+    fn turn(&self, crowd: Crowd) -> String {
+        let address = Crowd::of(&self.disk.hctl).into_iter().find(|(its, _)| *its == crowd);
+        let address = address.map_or("", |(_, address)| address);
+        let others = match crowd {
+            Crowd::Target => format!("disks of target {address}"),
+            Crowd::Host => format!("disks of host {address}"),
+            Crowd::All => "disks".to_owned(),
+        };
+        format!("waits for its turn: {} {others} are being opened", crowd.most())
     }
 }
 

@@ -211,8 +211,12 @@ impl OpenError {
     /// itself, and until then nothing may be done in that process's place
     /// (law 3).
     pub fn is_left_behind(&self) -> bool {
-        use OpenError::{InUse, Locked};
-        matches!(self, InUse { user: User::Unknown, .. } | Locked { user: User::Unknown, .. })
+        match self {
+            OpenError::InUse { user, .. } | OpenError::Locked { user, .. } => {
+                matches!(user, User::Unknown | User::Onlooker { .. })
+            }
+            _ => false,
+        }
     }
 }
 

@@ -308,6 +308,7 @@ fn every_user_of_a_disk_is_named() {
     dir.put("proc/77/comm", "qemu\n");
     fs::create_dir_all(proc.join("77/fd")).unwrap();
     symlink("/dev/sda1", proc.join("77/fd/9")).unwrap();
+    dir.put("proc/77/fdinfo/9", "pos:\t0\nflags:\t02140002\n");
     assert_eq!(user(), User::Process { pid: 77, name: "qemu".to_owned() });
     dir.put("proc/swaps", "Filename Type\n/dev/sda1 partition 1 0 -2\n");
     assert_eq!(user(), User::Swap { device: "sda1".to_owned() });
@@ -346,7 +347,10 @@ fn a_process_that_was_killed_is_no_user() {
     };
     fs::create_dir_all(proc.join("77/fd")).unwrap();
     symlink("/dev/sda", proc.join("77/fd/9")).unwrap();
-    dir.put("proc/77/fdinfo/9", "flags: 0\nlock:\t1: OFDLCK ADVISORY WRITE -1 00:06:9 0 EOF\n");
+    dir.put(
+        "proc/77/fdinfo/9",
+        "flags:\t02140002\nlock:\t1: OFDLCK ADVISORY WRITE -1 00:06:9 0 EOF\n",
+    );
     dir.put("proc/77/comm", "a) Z (b\n");
     let put = |state, flags: u32, private, shared| {
         let stat = format!("77 (a) Z (b) {state} 1 77 77 0 -1 {flags} 99 0 0 0\n");
@@ -362,6 +366,35 @@ fn a_process_that_was_killed_is_no_user() {
         put(state, flags, private, shared);
         assert!(refused().is_left_behind(), "{state} {flags} {private} {shared}: {}", refused());
     }
+}
+
+/// The kernel does not say who has the claim. Those who look at every disk must
+/// not hide what a killed process has left there.
+#[test]
+fn who_only_reads_a_disk_is_not_taken_for_the_one_who_has_it() {
+    let (dir, sysfs) = fake_sysfs();
+    let proc = dir.0.join("proc");
+    let user = || users::find(&sysfs, &sda(&sysfs), &proc);
+    let opens = |pid: u32, name: &str, info: &str| {
+        fs::create_dir_all(proc.join(format!("{pid}/fd"))).unwrap();
+        symlink("/dev/sda", proc.join(format!("{pid}/fd/5"))).unwrap();
+        dir.put(&format!("proc/{pid}/comm"), name);
+        dir.put(&format!("proc/{pid}/fdinfo/5"), info);
+    };
+    opens(55, "multipathd\n", "pos:\t0\nflags:\t02100000\nmnt_id:\t6\n");
+    let error = OpenError::InUse { path: PathBuf::from("/dev/sda"), user: user() };
+    assert!(error.is_left_behind(), "{error}");
+    assert!(error.to_string().contains("process 55 (multipathd), which has it open for reading"));
+    opens(56, "qemu\n", "pos:\t0\nflags:\t02140002\n");
+    assert_eq!(user(), User::Process { pid: 56, name: "qemu".to_owned() });
+    // What may not be looked at says nothing.
+    fs::remove_file(proc.join("56/fdinfo/5")).unwrap();
+    fs::remove_dir_all(proc.join("55")).unwrap();
+    assert_eq!(user(), User::Onlooker { pid: 56, name: "qemu".to_owned() });
+    // A path of ours, read-only.
+    opens(std::process::id(), "vhost-mpath\n", "flags:\t02140000\n");
+    fs::remove_dir_all(proc.join("56")).unwrap();
+    assert_eq!(user(), User::Ourselves);
 }
 
 #[test]

@@ -79,6 +79,8 @@ pub enum SdevChange {
     ModeParameters,
     /// 38/07.
     ThinThreshold,
+    /// 29/xx.
+    Reset,
 }
 
 impl SdevChange {
@@ -91,17 +93,19 @@ impl SdevChange {
             SdevChange::AccessState => "ASYMMETRIC_ACCESS_STATE_CHANGED",
             SdevChange::ModeParameters => "MODE_PARAMETERS_CHANGED",
             SdevChange::ThinThreshold => "THIN_PROVISIONING_SOFT_THRESHOLD_REACHED",
+            SdevChange::Reset => "POWER_ON_RESET_OCCURRED",
         }
     }
 
     fn from_name(name: &str) -> Option<SdevChange> {
-        const ALL: [SdevChange; 6] = [
+        const ALL: [SdevChange; 7] = [
             SdevChange::InquiryData,
             SdevChange::Capacity,
             SdevChange::ReportedLuns,
             SdevChange::AccessState,
             SdevChange::ModeParameters,
             SdevChange::ThinThreshold,
+            SdevChange::Reset,
         ];
         ALL.into_iter().find(|change| change.name() == name)
     }
@@ -237,11 +241,12 @@ mod tests {
             ("ASYMMETRIC_ACCESS_STATE_CHANGED", SdevChange::AccessState),
             ("MODE_PARAMETERS_CHANGED", SdevChange::ModeParameters),
             ("THIN_PROVISIONING_SOFT_THRESHOLD_REACHED", SdevChange::ThinThreshold),
+            ("POWER_ON_RESET_OCCURRED", SdevChange::Reset),
         ] {
             let said = event(&[&head, "SUBSYSTEM=scsi", &format!("SDEV_UA={word}")]);
             assert_eq!((said.hctl(), &said.changes[..]), (Some("1:0:0:0"), &[change][..]));
         }
-        let unknown = event(&[&head, "SUBSYSTEM=scsi", "SDEV_UA=POWER_ON_RESET_OCCURRED"]);
+        let unknown = event(&[&head, "SUBSYSTEM=scsi", "SDEV_UA=SOMETHING_NEW"]);
         assert_eq!(unknown.changes, []);
         let resized = event(&[&format!("change@{DISK}/block/sdb"), "SUBSYSTEM=block", "RESIZE=1"]);
         assert_eq!(resized.changes, [SdevChange::Capacity]);

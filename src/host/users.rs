@@ -3,7 +3,9 @@
 //! Looked up only after EBUSY or a lock that somebody has, to say in words who
 //! it is and what to do: holders in sysfs (device mapper, md), mounts, swap,
 //! processes. A process that has been killed is nobody: what it has left in the
-//! kernel ends by itself.
+//! kernel ends by itself. In doubt (a process that only reads, descriptors that
+//! may not be looked at) it is what a dead one has left: that is waited for
+//! before anybody is refused.
 
 use std::fmt;
 use std::fs;
@@ -58,6 +60,14 @@ pub enum User {
         /// Its name.
         name: String,
     },
+    /// Nobody who is sure to: a process has it open, but for reading only, as
+    /// those have it who look at every disk (multipathd, smartd).
+    Onlooker {
+        /// Process id.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
     /// This process: it is a path already.
     Ourselves,
     /// Nobody we can see.
@@ -65,6 +75,13 @@ pub enum User {
 }
 
 impl User {
+    fn or_onlooker(self) -> User {
+        match self {
+            User::Process { pid, name } => User::Onlooker { pid, name },
+            other => other,
+        }
+    }
+
     /// What the administrator can do about it.
     pub(super) fn next_step(&self) -> String {
         match self {
@@ -80,6 +97,9 @@ impl User {
             User::Mount { at, .. } => format!("unmount it first: `umount {at}`"),
             User::Swap { device } => format!("switch it off first: `swapoff /dev/{device}`"),
             User::Process { pid, .. } => format!("end process {pid} first"),
+            User::Onlooker { pid, .. } => {
+                format!("if that does not pass by itself, end process {pid}")
+            }
             User::Ourselves => "a device can be one path only, whichever node names it".to_owned(),
             User::Unknown => {
                 "commands of a process that was killed, perhaps; else `lsblk` and `fuser -v` may show by whom (a mount in another namespace, for instance)"
@@ -100,6 +120,10 @@ impl fmt::Display for User {
             User::Mount { device, at } => write!(f, "a mounted file system ({device} on {at})"),
             User::Swap { device } => write!(f, "swap space ({device})"),
             User::Process { pid, name } => write!(f, "process {pid} ({name})"),
+            User::Onlooker { pid, name } => write!(
+                f,
+                "commands of a process that was killed, perhaps, else by process {pid} ({name}), which has it open for reading only"
+            ),
             User::Ourselves => f.write_str("this very process"),
             User::Unknown => f.write_str("somebody else"),
         }
@@ -126,7 +150,8 @@ pub(super) fn find(sysfs: &Sysfs, facts: &BlockFacts, proc: &Path) -> User {
             return User::Swap { device: name.clone() };
         }
     }
-    devices.iter().find_map(|(name, _)| process(proc, name)).unwrap_or(User::Unknown)
+    let one = |writing| devices.iter().find_map(|(name, _)| process(proc, name, writing));
+    one(true).or_else(|| one(false).map(User::or_onlooker)).unwrap_or(User::Unknown)
 }
 
 fn holder(sysfs: &Sysfs, name: String) -> User {
@@ -166,9 +191,24 @@ fn swaps(proc: &Path, name: &str) -> bool {
     })
 }
 
-fn process(proc: &Path, name: &str) -> Option<User> {
+/// A process that has the node of that name open; `writing`: for writing, too.
+fn process(proc: &Path, name: &str, writing: bool) -> Option<User> {
     let source = Path::new("/dev").join(name);
-    opener(proc, |dir, fd| fs::read_link(dir.join("fd").join(fd)).is_ok_and(|link| link == source))
+    let is_it = |dir: &Path, fd: &str| {
+        fs::read_link(dir.join("fd").join(fd)).is_ok_and(|link| link == source)
+            && (!writing || may_write(&dir.join("fdinfo").join(fd)))
+    };
+    opener(proc, is_it)
+}
+
+/// By the `flags` of proc(5)'s fdinfo, which are octal. (The kernel does not
+/// keep O_EXCL among them, which would tell who has the claim.)
+fn may_write(fdinfo: &Path) -> bool {
+    const O_ACCMODE: u32 = 0o3;
+    let info = fs::read_to_string(fdinfo).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & O_ACCMODE != 0)
 }
 
 /// Who has a lock on the file or node of that name.

@@ -28,7 +28,9 @@ use super::snapshot::PathId;
 use crate::io::Time;
 
 /// Between two checks of a path in transition; before the first of one that has
-/// failed; and the least between two of one that flaps.
+/// failed; and the least between two of one that flaps. While no path carries
+/// I/O (`watch`): between two returns of a path, and between two checks of one
+/// that is in order but passive, which readings are to find out about.
 pub(super) const SOON: Duration = Duration::from_secs(1);
 
 /// Marks what has not answered within `timeout` since it was asked; whether it

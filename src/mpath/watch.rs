@@ -10,17 +10,11 @@
 //! A path that passes every check and fails the first command is not taken round
 //! as fast as it can fail: it returns at most once a second.
 
-use std::time::Duration;
-
 use super::Multipath;
+use super::check::SOON;
 use super::effect::Effects;
 use super::snapshot::PathId;
 use crate::io::Time;
-
-/// Between two returns of a path while no other carries I/O; and between two
-/// checks of one that is in order but passive, which readings are to find out
-/// about.
-const SOON: Duration = Duration::from_secs(1);
 
 impl Multipath {
     /// No path carries I/O after this step.

@@ -3,10 +3,13 @@
 //! The table of what one port has in the ring. CDB and sense of each command
 //! have a place of their own that does not move; data go as they are where they
 //! lie in one piece, else through a buffer of the thread ([`Coalescer`]). No
-//! allocation and no lock for a command. What the ring cannot carry (a CDB
-//! beyond 16 bytes, whose refusal wants a clock; data for which there is no
-//! buffer) is left to the helper threads and SG_IO on the same node. Owned by a
-//! queue thread.
+//! lock, and no allocation here for a read or a write, but that a slot's list
+//! of pieces grows with the first reads whose data come in pieces, and stays.
+//! (What `wire` makes up itself, the list of an UNMAP and the block of a WRITE
+//! SAME, is allocated there.) What the ring cannot carry (a CDB beyond 16
+//! bytes, whose refusal wants a clock; data for which there is no buffer) is
+//! left to the helper threads and SG_IO on the same node. Owned by a queue
+//! thread.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -38,7 +41,8 @@ struct Slot {
     direction: Option<Direction>,
     requested: usize,
     lent: Option<Lent>,
-    /// Where data that come into a buffer go from there.
+    /// Where data that come into a buffer go from there. Keeps its room from
+    /// one command to the next.
     guest: Vec<Segment>,
 }
 

@@ -134,7 +134,7 @@ impl<F: Front> Worker<F> {
     pub(super) fn run(mut self) -> io::Result<()> {
         loop {
             let now = self.now();
-            self.read_mail(now);
+            self.read_mail(now)?;
             let resets = self.tell_resets.then_some(&self.outbox);
             self.functions.begin(now, &self.mailbox, &self.peers, resets);
             let more = self.take_from_rings(now);
@@ -161,7 +161,7 @@ impl<F: Front> Worker<F> {
 
     // --- mail -----------------------------------------------------------------
 
-    fn read_mail(&mut self, now: Time) {
+    fn read_mail(&mut self, now: Time) -> io::Result<()> {
         while let Some(mail) = self.mailbox.next() {
             match mail {
                 Mail::Start(ring) => self.start_ring(now, ring),
@@ -193,10 +193,7 @@ impl<F: Front> Worker<F> {
                 }
                 Mail::Attach(map, id, handle) => {
                     if handle.wants_wide_ring() {
-                        if let Err(error) = self.widen() {
-                            let name = handle.name();
-                            log::error!("{name}: no io_uring for its commands: {error}");
-                        }
+                        self.widen(handle.name())?;
                     }
                     self.maps.attach(map, id, &handle, &self.inbox, self.peers.len());
                 }
@@ -209,6 +206,7 @@ impl<F: Front> Worker<F> {
                 Mail::Quit => self.quitting = true,
             }
         }
+        Ok(())
     }
 
     fn start_ring(&mut self, now: Time, queue: Box<VirtQueue>) {

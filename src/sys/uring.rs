@@ -144,8 +144,10 @@ impl Uring {
     /// way come as if there were more to come, so that nobody arms them twice.
     ///
     /// # Errors
-    /// As [`wide`](Uring::wide), and EMFILE; the ring is as it was then, but for
-    /// watches where it is EBUSY.
+    /// As [`wide`](Uring::wide), EMFILE, and what
+    /// [`submit_and_wait`](Uring::submit_and_wait) says. It is still the narrow
+    /// ring then. Watches may have ended, each by a completion without `more`,
+    /// as whenever the kernel ends one; it may be tried again.
     pub fn widen(
         &mut self,
         ignored: u64,
@@ -157,6 +159,8 @@ impl Uring {
         let (mut ring, mode) = Ring::wide(self.entries)?;
         if self.was_used {
             let ended = EventFd::new()?;
+            // (There is one only of an attempt that failed further down.)
+            let _ = self.ring.submitter().unregister_eventfd();
             self.ring.submitter().register_eventfd(ended.as_fd().as_raw_fd())?;
             let entry = watch(ended.as_fd().as_raw_fd(), OLD_RING);
             // SAFETY: points to nothing.
@@ -409,6 +413,11 @@ impl Uring {
                 each(Cqe { more: true, ..cqe });
                 count += 1;
             });
+            if old.ring.queued() > 0 {
+                // The kernel would not take it, for want of memory, say. Nothing
+                // but this brings us back to it.
+                old.ended.signal();
+            }
         }
         if !still_watched && self.watch_old().is_err() {
             log::error!("cannot watch the io_uring that a wide one has replaced");

@@ -178,6 +178,9 @@ fn an_error_that_passes_by_itself_is_told_when_it_does_not() {
         assert_eq!(rig.ends(&sda, error()), None, "told already");
     }
     assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
+    // A trial may meet a reset: that is no reason for the next one.
+    rig.hear(&DeviceNews::Said("1:0:0:0".to_owned(), SdevChange::Reset, None));
+    assert_eq!(rig.names(), [""; 0]);
     // Its LU has said that it has another size: it may fit by now.
     rig.hear(&DeviceNews::Said("1:0:0:0".to_owned(), SdevChange::Capacity, None));
     assert_eq!(rig.names(), ["sda"]);
@@ -196,8 +199,10 @@ fn a_disk_that_proves_another_lu_is_left_alone_until_it_changes() {
         assert_eq!((rig.names(), rig.discovery.deadline()), (vec![], None));
     }
     let said = |change| DeviceNews::Said("1:0:0:0".to_owned(), change, None);
-    rig.hear(&said(SdevChange::Capacity));
-    assert_eq!(rig.names(), [""; 0]);
+    for change in [SdevChange::Capacity, SdevChange::Reset] {
+        rig.hear(&said(change));
+        assert_eq!(rig.names(), [""; 0]);
+    }
     rig.hear(&said(SdevChange::InquiryData));
     assert_eq!(rig.names(), ["sda"]);
 }
@@ -238,18 +243,99 @@ fn a_path_that_an_administrator_removed_stays_out_until_its_device_is_another() 
 }
 
 #[test]
-fn a_storm_of_disks_is_opened_a_few_at_a_time() {
+fn a_storm_of_disks_is_opened_a_few_at_a_time_and_all_have_their_turn() {
     let mut rig = Rig::new();
     for n in 0..20 {
         rig.come(&format!("1:0:0:{n}"), &format!("sd{n}"), W);
     }
-    let first = rig.next();
-    assert_eq!(first.len(), MAX_OPENING);
+    let mut under_way = rig.next();
+    assert_eq!(under_way.len(), MAX_OF_TARGET);
     assert_eq!(rig.names(), [""; 0]);
-    for opening in &first[..3] {
-        rig.ends(opening, Err(in_use()));
+    let mut seen = under_way.len();
+    while let Some(opening) = under_way.pop() {
+        rig.ends(&opening, Err(Refusal::OtherLu(X.to_owned())));
+        let next = rig.next();
+        assert!(next.len() <= 1, "{next:?}");
+        seen += next.len();
+        under_way.extend(next);
     }
-    assert_eq!(rig.next().len(), 3);
-    rig.pass(Duration::from_secs(60));
+    assert_eq!(seen, 20);
+}
+
+#[test]
+fn openings_that_hang_keep_nobody_else_out() {
+    let mut rig = Rig::new();
+    // Two targets of one host are dead: each disk of theirs hangs for good.
+    for n in 0..40 {
+        rig.come(&format!("1:0:{}:{n}", n % 2), &format!("dead{n}"), W);
+    }
+    assert_eq!(rig.next().len(), 2 * MAX_OF_TARGET);
+    // Another target of that host, and another host.
+    rig.come("1:0:2:0", "sda", W);
+    rig.come("11:0:0:0", "sdb", W);
+    assert_eq!(rig.names(), ["sdb", "sda"], "11 is not 1");
+    // All of the host hangs.
+    for target in 3..20 {
+        rig.come(&format!("1:0:{target}:0"), &format!("worse{target}"), W);
+    }
+    rig.next();
+    rig.come("2:0:0:0", "sdc", W);
+    assert_eq!(rig.names(), ["sdc"]);
+    rig.pass(Duration::from_secs(3600));
+    assert_eq!(rig.names(), [""; 0], "none of the dead ones has ended");
+}
+
+#[test]
+fn threads_that_hang_have_an_end_whatever_is_dead() {
+    let mut rig = Rig::new();
+    for n in 0..MAX_OPENING {
+        rig.come(&format!("{n}:0:0:0"), &format!("dead{n}"), W);
+    }
+    let dead = rig.next();
+    assert_eq!(dead.len(), MAX_OPENING);
+    rig.come("100:0:0:0", "sda", W);
+    assert_eq!(rig.names(), [""; 0]);
+    // The kernel takes one of them away: what it held up there is over.
+    rig.hear(&DeviceNews::Went(dead[0].hctl.clone()));
+    assert_eq!(rig.names(), ["sda"]);
+}
+
+#[test]
+fn a_disk_that_waits_for_its_turn_says_for_whom() {
+    let reason = |count: u16, hctl: fn(u16) -> String| {
+        let mut rig = Rig::new();
+        for n in 0..count {
+            rig.come(&hctl(n), &format!("sd{n}"), W);
+        }
+        rig.next();
+        let list = rig.discovery.list();
+        list.filter_map(|(_, reason)| reason.filter(|why| why != "being opened")).next()
+    };
+    let target = reason(5, |n| format!("3:0:7:{n}"));
+    assert_eq!(
+        target.as_deref(),
+        Some("waits for its turn: 4 disks of target 3:0:7 are being opened")
+    );
+    let host = reason(17, |n| format!("3:0:{n}:0"));
+    assert_eq!(host.as_deref(), Some("waits for its turn: 16 disks of host 3 are being opened"));
+    let all = reason(65, |n| format!("{n}:0:0:0"));
+    assert_eq!(all.as_deref(), Some("waits for its turn: 64 disks are being opened"));
+}
+
+#[test]
+fn a_disk_whose_time_has_come_is_queued_and_wakes_nobody_meanwhile() {
+    let mut rig = Rig::new();
+    for n in 0..=MAX_OF_TARGET {
+        rig.come(&format!("1:0:0:{n}"), &format!("sd{n}"), W);
+    }
+    let first = rig.next();
+    rig.ends(&first[0], Err(in_use()));
+    assert_eq!(rig.names(), [format!("sd{MAX_OF_TARGET}")]);
+    assert_eq!(rig.discovery.deadline(), Some(rig.now + SOON));
+    rig.pass(SOON);
+    assert_eq!(rig.names(), [""; 0]);
     assert_eq!(rig.discovery.deadline(), None, "not before one of them has ended");
+    rig.ends(&first[1], Ok(()));
+    rig.taken.push("sd1");
+    assert_eq!(rig.names(), ["sd0"]);
 }

@@ -86,15 +86,23 @@ impl<F: Front> Worker<F> {
     }
 
     /// Commands to bsg nodes want another kind of ring, which a thread has from
-    /// its first such path on.
-    pub(super) fn widen(&mut self) -> io::Result<()> {
+    /// its first such path on. Where it cannot be had, helper threads carry
+    /// those of this `path`, and it is tried again for the next one.
+    ///
+    /// # Errors
+    /// The new ring does not watch what wakes this thread: it cannot go on.
+    pub(super) fn widen(&mut self, path: &str) -> io::Result<()> {
         if self.uring.is_wide() {
             return Ok(());
         }
         let kicks = self.rings.iter().flatten();
         let kicks = kicks.map(|ring| kick_user_data(ring.queue.index, ring.poll_generation));
         let watches = [TAG_MAIL << TAG_SHIFT, TAG_INBOX << TAG_SHIFT];
-        self.uring.widen(TAG_IGNORE << TAG_SHIFT, watches.into_iter().chain(kicks))?;
+        let watches = watches.into_iter().chain(kicks);
+        if let Err(error) = self.uring.widen(TAG_IGNORE << TAG_SHIFT, watches) {
+            log::error!("{path}: no io_uring for its commands, SG_IO instead: {error}");
+            return Ok(());
+        }
         self.uring.poll_multi(self.mailbox.as_fd(), TAG_MAIL << TAG_SHIFT)?;
         self.uring.poll_multi(self.inbox.as_fd(), TAG_INBOX << TAG_SHIFT)?;
         for ring in self.rings.iter_mut().flatten() {

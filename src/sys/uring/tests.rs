@@ -190,6 +190,29 @@ fn what_a_replaced_ring_had_comes_back_however_late_it_ends() {
 }
 
 #[test]
+fn a_ring_that_could_not_be_widened_is_whole_and_can_be_later() {
+    let mut ring = Uring::new(4).unwrap();
+    let (kick, left) = (EventFd::new().unwrap(), EventFd::new().unwrap());
+    ring.poll_multi(kick.as_fd(), 1).unwrap();
+    ring.fsync(scratch().as_fd(), 2).unwrap();
+    ring.submit_and_wait(Wait::AtMost(Duration::from_secs(5))).unwrap();
+    assert_eq!(reap_all(&mut ring).len(), 1);
+    // As far as the attempt came: its eventfd, and an end of the watch.
+    ring.ring.submitter().register_eventfd(left.as_fd().as_raw_fd()).unwrap();
+    ring.cancel(1, 3).unwrap();
+    ring.submit_and_wait(Wait::AtMost(Duration::from_secs(5))).unwrap();
+    let got = reap_all(&mut ring);
+    assert!(got.contains(&(1, -libc::ECANCELED, false)), "who watches is told: {got:?}");
+    ring.poll_multi(kick.as_fd(), 1).unwrap();
+    ring.widen(3, [1]).unwrap();
+    assert!(ring.is_wide());
+    ring.poll_multi(kick.as_fd(), 1).unwrap();
+    kick.signal();
+    ring.submit_and_wait(Wait::AtMost(Duration::from_secs(5))).unwrap();
+    assert!(reap_all(&mut ring).iter().any(|c| c.0 == 1 && c.2));
+}
+
+#[test]
 fn an_unused_ring_is_widened_without_a_trace() {
     let mut ring = Uring::new(4).unwrap();
     let kick = EventFd::new().unwrap();
