@@ -39,6 +39,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (120, "emc_clariion held a path down for the LU it had led to for a while"),
     (532, "regrouping moved I/O off paths that carried it"),
     (654, "a block layer's EIO was delivered when the path that was to say more came into doubt"),
+    (71264, "the same, where it had met a unit attention as well"),
     (887, "a doubt was forgotten when the epoch grew for another reason"),
     (5924, "a delayed activation whose handler was gone kept the timer busy for ever"),
     (7968, "a path that was busy just now was activated along with another of its group"),

@@ -145,7 +145,11 @@ impl Reasons {
                     assert!(!rests, "{path} is activated, and was busy just now");
                 }
                 Effect::Notify(change) => {
-                    begins |= matches!(change, Change::Activating { .. });
+                    if matches!(change, Change::Activating { .. }) {
+                        begins = true;
+                        // What is still out counts as the first time.
+                        self.notes.iter_mut().for_each(|n| n.tries = n.tries.min(1));
+                    }
                     self.notified(change, map);
                 }
                 Effect::Retire(path) => {

@@ -215,6 +215,15 @@ impl Wire {
         };
         views.find(|v| undecided(v.id, v.epoch)).map(|v| v.id)
     }
+
+    /// Whether every path of the table has failed since, or there is none.
+    pub(crate) fn has_lost_all_of(&self, table: &PathTable) -> bool {
+        let mut views = table.groups.iter().flat_map(|g| &g.paths);
+        views.all(|v| {
+            let barred = self.plug(v.id).and_then(|p| p.barred);
+            barred == Some((v.epoch, PathVerdict::Fail))
+        })
+    }
 }
 
 /// The epoch at which the table names the path.

@@ -410,10 +410,10 @@ impl World {
             let says = |r: &Report| matches!(r, Report::Path(r) if r.path == path && resized(r));
             assert!(reports.iter().any(says), "{path} has told of another size, and nobody heard");
         }
+        self.see_whether_anything_is_left();
         for report in reports {
-            if let Report::Guest(GuestError { rule: "no-path" | "timed-out", .. }) = report {
-                let undecided = self.wire.undecided(self.core.table(), self.now);
-                assert_eq!(undecided, None, "no path, while nothing is decided about this one");
+            if let Report::Guest(GuestError { rule: "no-path" | "timed-out", op, .. }) = report {
+                self.ends_for_want_of_a_path(op);
             }
             if let Report::Guest(GuestError {
                 op, outcome: Outcome::Lu { sense, .. }, tries, ..

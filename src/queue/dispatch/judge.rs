@@ -93,6 +93,8 @@ impl Dispatcher {
             Next::Deliver | Next::Own => self.end_part(index, outcome, verdict.rule, Some(path)),
             Next::Again { tries } if part.again < tries => {
                 part.again += 1;
+                // It was to say what the block layer had kept to itself.
+                part.next_is_passthrough |= part.passthrough && part.accused.is_some();
                 self.make_ready(index);
             }
             Next::Later { delay } if now.since(part.first_delay.unwrap_or(now)) < budget => {

@@ -29,6 +29,9 @@ pub(super) struct Progress {
     pub(super) lost_all: bool,
     /// and what it holds is not to wait (`flush_on_last_del`).
     pub(super) flushed: bool,
+    /// When there was last no path left for the queue thread, all decided, and
+    /// its table held nothing.
+    nothing_left: Option<Time>,
     /// Since when requests have been held without a break,
     held_since: Option<Time>,
     /// and since when nothing has been on a path meanwhile.
@@ -51,6 +54,26 @@ impl World {
             self.progress.may_fail = self.now + NEWS;
         }
         self.progress.idle_since = None;
+    }
+
+    pub(super) fn see_whether_anything_is_left(&mut self) {
+        let table = self.core.table();
+        if table.queueing != Queueing::Hold && self.wire.has_lost_all_of(table) {
+            self.progress.nothing_left = Some(self.now);
+        }
+    }
+
+    /// A request has ended for want of a path: there is none that the engine is
+    /// still to decide about. (One in several parts may have lost its first at
+    /// an earlier moment.)
+    pub(super) fn ends_for_want_of_a_path(&self, op: Op) {
+        let same = self.pending.iter().flatten().filter(|p| p.meaning == op);
+        let since = same.map(|p| p.submitted).min();
+        if since.is_some() && since <= self.progress.nothing_left {
+            return;
+        }
+        let undecided = self.wire.undecided(self.core.table(), self.now);
+        assert_eq!(undecided, None, "no path, while nothing is decided about this one");
     }
 
     pub(super) fn count_effects(&mut self, fx: &Effects) {

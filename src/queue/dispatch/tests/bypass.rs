@@ -141,3 +141,26 @@ fn a_truth_that_a_path_in_doubt_was_to_tell_is_asked_for_again() {
     assert!(asked.contains(&second.path), "{asked:?}");
     assert_eq!(rig.outcome(), Outcome::Good);
 }
+
+/// The path that was to tell the truth came into doubt meanwhile, by another
+/// command: one that has spoken already is asked by passthrough.
+#[test]
+fn its_error_is_no_answer_before_somebody_has_told_the_truth() {
+    let mut rig = Rig::of(settings(limits()), &[&[(0, 1), (1, 1), (2, 1)]]);
+    rig.submit(1, read(0, 8));
+    rig.next(check(0xb, 0x47, 0));
+    rig.next(errno(EIO));
+    let asked = rig.wire.out[0].clone();
+    assert!(asked.passthrough && asked.path == 2);
+    for request in 2..5 {
+        rig.submit(request, read(8, 8));
+    }
+    let other = rig.wire.out.iter().skip(1).find(|s| s.path == 2).expect("on each").clone();
+    rig.answer(&other, check(6, 0x29, 0x07));
+    rig.answer(&asked, check(6, 0x2a, 0x09));
+    let truth = rig.wire.out.iter().find(|s| s.passthrough).expect("not ended").clone();
+    assert_ne!(truth.path, 2);
+    rig.all_good();
+    let good = |end: &End| matches!(end, End::Finished(Outcome::Good));
+    assert!(rig.ended.len() == 4 && rig.ended.iter().all(|(_, end)| good(end)));
+}
