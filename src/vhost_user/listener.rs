@@ -283,15 +283,12 @@ impl<B: VhostUserBackend<Bitmap = ()> + Extras> Listener<B> {
                 let over = if taken {
                     self.take_channel(&mut line, header, session)?
                 } else {
-                    match handler.handle_request() {
-                        Ok(()) => {
-                            if header.is_some_and(|h| h.is(FrontendReq::SET_INFLIGHT_FD)) {
-                                self.tell(SessionEvent::AreaGiven);
-                            }
-                            None
-                        }
-                        Err(error) => self.judge(header, &error, session),
+                    let handled = handler.handle_request();
+                    let gives_area = |h: Header| h.is(FrontendReq::SET_INFLIGHT_FD);
+                    if handled.is_ok() && header.is_some_and(gives_area) {
+                        self.tell(SessionEvent::AreaGiven);
                     }
+                    handled.err().and_then(|error| self.judge(header, &error, session))
                 };
                 if let Some(reason) = over {
                     return Ok(reason);
