@@ -22,7 +22,8 @@ lane_enter() {
   ROOT=$ROOT-$1
 }
 
-# lanes_run N <JOBS: the jobs of standard input (not of a pipe: whoever ends this script ends the lanes), one per line, as `scripts/rig --lane L run JOB ARG…` in N lanes. What a job says
+# lanes_run N <JOBS: the jobs of standard input (not of a pipe: whoever ends this script ends the lanes), one per line, as
+# `scripts/rig --lane L run JOB ARG…` in N lanes. What a job says
 # is shown when it has ended. True if all passed; a failure does not keep the others from being run.
 lanes_run() {
   local lane
