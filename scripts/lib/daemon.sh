@@ -30,6 +30,8 @@ daemon_start() {
   DAEMON_SOCKET=$dir/disk.sock
   DAEMON_CONTROL=$dir/control.sock
   DAEMON_LOG=$dir/daemon.log
+  # A killed predecessor leaves its socket, so the wait below may end before this daemon has opened its log.
+  : >"$DAEMON_LOG"
   if [ "${VHOST_MPATH##*/}" = qemu-system-x86_64 ]; then
     daemon_peer_disks "$dir" "$@"
     return

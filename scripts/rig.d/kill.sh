@@ -48,10 +48,9 @@ delay() {
 }
 step "/dev/$P1 writes with a delay, /dev/$P2 at once"
 
-# life OPTION…: a daemon, whoever was there before. (What that one said is not to be taken for a word of this one's.)
+# life OPTION…: a daemon, whoever was there before.
 life() {
   cat $dir/daemon.log >>$dir/lives 2>/dev/null || true
-  rm -f $dir/daemon.log
   daemon_start $dir --transport "$transport" --polling-interval 1 --path-grouping-policy multibus --path-selector "round-robin 0" "$@"
 }
 BOTH=(--path "/dev/$P1" --path "/dev/$P2")
