@@ -22,6 +22,7 @@ pub mod mode;
 pub mod opcodes;
 pub mod patience;
 pub mod rdac;
+pub mod reservation;
 pub mod sense;
 pub mod status;
 pub mod unmap;

@@ -56,6 +56,9 @@ pub struct Attentions {
 struct State {
     pending: VecDeque<Sense>,
     epochs: VecDeque<Epoch>,
+    /// When the guest last had news of a change of parameters or reservations
+    /// (2A): they outlive the epochs that its own commands begin.
+    news: Vec<((u8, u8), u64)>,
 }
 
 #[derive(Debug)]
@@ -64,6 +67,24 @@ struct Epoch {
     /// When it began.
     since: u64,
     told_by: VecDeque<Teller>,
+    /// The command that causes it is out: that a path has nothing to tell says
+    /// nothing yet.
+    open: bool,
+    /// It is our own doing, since then.
+    own: Option<u64>,
+}
+
+/// An event that is our own doing ([`Attentions::expect_of_others`]).
+#[derive(Debug)]
+#[must_use]
+pub struct Expected {
+    code: SenseCode,
+    /// The path that tells nothing of it; `None`: it may still have to tell of
+    /// what is known already.
+    silent: Option<u64>,
+    since: u64,
+    /// What was known before.
+    replaced: Option<Epoch>,
 }
 
 /// A path that has told in an epoch, or had nothing to tell of it.
@@ -73,6 +94,10 @@ struct Teller {
     /// It had nothing to tell at this time: what was sent before may have
     /// told of the epoch itself.
     drained: Option<u64>,
+    /// It has told by a command that was out when our own event was about to be
+    /// caused: of that, or of what was before; then it tells once more. The same of a
+    /// reservation's release, of which the guest rather hears once for two.
+    early: bool,
 }
 
 impl State {
@@ -81,7 +106,14 @@ impl State {
         if self.epochs.len() == MAX_EPOCHS {
             self.epochs.pop_front();
         }
-        self.epochs.push_back(Epoch { code, since, told_by });
+        self.epochs.push_back(Epoch { code, since, told_by, open: false, own: None });
+    }
+
+    fn is_news(&mut self, code: (u8, u8), now: u64) {
+        if code.0 == SenseCode::REGISTRATIONS_PREEMPTED.asc {
+            self.news.retain(|(other, _)| *other != code);
+            self.news.push((code, now));
+        }
     }
 }
 
@@ -90,7 +122,17 @@ impl Epoch {
         if self.told_by.len() == MAX_TELLERS {
             self.told_by.pop_front();
         }
-        self.told_by.push_back(Teller { path, drained });
+        self.told_by.push_back(Teller { path, drained, early: false });
+    }
+
+    /// The same of what met the unit attention, by a command sent at `sent`.
+    fn tells(&mut self, path: u64, sent: u64) {
+        self.told_by(path, None);
+        let released = SenseCode::RESERVATIONS_RELEASED;
+        let released = self.code == (released.asc, released.ascq);
+        let since = self.own.or(released.then_some(self.since));
+        let early = since.is_some_and(|since| sent < since);
+        self.told_by.iter_mut().filter(|t| t.path == path).for_each(|t| t.early = early);
     }
 }
 
@@ -144,7 +186,7 @@ impl Attentions {
     /// happened before. To be said of every path that joins or is proven.
     pub fn drained(&self, path: u64, moment: u64) {
         let mut state = self.lock();
-        for epoch in state.epochs.iter_mut().filter(|e| e.since < moment) {
+        for epoch in state.epochs.iter_mut().filter(|e| e.since < moment && !e.open) {
             if !epoch.told_by.iter().any(|t| t.path == path) {
                 epoch.told_by(path, Some(moment));
             }
@@ -169,6 +211,99 @@ impl Attentions {
         let code = (code.asc, code.ascq);
         state.epochs.retain(|epoch| epoch.code != code);
         state.begin(code, self.tick(), VecDeque::new());
+    }
+
+    /// The guest is about to cause an event by a command that `path` carries:
+    /// the LU tells every other nexus of it, and the guest knows. What `path`
+    /// itself tells is somebody else's doing, and news, unless it was known
+    /// before.
+    pub fn expect_of_others(&self, path: u64, code: SenseCode) -> Expected {
+        let mut state = self.lock();
+        let is_it = |epoch: &Epoch| epoch.code == (code.asc, code.ascq);
+        let replaced = state.epochs.iter().position(is_it);
+        let replaced = replaced.and_then(|at| state.epochs.remove(at));
+        let its = |epoch: &Epoch| {
+            let mut tellers = epoch.told_by.iter();
+            tellers.find(|teller| teller.path == path).map(|teller| teller.drained)
+        };
+        // News whenever it was sent, unless it had nothing to tell since.
+        let silent = replaced.as_ref().map_or(Some(None), its);
+        let told_by =
+            silent.map(|drained| Teller { path, drained: drained.or(Some(0)), early: false });
+        let (silent, told_by) = (silent.map(|_| path), told_by.into_iter().collect());
+        let since = self.tick();
+        state.begin((code.asc, code.ascq), since, told_by);
+        if let Some(epoch) = state.epochs.back_mut() {
+            (epoch.open, epoch.own) = (true, Some(since));
+        }
+        Expected { code, silent, since, replaced }
+    }
+
+    /// It has happened, or may have: a path that is found from now on to have
+    /// nothing to tell will not tell of it.
+    pub fn has_happened(&self, expected: Expected) {
+        let Expected { code, since, replaced, .. } = expected;
+        drop(replaced);
+        let mut state = self.lock();
+        let is_it = |e: &Epoch| e.code == (code.asc, code.ascq) && e.since == since;
+        let now = self.tick();
+        if let Some(epoch) = state.epochs.iter_mut().find(|e| is_it(e)) {
+            (epoch.open, epoch.since) = (false, now);
+        }
+    }
+
+    /// It has not happened: what was told of it meanwhile was of something
+    /// else, which the guest hears as if nothing had been expected.
+    pub fn has_not_happened(&self, expected: Expected) {
+        let Expected { code, silent, since, replaced } = expected;
+        let mut state = self.lock();
+        let is_it = |e: &Epoch| e.code == (code.asc, code.ascq) && e.since == since;
+        let Some(at) = state.epochs.iter().position(is_it) else {
+            return; // another event has begun an epoch of its own, as news
+        };
+        let meanwhile = state.epochs.remove(at).map(|epoch| epoch.told_by).unwrap_or_default();
+        state.epochs.extend(replaced);
+        let sense = Sense::fixed(code);
+        let has_told = |teller: &Teller| Some(teller.path) != silent;
+        for Teller { path, drained, .. } in meanwhile.into_iter().filter(has_told) {
+            let code = (code.asc, code.ascq);
+            match (drained, state.epochs.iter_mut().find(|epoch| epoch.code == code)) {
+                (None, _) => {
+                    if self.hear(&mut state, path, u64::MAX, &sense) == Hearing::News {
+                        self.queue(&mut state, sense);
+                    }
+                }
+                (Some(_), Some(epoch)) if !epoch.told_by.iter().any(|t| t.path == path) => {
+                    epoch.told_by(path, drained);
+                }
+                (Some(_), _) => {}
+            }
+        }
+    }
+
+    /// An event that was seen otherwise, and happened after `since`
+    /// ([`Attentions::moment`]): the guest is to hear of it unless a path has
+    /// told of it already, be it in the other words that an LU has for the loss
+    /// of a registration (CLEAR); what paths tell from now on is known.
+    pub fn seen(&self, code: SenseCode, since: u64) {
+        let mut state = self.lock();
+        let (lost, cleared) =
+            (SenseCode::REGISTRATIONS_PREEMPTED, SenseCode::RESERVATIONS_PREEMPTED);
+        let says_it = |said: (u8, u8)| {
+            said == (code.asc, code.ascq) || (code == lost && said == (cleared.asc, cleared.ascq))
+        };
+        if state.news.iter().any(|(said, at)| says_it(*said) && *at > since) {
+            return;
+        }
+        let now = self.tick();
+        let words = [code, cleared];
+        for word in &words[..if code == lost { 2 } else { 1 }] {
+            let word = (word.asc, word.ascq);
+            state.epochs.retain(|epoch| epoch.code != word);
+            state.begin(word, now, VecDeque::new());
+        }
+        state.is_news((code.asc, code.ascq), now);
+        self.queue(&mut state, Sense::fixed(code));
     }
 
     /// Whether the guest's next command has something to carry.
@@ -207,20 +342,27 @@ impl Attentions {
         // Of paths that are not joined there are only those that were expected.
         if let Some(epoch) = state.epochs.iter_mut().find(|e| e.code == code) {
             let teller = epoch.told_by.iter_mut().find(|t| t.path == path);
-            let news = teller.map(|t| t.drained.is_none_or(|at| at <= sent));
+            let news = teller.map(|t| {
+                let early = std::mem::take(&mut t.early);
+                !early && t.drained.is_none_or(|at| at <= sent)
+            });
             if news == Some(true) {
                 epoch.told_by.clear();
                 epoch.since = self.tick();
             }
             if news != Some(false) {
-                epoch.told_by(path, None);
+                epoch.tells(path, sent);
+            }
+            if news == Some(true) {
+                state.is_news(code, self.tick());
             }
             return if news == Some(true) { Hearing::News } else { Hearing::Known };
         }
         if self.joined {
-            let told_by = VecDeque::from([Teller { path, drained: None }]);
+            let told_by = VecDeque::from([Teller { path, drained: None, early: false }]);
             state.begin(code, self.tick(), told_by);
         }
+        state.is_news(code, self.tick());
         Hearing::News
     }
 
@@ -241,158 +383,4 @@ impl Attentions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: u64 = u64::MAX;
-
-    fn ua(asc: u8, ascq: u8) -> Sense {
-        Sense::fixed(SenseCode::new(Key::UnitAttention, asc, ascq))
-    }
-
-    #[test]
-    fn an_event_told_by_every_path_is_news_once() {
-        let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x00)), Hearing::News);
-        assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x00)), Hearing::Known);
-        assert_eq!(attentions.met(3, NOW, &ua(0x29, 0x00)), Hearing::Known);
-        assert!(!attentions.is_pending());
-    }
-
-    #[test]
-    fn a_path_that_tells_again_tells_of_another_event() {
-        let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
-        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x01)), Hearing::Known);
-        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x01)), Hearing::News);
-        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::Known);
-    }
-
-    #[test]
-    fn a_path_that_had_nothing_left_to_tell_tells_of_another_event() {
-        let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
-        // Another path joins, the first one leaves, and something happens.
-        attentions.drained(2, attentions.moment());
-        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x01)), Hearing::News);
-    }
-
-    #[test]
-    fn a_path_that_was_proven_before_an_event_may_still_have_to_tell_of_it() {
-        let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
-        let moment = attentions.moment();
-        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
-        attentions.drained(2, moment);
-        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x01)), Hearing::Known);
-    }
-
-    #[test]
-    fn a_command_older_than_the_proof_of_its_path_tells_of_no_other_event() {
-        let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, 0, &ua(0x2a, 0x01)), Hearing::News);
-        let sent = attentions.now();
-        attentions.drained(2, attentions.moment());
-        assert_eq!(attentions.met(2, sent, &ua(0x2a, 0x01)), Hearing::Known);
-        let sent = attentions.now();
-        assert_eq!(attentions.met(2, sent, &ua(0x2a, 0x01)), Hearing::News);
-    }
-
-    #[test]
-    fn what_is_expected_is_known_from_every_path_and_no_news_is_lost() {
-        let attentions = Attentions::new(true);
-        attentions.expect(SenseCode::LU_RESET);
-        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::Known);
-        assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::Known);
-        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
-        attentions.expect(SenseCode::LU_RESET);
-        attentions.expect_no_more(SenseCode::LU_RESET);
-        assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News);
-    }
-
-    #[test]
-    fn what_the_array_was_made_to_tell_is_known_once_from_every_path() {
-        for joined in [true, false] {
-            let attentions = Attentions::new(joined);
-            assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
-            let before = attentions.moment();
-            attentions.expect(SenseCode::LU_RESET);
-            // A check that began before says nothing of what comes after.
-            attentions.drained(3, before);
-            for path in [1, 2, 3] {
-                assert_eq!(attentions.met(path, NOW, &ua(0x29, 0x03)), Hearing::Known);
-            }
-            assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News);
-            attentions.expect(SenseCode::LU_RESET);
-            attentions.drained(2, attentions.moment());
-            assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News, "of another reset");
-            attentions.expect(SenseCode::LU_RESET);
-            attentions.expect_no_more(SenseCode::LU_RESET);
-            assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
-        }
-    }
-
-    #[test]
-    fn events_of_different_codes_do_not_hide_each_other() {
-        let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, NOW, &ua(0x2a, 0x01)), Hearing::News);
-        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x09)), Hearing::News);
-    }
-
-    #[test]
-    fn what_a_check_met_waits_for_the_guest() {
-        let attentions = Attentions::new(true);
-        attentions.overheard(1, &ua(0x2a, 0x09));
-        assert!(attentions.is_pending());
-        assert_eq!(attentions.met(2, NOW, &ua(0x2a, 0x09)), Hearing::Known);
-        assert_eq!(attentions.take(), Some(ua(0x2a, 0x09)));
-        assert!(!attentions.is_pending());
-        assert_eq!(attentions.take(), None);
-    }
-
-    #[test]
-    fn what_concerns_a_path_is_kept_from_the_guest_unless_it_sees_paths() {
-        for &(asc, ascq) in OURS {
-            assert_eq!(Attentions::new(true).met(1, NOW, &ua(asc, ascq)), Hearing::Known);
-            assert_eq!(Attentions::new(false).met(1, NOW, &ua(asc, ascq)), Hearing::News);
-        }
-    }
-
-    #[test]
-    fn one_that_waits_already_is_not_queued_twice() {
-        let attentions = Attentions::new(true);
-        attentions.raise(&ua(0x3f, 0x0e));
-        attentions.raise(&ua(0x3f, 0x0e));
-        assert!(attentions.take().is_some());
-        assert!(attentions.take().is_none());
-    }
-
-    #[test]
-    fn what_the_guest_learnt_otherwise_is_forgotten_and_nothing_else() {
-        let attentions = Attentions::new(true);
-        let luns_changed = SenseCode::new(Key::UnitAttention, 0x3f, 0x0e);
-        attentions.raise(&ua(0x3f, 0x0e));
-        attentions.raise(&ua(0x29, 0x03));
-        attentions.forget(luns_changed);
-        assert!(attentions.is_pending());
-        assert_eq!(attentions.take(), Some(ua(0x29, 0x03)));
-        attentions.raise(&ua(0x3f, 0x0e));
-        attentions.forget(luns_changed);
-        assert!(!attentions.is_pending());
-        assert_eq!(attentions.take(), None);
-    }
-
-    #[test]
-    fn what_we_caused_ourselves_is_known_from_every_path_once() {
-        let attentions = Attentions::new(true);
-        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::News);
-        for _ in 0..2 {
-            attentions.expect(SenseCode::LU_RESET);
-            assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::Known);
-            assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::Known);
-        }
-        // Somebody else's.
-        assert_eq!(attentions.met(2, NOW, &ua(0x29, 0x03)), Hearing::News);
-        assert_eq!(attentions.met(1, NOW, &ua(0x29, 0x03)), Hearing::Known);
-    }
-}
+mod tests;

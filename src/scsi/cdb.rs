@@ -173,6 +173,18 @@ impl Cdb {
             .with(6, list_len.to_be_bytes())
     }
 
+    /// PERSISTENT RESERVE IN, see [`reservation`](super::reservation).
+    pub(super) fn persistent_reserve_in(action: u8, allocation: u16) -> Cdb {
+        Cdb::of(super::reservation::IN, 10).with(1, [action]).with(7, allocation.to_be_bytes())
+    }
+
+    /// PERSISTENT RESERVE OUT with a parameter list of `list_len` bytes.
+    pub(super) fn persistent_reserve_out(action: u8, scope_and_type: u8, list_len: u32) -> Cdb {
+        Cdb::of(super::reservation::OUT, 10)
+            .with(1, [action, scope_and_type])
+            .with(5, list_len.to_be_bytes())
+    }
+
     /// READ(10) where LBA and length fit it, else READ(16).
     pub fn read(extent: Extent) -> Result<Cdb, Unencodable> {
         Cdb::transfer(opcode::READ_10, opcode::READ_16, extent, 0)

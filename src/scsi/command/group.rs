@@ -72,7 +72,7 @@ groups! {
     Reserve, "reserve", false,
         "RESERVE and RELEASE (6 and 10); always denied while paths are joined";
     PersistentReserveOut, "persistent-reserve-out", false,
-        "PERSISTENT RESERVE OUT; always denied while paths are joined";
+        "PERSISTENT RESERVE OUT";
     Vendor, "vendor", true,
         "vendor specific operation codes (C0h to FFh) and object storage";
     Unknown, "unknown", true,

@@ -12,9 +12,9 @@ use crate::scsi::cdb::Cdb;
 ///
 /// `paths_joined` everywhere says that what the guest sees as one LU is more
 /// than one nexus (a map of several paths that the guest does not see). Then
-/// a reservation taken through one nexus would lock the others out, so
-/// [`Group::Reserve`] and [`Group::PersistentReserveOut`] are denied whatever
-/// is allowed. PERSISTENT RESERVE IN passes.
+/// RESERVE through one nexus would lock the others out, so [`Group::Reserve`]
+/// is denied whatever is allowed. Persistent reservations are made to hold for
+/// all of them, and pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CommandPolicy {
     denied: u32,
@@ -33,8 +33,7 @@ impl CommandPolicy {
 
     /// Whether `group` is refused.
     pub fn denies(&self, group: Group, paths_joined: bool) -> bool {
-        let nexus_bound = matches!(group, Group::Reserve | Group::PersistentReserveOut);
-        self.denied & group.bit() != 0 || (paths_joined && nexus_bound)
+        self.denied & group.bit() != 0 || (paths_joined && group == Group::Reserve)
     }
 
     /// Whether the guest may send `cdb`.

@@ -207,7 +207,7 @@ fn a_read_only_disk_knows_what_changes_it() {
 }
 
 #[test]
-fn reservations_are_refused_while_paths_are_joined_whatever_is_allowed() {
+fn reservations_of_one_nexus_are_refused_while_paths_are_joined_whatever_is_allowed() {
     let mut policy = CommandPolicy::default();
     Group::all().for_each(|group| policy.allow(group));
     for opcode in [0x16, 0x17, 0x56, 0x57] {
@@ -219,13 +219,17 @@ fn reservations_are_refused_while_paths_are_joined_whatever_is_allowed() {
     }
     for action in 0..=8 {
         let out = with_action(0x5f, action);
-        assert_eq!(policy.verdict(&out, true), Err(Group::PersistentReserveOut));
+        assert_eq!(policy.verdict(&out, true), Ok(()));
         assert_eq!(policy.verdict(&out, false), Ok(()));
         assert_eq!(policy.verdict(&with_action(0x5e, action), true), Ok(()), "PR IN passes");
-        assert!(!policy.offers(0x5f, Some(action), true));
+        assert!(policy.offers(0x5f, Some(action), true));
+        let mut strict = policy;
+        strict.deny(Group::PersistentReserveOut);
+        assert_eq!(strict.verdict(&out, true), Err(Group::PersistentReserveOut));
+        assert!(!strict.offers(0x5f, Some(action), true));
     }
     let by_default = CommandPolicy::default();
-    assert_eq!(by_default.verdict(&with_action(0x5f, 0), false), Ok(()), "one path");
+    assert_eq!(by_default.verdict(&with_action(0x5f, 0), true), Ok(()));
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn denied_commands_are_taken_out_of_the_list_with_their_timeouts() {
         let data = list(&[
             descriptor(0x04, None, ctdp),
             read.clone(),
-            descriptor(0x5f, Some(0x00), ctdp),
+            descriptor(0x16, None, ctdp),
             capacity.clone(),
             descriptor(0xa4, Some(0x0a), ctdp),
             descriptor(0xc1, None, ctdp),

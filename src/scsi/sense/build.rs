@@ -2,7 +2,7 @@
 //!
 //! The LU's sense is never rebuilt, only passed on (law 4).
 
-use super::{Sense, SenseCode};
+use super::{Key, Sense, SenseCode};
 
 /// Format of sense data; what a guest expects is decided by D_SENSE of the
 /// LU's control mode page, for REQUEST SENSE by DESC of the CDB.
@@ -56,6 +56,15 @@ impl FieldPointer {
         let [high, low] = self.byte.to_be_bytes();
         [0x80 | u8::from(self.in_cdb) << 6 | bit, high, low]
     }
+
+    fn decode(raw: [u8; 3]) -> Option<FieldPointer> {
+        let [flags, high, low] = raw;
+        (flags & 0x80 != 0).then(|| FieldPointer {
+            in_cdb: flags & 0x40 != 0,
+            byte: u16::from_be_bytes([high, low]),
+            bit: (flags & 0x08 != 0).then_some(flags & 0x07),
+        })
+    }
 }
 
 impl Sense {
@@ -68,6 +77,16 @@ impl Sense {
     /// without descriptors.
     pub fn descriptor(code: SenseCode) -> Sense {
         Sense::build(SenseFormat::Descriptor, code, None)
+    }
+
+    /// Code and field of what is, byte for byte, what [`Sense::build`] makes of
+    /// them in fixed format: it can be said in the other one as well.
+    pub fn as_built(&self) -> Option<(SenseCode, Option<FieldPointer>)> {
+        let code = self.code()?;
+        let field = self.as_bytes().get(15..18).and_then(|raw| raw.try_into().ok());
+        let field = field.filter(|_| code.key == Key::IllegalRequest);
+        let field = field.and_then(FieldPointer::decode);
+        (*self == Sense::build(SenseFormat::Fixed, code, field)).then_some((code, field))
     }
 
     /// Current sense in either format. `field` says which field is in error,

@@ -30,6 +30,7 @@ codes! {
     INVALID_FIELD_IN_CDB = IllegalRequest / 0x24 / 0x00;
     LUN_NOT_SUPPORTED = IllegalRequest / 0x25 / 0x00;
     INVALID_FIELD_IN_PARAMETER_LIST = IllegalRequest / 0x26 / 0x00;
+    INVALID_RELEASE_OF_RESERVATION = IllegalRequest / 0x26 / 0x04;
     SAVING_NOT_SUPPORTED = IllegalRequest / 0x39 / 0x00;
     POWER_ON_OR_RESET = UnitAttention / 0x29 / 0x00;
     LU_RESET = UnitAttention / 0x29 / 0x03;

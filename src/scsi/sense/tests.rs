@@ -45,6 +45,29 @@ fn the_field_in_error_is_where_the_standard_puts_it() {
     assert_eq!(SenseFormat::of(true), SenseFormat::Descriptor);
 }
 
+#[test]
+fn what_we_have_built_is_told_from_what_an_lu_says() {
+    let wrong = SenseCode::INVALID_FIELD_IN_CDB;
+    let fields = [
+        None,
+        Some(FieldPointer::cdb(1).bit(4)),
+        Some(FieldPointer::parameter(20)),
+        Some(FieldPointer::parameter(0x102).bit(0)),
+    ];
+    for field in fields {
+        let sense = Sense::build(SenseFormat::Fixed, wrong, field);
+        assert_eq!(sense.as_built(), Some((wrong, field)));
+        assert_eq!(Sense::build(SenseFormat::Descriptor, wrong, field).as_built(), None);
+        let mut more = sense.as_bytes().to_vec();
+        more[8] = 1;
+        assert_eq!(Sense::from_bytes(&more).as_built(), None, "command-specific information");
+        assert_eq!(Sense::from_bytes(&sense.as_bytes()[..14]).as_built(), None);
+    }
+    let lu_reset = SenseCode::LU_RESET;
+    assert_eq!(Sense::fixed(lu_reset).as_built(), Some((lu_reset, None)));
+    assert_eq!(Sense::EMPTY.as_built(), None);
+}
+
 proptest! {
     #[test]
     fn hostile_sense_never_panics(raw in prop::collection::vec(any::<u8>(), 0..128)) {
