@@ -9,7 +9,8 @@
 //! request core's work. Whoever owns the [`Array`] calls it from one thread.
 //!
 //! Tasks follow SAM-5 (task set with unrestricted reordering), commands SPC-5
-//! and SBC-4. A task touches the medium at the moment it completes, in order
+//! and SBC-4. A reservation forbids a task at its arrival or not at all (SPC-5
+//! 5.14.1). A task touches the medium at the moment it completes, in order
 //! of completion time, then of submission. A fault ends or condemns the tasks
 //! of its nexus at the moment it is injected: nothing of a cut nexus is
 //! executed later (the end of tasks at nexus loss that law 1 of
@@ -40,16 +41,19 @@ mod nexus;
 mod owner;
 mod provisioning;
 mod report;
+mod reservation;
 pub mod scenario;
 mod schedule;
 mod target;
 mod task;
 
 pub use config::{LuConfig, Personality, Tpgs};
-pub(crate) use fault::words::{host_byte, sense_code};
-pub use fault::{CutMode, DeviceState, Fault, Faults, NewCapacity, Upgrade};
+pub(crate) use fault::words::{host_byte, reservation_key, sense_code};
+pub use fault::{CutMode, DeviceState, Fault, Faults, NewCapacity, ReserveEnd, Upgrade};
 pub use inject::NotInjected;
 pub use medium::{Medium, MemoryMedium};
+pub use reservation::foreign::Foreign;
+pub use reservation::{RESERVATION_TYPES, Reservations};
 pub use target::{ACCESS_STATES, PortConflict};
 pub use task::{Done, Stats, Task};
 
@@ -74,13 +78,25 @@ pub struct NexusId(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LuId(pub u16);
 
+/// An I_T nexus by its ports: what a registration belongs to. It outlives the
+/// path, and paths between the same ports share it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ItNexus {
+    /// The initiator port: a number for each host, or for each of its HBAs.
+    pub initiator: u16,
+    /// Relative target port identifier, not zero.
+    pub port: u16,
+}
+
 /// Where a path is plugged in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Plugged {
     /// The LU that its LUN 0 leads to.
     pub lu: LuId,
-    /// Relative target port identifier, not zero; `None`: the first free one
-    /// in order of addition.
+    /// The initiator port at the host's end.
+    pub initiator: u16,
+    /// Relative target port identifier, not zero; `None`: what a path of this
+    /// name had, else the first free one in order of addition.
     pub port: Option<u16>,
     /// Target port group of the port; `None`: as the port has it, else 1.
     pub group: Option<u16>,
@@ -154,12 +170,22 @@ impl Array {
     /// its own in target port group 1. Ids are not reused before 65536 paths
     /// have been added; that many at once are not supported.
     pub fn add_nexus(&mut self, name: &str) -> NexusId {
-        let id = self.nexuses.next_id();
         // A free port, unless there are none left: then it is shared.
-        let port = self.target.free_port(id.0.saturating_add(1));
-        let _ = self.target.join(port, None);
-        self.insert(id, name, port, LuId(0));
+        let port = self.port_for(name);
+        self.join(name, ItNexus { initiator: 0, port })
+    }
+
+    /// A path to the first LU through a port, in whatever group that is.
+    fn join(&mut self, name: &str, it: ItNexus) -> NexusId {
+        let id = self.nexuses.next_id();
+        let _ = self.target.join(it.port, None);
+        self.insert(id, name, it, LuId(0));
         id
+    }
+
+    fn port_for(&mut self, name: &str) -> u16 {
+        let id = self.nexuses.next_id();
+        self.target.port_for(name, id.0.saturating_add(1))
     }
 
     /// Adds a healthy path, plugged in where `at` says.
@@ -172,21 +198,21 @@ impl Array {
     pub fn connect(&mut self, name: &str, at: Plugged) -> Result<NexusId, PortConflict> {
         assert!(usize::from(at.lu.0) < self.lus.len(), "no {:?}", at.lu);
         let id = self.nexuses.next_id();
-        let port = at.port.unwrap_or_else(|| self.target.free_port(id.0.saturating_add(1)));
+        let port = at.port.unwrap_or_else(|| self.port_for(name));
         self.target.join(port, at.group)?;
         if let Some(state) = at.access {
             let changed = self.target.put(self.target.group_of(port), state);
             self.tell_access(changed, None);
         }
-        self.insert(id, name, port, at.lu);
+        self.insert(id, name, ItNexus { initiator: at.initiator, port }, at.lu);
         Ok(id)
     }
 
-    fn insert(&mut self, id: NexusId, name: &str, port: u16, lu: LuId) {
+    fn insert(&mut self, id: NexusId, name: &str, it: ItNexus, lu: LuId) {
         let nexus = Nexus {
             name: name.to_owned(),
-            port,
-            group: self.target.group_of(port),
+            it,
+            group: self.target.group_of(it.port),
             home: lu,
             lu: Some(lu),
             faults: Faults::default(),
@@ -209,7 +235,7 @@ impl Array {
             self.end(now, task, completion, Vec::new());
         }
         if let Some(nexus) = self.nexuses.remove(id) {
-            self.target.leave(nexus.port);
+            self.target.leave(nexus.it.port, nexus.name);
         }
     }
 
@@ -238,10 +264,15 @@ impl Array {
                 let lu = &self.lus[usize::from(id.0)];
                 let command = command::find(&lu.config, task.cdb.as_slice()).ok();
                 let (of_group, is_down) = self.target.meets(nexus.group);
+                let news_first = lu.reservations.attentions_first && nexus.attentions.any()
+                    || nexus.attentions.outrank_conflicts();
                 let mut arrival = Arrival {
                     opcode: task.cdb.opcode(),
                     command,
                     mapped: nexus.lu.is_some(),
+                    conflicts: command.is_some()
+                        && !news_first
+                        && lu.reservations.forbids(nexus.it, &task.cdb),
                     access: lu.access(nexus.group, of_group),
                     upgrade: self.target.upgrade.map(|(how, _)| how),
                     attentions: &mut nexus.attentions,
@@ -260,7 +291,8 @@ impl Array {
             Verdict::Refuse(host) => (Duration::ZERO, Fate::Host(host)),
             Verdict::Lose => (timeout, Fate::Host(HostByte::TIME_OUT)),
             Verdict::Serve { delay, fate } => {
-                let service = self.latency.saturating_add(delay);
+                let stall = self.stalls(lu, &task);
+                let service = self.latency.saturating_add(delay).saturating_add(stall);
                 if service >= timeout {
                     (timeout, Fate::Host(HostByte::TIME_OUT))
                 } else {
@@ -269,6 +301,15 @@ impl Array {
             }
         };
         self.pending.push(now + service, Pending { task, submitted: now, lu, command, fate });
+    }
+
+    /// How much longer a task takes because another is under way: what some
+    /// arrays do to registrations.
+    fn stalls(&self, lu: LuId, task: &Task) -> Duration {
+        let stall = self.lus[usize::from(lu.0)].reservations.stall;
+        let also = |of: &Pending| of.lu == lu && registers(&of.task);
+        let stalls = !stall.is_zero() && registers(task) && self.pending.any(also);
+        if stalls { stall } else { Duration::ZERO }
     }
 
     /// When [`Array::poll`] will next have something to report, at the
@@ -354,6 +395,19 @@ impl Array {
         self.nexuses.get(id).map(|nexus| nexus.faults.device_state())
     }
 
+    /// Between which ports a path is.
+    pub fn ports(&self, id: NexusId) -> Option<ItNexus> {
+        self.nexuses.get(id).map(|nexus| nexus.it)
+    }
+
+    /// Who is registered with an LU, and who holds it.
+    ///
+    /// # Panics
+    /// If there is no such LU.
+    pub fn reservations(&self, lu: LuId) -> &Reservations {
+        &self.lus[usize::from(lu.0)].reservations
+    }
+
     /// Counts of a path.
     pub fn stats(&self, id: NexusId) -> Option<Stats> {
         self.nexuses.get(id).map(|nexus| nexus.stats)
@@ -402,6 +456,10 @@ impl Array {
             Fate::Ghost => {
                 let _ = self.execute(due, lu, &task, command, Share::Whole);
                 return self.buffers.give(task.data_out);
+            }
+            Fate::StatusLost => {
+                let _ = self.execute(due, lu, &task, command, Share::Whole);
+                Err(task.transport_error(HostByte::TRANSPORT_DISRUPTED))
             }
             Fate::Sense(code) => Ok(Err(code.into())),
             Fate::ReportSense(code) => Ok(Ok(report::sense_data(&self.call(&task), code))),
@@ -462,10 +520,16 @@ fn call<'a>(target: &'a Target, nexuses: &Nexuses, task: &'a Task, share: Share)
         data_out: &task.data_out,
         room: task.data_in_max,
         share,
-        port: nexuses.get(task.nexus).map_or(0, |nexus| nexus.port),
+        nexus: nexuses.get(task.nexus).map(|nexus| nexus.it).unwrap_or_default(),
         target,
         buffer: Cell::default(),
     }
+}
+
+/// REGISTER, REGISTER AND IGNORE EXISTING KEY.
+fn registers(task: &Task) -> bool {
+    let cdb = task.cdb.as_slice();
+    cdb[0] == command::PERSISTENT_RESERVE_OUT && matches!(cdb.get(1), Some(0x00 | 0x06))
 }
 
 impl fmt::Debug for Array {

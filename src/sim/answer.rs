@@ -5,8 +5,9 @@
 
 use std::cell::Cell;
 
-use super::LuId;
+use super::reservation::Told;
 use super::target::Target;
+use super::{ItNexus, LuId};
 use crate::io::Extent;
 use crate::scsi::alua::AccessState;
 use crate::scsi::sense::{FieldPointer, Key, Sense, SenseCode, SenseFormat};
@@ -30,8 +31,8 @@ pub(super) struct Call<'a> {
     /// Bytes the initiator has room for.
     pub(super) room: usize,
     pub(super) share: Share,
-    /// Relative identifier of the target port it came through.
-    pub(super) port: u16,
+    /// The ports it came through.
+    pub(super) nexus: ItNexus,
     pub(super) target: &'a Target,
     /// For data-in; what is in it is of no meaning.
     pub(super) buffer: Cell<Vec<u8>>,
@@ -101,6 +102,8 @@ pub(super) enum Effect {
     /// These LUs move to the controller that got the command; it ends when
     /// they have.
     Take(Vec<LuId>),
+    /// PERSISTENT RESERVE OUT concerns others.
+    Reservations(Told),
 }
 
 /// GOOD.
@@ -138,6 +141,8 @@ pub(super) enum Failure {
     Refused(Refusal),
     /// The CDB announces more data than the initiator has, or has room for.
     Overrun,
+    /// RESERVATION CONFLICT.
+    Conflict,
 }
 
 pub(super) type Outcome = Result<Answer, Failure>;
@@ -173,6 +178,11 @@ pub(super) fn wrong_parameter(byte: usize) -> Failure {
 }
 
 impl Refusal {
+    /// Sense that points at a field.
+    pub(super) fn at(code: SenseCode, field: Option<FieldPointer>) -> Refusal {
+        Refusal { field, ..code.into() }
+    }
+
     /// Sense with its INFORMATION field.
     pub(super) fn about(code: SenseCode, information: u64) -> Refusal {
         Refusal { information: Some(information), ..code.into() }

@@ -5,7 +5,10 @@
 
 use std::collections::VecDeque;
 
-use crate::scsi::sense::SenseCode;
+use crate::scsi::sense::{Key, SenseCode};
+
+/// MICROCODE HAS BEEN CHANGED.
+pub(super) const MICROCODE_CHANGED: SenseCode = SenseCode::new(Key::UnitAttention, 0x3f, 0x01);
 
 /// Conditions not yet reported, in the order of reporting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,15 @@ impl Attentions {
         } else if !self.0.contains(&code) {
             self.0.push_back(code);
         }
+    }
+
+    pub(super) fn any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Whether the next one comes before RESERVATION CONFLICT (SAM-5 5.3.3).
+    pub(super) fn outrank_conflicts(&self) -> bool {
+        self.0.front().is_some_and(|next| next.asc == 0x29 || *next == MICROCODE_CHANGED)
     }
 
     /// Forgets all: the nexus was lost.

@@ -44,6 +44,7 @@ pub(super) const TEST_UNIT_READY: u8 = 0x00;
 pub(super) const MODE_SELECT_6: u8 = 0x15;
 pub(super) const MODE_SELECT_10: u8 = 0x55;
 pub(super) const MAINTENANCE_OUT: u8 = 0xa4;
+pub(super) const PERSISTENT_RESERVE_OUT: u8 = 0x5f;
 pub(super) const INQUIRY: u8 = 0x12;
 pub(super) const REPORT_LUNS: u8 = 0xa0;
 pub(super) const REQUEST_SENSE: u8 = 0x03;
@@ -65,6 +66,11 @@ const fn about(usage: &'static [u8], served: Served, serve: Serve) -> Command {
 /// A command with a service action.
 const fn action(usage: &'static [u8], served: Served, serve: Serve) -> Command {
     Command { has_action: true, ..about(usage, served, serve) }
+}
+
+/// A service action of PERSISTENT RESERVE OUT.
+const fn reserve(usage: &'static [u8]) -> Command {
+    action(usage, Served::Standby, Lu::persistent_reserve_out)
 }
 
 /// A command that touches blocks.
@@ -117,6 +123,18 @@ const COMMANDS: &[Command] = &with_known([
     // LLBAA allows long block descriptors; it does not demand them.
     Command { ignored: 0x10,
         ..about(&[0x5a, 0x08, 0xff, 0xff, 0, 0, 0, 0xff, 0xff, 0], Served::Standby, Lu::mode_sense) },
+    action(&[0x5e, 0x00, 0, 0, 0, 0, 0, 0xff, 0xff, 0], Served::Standby, Lu::persistent_reserve_in),
+    action(&[0x5e, 0x01, 0, 0, 0, 0, 0, 0xff, 0xff, 0], Served::Standby, Lu::persistent_reserve_in),
+    action(&[0x5e, 0x02, 0, 0, 0, 0, 0, 0xff, 0xff, 0], Served::Standby, Lu::persistent_reserve_in),
+    action(&[0x5e, 0x03, 0, 0, 0, 0, 0, 0xff, 0xff, 0], Served::Standby, Lu::persistent_reserve_in),
+    reserve(&[0x5f, 0x00, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0]),
+    reserve(&[0x5f, 0x01, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0]),
+    reserve(&[0x5f, 0x02, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0]),
+    reserve(&[0x5f, 0x03, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0]),
+    reserve(&[0x5f, 0x04, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0]),
+    reserve(&[0x5f, 0x05, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0]),
+    reserve(&[0x5f, 0x06, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0]),
+    reserve(&[0x5f, 0x08, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff, 0]),
     medium(&[0x88, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x3f, 0], HINTS, Lu::read),
     if_able(Needs::CompareAndWrite,
         medium(&[0x89, 0x18, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0xff, 0x3f, 0], 0x02, Lu::compare_and_write)),

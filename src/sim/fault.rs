@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::attention::Attentions;
 use super::command::{self, Command};
 use super::owner::{Access, BECOMING_READY};
+use super::reservation::foreign::Foreign;
 use super::target::Served;
 use crate::scsi::alua::AccessState;
 use crate::scsi::sense::SenseCode;
@@ -96,6 +97,43 @@ pub enum Fault {
         /// How many commands.
         count: u32,
     },
+    /// The next `count` PERSISTENT RESERVE OUTs of the path end so; 0 means
+    /// until [`Fault::Plug`].
+    ReserveFails {
+        /// How.
+        end: ReserveEnd,
+        /// How many commands.
+        count: u32,
+    },
+    /// Another host does something about the LU's reservation, at once and
+    /// whatever is wrong with the path.
+    Foreign {
+        /// Its initiator port; not one of ours, which are 0 unless they say
+        /// otherwise.
+        host: u16,
+        /// What it does.
+        order: Foreign,
+    },
+    /// The array forgets the registration of the path's nexus, and tells
+    /// nobody; with it the reservation if that nexus holds it.
+    ForgetRegistration,
+    /// The array loses all that it knows of the LU's reservations, and tells
+    /// nobody: REPLACE LOST RESERVATION is for that.
+    LoseReservations,
+    /// A REGISTER that arrives while another is under way with the LU takes so
+    /// much longer; zero ends it.
+    RegisterStall(Duration),
+    /// A registration with the LU counts for all target ports: there is one for
+    /// each initiator port, as with arrays that want ALL_TG_PT. Or no longer.
+    PerInitiator(bool),
+    /// The LU tells every unit attention before RESERVATION CONFLICT, as many
+    /// targets do, not only those that SAM-5 5.3.3 wants first. Or no longer.
+    AttentionsFirst(bool),
+    /// The array loses its power and has it back at once: every task ends with
+    /// `DID_TRANSPORT_DISRUPTED`, not executed, those of [`Fault::LateCut`]
+    /// too; what LUs have is as after a reset, but for blocks; registrations
+    /// without APTPL are gone. Raises 06/29/00 on every path.
+    PowerLoss,
     /// What the host says of the path changes, until [`Fault::Plug`].
     Device(DeviceState),
     /// As [`Fault::Cut`], but what the pending writes were to do is done after
@@ -165,6 +203,41 @@ pub enum Fault {
     UnmapLun,
     /// The LU becomes larger or smaller. Raises 06/2a/09 on all paths.
     Capacity(NewCapacity),
+}
+
+/// How a PERSISTENT RESERVE OUT ends that a fault has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReserveEnd {
+    /// With CHECK CONDITION, not executed.
+    Sense(SenseCode),
+    /// With a host byte, not executed.
+    HostByte(HostByte),
+    /// With RESERVATION CONFLICT, not executed.
+    Conflict,
+    /// Executed; the status is lost: `DID_TRANSPORT_DISRUPTED`.
+    StatusLost,
+}
+
+impl ReserveEnd {
+    fn fate(self) -> Fate {
+        match self {
+            ReserveEnd::Sense(code) => Fate::Sense(code),
+            ReserveEnd::HostByte(host) => Fate::Host(host),
+            ReserveEnd::Conflict => Fate::Status(Status::RESERVATION_CONFLICT),
+            ReserveEnd::StatusLost => Fate::StatusLost,
+        }
+    }
+}
+
+impl fmt::Display for ReserveEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReserveEnd::Sense(code) => write!(f, "sense {code}"),
+            ReserveEnd::HostByte(host) => write!(f, "{host}"),
+            ReserveEnd::Conflict => write!(f, "{}", Status::RESERVATION_CONFLICT),
+            ReserveEnd::StatusLost => f.write_str("status lost"),
+        }
+    }
 }
 
 /// What the host says of a path (sysfs `device/state`), and does with its
@@ -253,6 +326,7 @@ pub struct Faults {
     io_sense: Option<(SenseCode, Left)>,
     io_host: Option<(HostByte, Left)>,
     activation: Option<(SenseCode, Left)>,
+    reserve: Option<(ReserveEnd, Left)>,
     device: DeviceState,
 }
 
@@ -276,6 +350,8 @@ pub(super) enum Fate {
         /// Bytes of data-out that were used.
         taken: usize,
     },
+    /// Executed, but the answer does not arrive.
+    StatusLost,
     /// Executed, but it has ended long ago: nobody hears of it.
     Ghost,
 }
@@ -298,6 +374,8 @@ pub(super) struct Arrival<'a> {
     pub(super) command: Option<&'static Command>,
     /// Whether the LUN leads to an LU.
     pub(super) mapped: bool,
+    /// Whether a reservation forbids it, and that is said first.
+    pub(super) conflicts: bool,
     pub(super) access: Access,
     pub(super) upgrade: Option<Upgrade>,
     pub(super) attentions: &'a mut Attentions,
@@ -337,6 +415,7 @@ impl Faults {
             Fault::IoSense { code, count } => self.io_sense = Some((code, left(count))),
             Fault::IoHostByte { host, count } => self.io_host = Some((host, left(count))),
             Fault::ActivationSense { code, count } => self.activation = Some((code, left(count))),
+            Fault::ReserveFails { end, count } => self.reserve = Some((end, left(count))),
             Fault::Device(state) => self.device = state,
             Fault::Busy { count } => self.status = Some((Status::BUSY, left(count))),
             Fault::TaskSetFull { count } => {
@@ -358,8 +437,9 @@ impl Faults {
         Verdict::Serve { delay: self.delay, fate: self.fate(arrival) }
     }
 
-    /// An injected host byte or status comes before the LU's word, a unit
-    /// attention before the access state, that before injected sense.
+    /// An injected host byte or status comes before the LU's word, a reset
+    /// before a reservation, that before other unit attentions (SAM-5 5.3.3),
+    /// those before the access state, that before injected sense.
     fn fate(&mut self, arrival: &mut Arrival<'_>) -> Fate {
         let targeted = arrival.command.is_some_and(|command| command.targeted);
         let io = targeted && arrival.opcode != command::TEST_UNIT_READY;
@@ -381,6 +461,9 @@ impl Faults {
         }
         if !arrival.mapped {
             return Fate::Absent;
+        }
+        if arrival.conflicts {
+            return Fate::Status(Status::RESERVATION_CONFLICT);
         }
         // SPC-5 5.14: three commands are served in spite of a unit attention,
         // and leave it pending; but REQUEST SENSE reports it, as data, and
@@ -415,6 +498,9 @@ impl Faults {
             _ if targeted => take(&mut self.sense),
             command::MODE_SELECT_6 | command::MODE_SELECT_10 | command::MAINTENANCE_OUT => {
                 take(&mut self.activation)
+            }
+            command::PERSISTENT_RESERVE_OUT => {
+                return take(&mut self.reserve).map_or(Fate::Execute, ReserveEnd::fate);
             }
             _ => None,
         };
@@ -472,6 +558,9 @@ impl Faults {
         }
         if let Some((code, left)) = self.activation {
             words.push(format!("activation: sense {code} ({left})"));
+        }
+        if let Some((end, left)) = self.reserve {
+            words.push(format!("reserving: {end} ({left})"));
         }
         match self.device {
             DeviceState::Running => {}

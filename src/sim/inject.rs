@@ -7,18 +7,17 @@ use std::io;
 use std::time::Duration;
 
 use super::answer::{Effect, Share};
+use super::attention::MICROCODE_CHANGED;
 use super::config::{Personality, Tpgs};
 use super::fault::{CutMode, DeviceState, Fate, Fault, NewCapacity, Upgrade};
 use super::owner::{Move, QUIESCENCE_ACHIEVED};
+use super::reservation::Told;
 use super::schedule::Pending;
-use super::{Array, LuId, MemoryMedium, NexusId};
+use super::{Array, ItNexus, LuId, MemoryMedium, NexusId};
 use crate::io::{Extent, Time};
 use crate::scsi::alua::AccessState;
-use crate::scsi::sense::{Key, SenseCode};
+use crate::scsi::sense::SenseCode;
 use crate::scsi::status::{HostByte, Status};
-
-/// MICROCODE HAS BEEN CHANGED.
-const MICROCODE_CHANGED: SenseCode = SenseCode::new(Key::UnitAttention, 0x3f, 0x01);
 
 /// Why a fault was not injected.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +32,9 @@ pub enum NotInjected {
     /// The medium refuses the new size.
     #[error("changing the capacity: {0}")]
     Medium(#[source] io::Error),
+    /// What another host was to do, the array refuses it.
+    #[error("the array answers {0}")]
+    Refused(String),
 }
 
 impl Array {
@@ -46,11 +48,12 @@ impl Array {
     /// have completed before.
     ///
     /// # Errors
-    /// No such path; a capacity that cannot be. Nothing has happened then.
+    /// No such path; a capacity that cannot be; what the array refuses another
+    /// host. Nothing has happened then.
     pub fn try_inject(&mut self, now: Time, id: NexusId, fault: Fault) -> Result<(), NotInjected> {
         self.advance(now);
         let nexus = self.nexuses.get_mut(id).ok_or(NotInjected::NoPath)?;
-        let (lu, group) = (nexus.lu.unwrap_or(nexus.home), nexus.group);
+        let (lu, group, it) = (nexus.lu.unwrap_or(nexus.home), nexus.group, nexus.it);
         nexus.faults.apply(fault);
         match fault {
             Fault::Cut(mode) => self.cut(now, id, mode),
@@ -82,6 +85,15 @@ impl Array {
             Fault::ControllerDown { takeover } => self.take_down(now, group, takeover),
             Fault::ControllerUp => self.bring_up(now, group),
             Fault::Upgrade { how, lasting } => self.upgrade(now, how, lasting),
+            Fault::PowerLoss => self.lose_power(now),
+            Fault::Foreign { host, order } => {
+                self.foreign(now, lu, ItNexus { initiator: host, ..it }, order)?;
+            }
+            Fault::ForgetRegistration => self.lu(lu).reservations.forget(it),
+            Fault::LoseReservations => self.lu(lu).reservations.lose(),
+            Fault::RegisterStall(stall) => self.lu(lu).reservations.stall = stall,
+            Fault::AttentionsFirst(on) => self.lu(lu).reservations.attentions_first = on,
+            Fault::PerInitiator(on) => self.lu(lu).reservations.set_per_initiator(on),
             _ => {}
         }
         self.reschedule();
@@ -126,6 +138,7 @@ impl Array {
             Effect::ModeChanged => {
                 self.raise(Some(lu), SenseCode::MODE_PARAMETERS_CHANGED, Some(by));
             }
+            Effect::Reservations(told) => self.spread(now, lu, told),
             Effect::Groups(states) => self.set_groups(now, lu, by, states),
             Effect::Take(lus) => {
                 let (count, transition) = (self.lus.len(), self.target.transition);
@@ -138,6 +151,57 @@ impl Array {
         }
         self.reschedule();
         wait
+    }
+
+    /// What a change of reservations means for others: aborted tasks end with
+    /// TASK ABORTED, or without TAS get no answer; then come the unit
+    /// attentions.
+    pub(super) fn spread(&mut self, now: Time, lu: LuId, told: Told) {
+        let Told { attentions, aborted } = told;
+        let nexuses = &self.nexuses;
+        let hit = |of: &Pending| {
+            let by = nexuses.get(of.task.nexus).map(|nexus| nexus.it);
+            of.lu == lu && by.is_some_and(|by| aborted.iter().any(|it| it.covers(by)))
+        };
+        let hit = if aborted.is_empty() { Vec::new() } else { self.pending.take(hit) };
+        let tell = self.lu(lu).mode.task_aborted_status;
+        for Pending { task, fate, submitted, lu, command } in hit {
+            match fate {
+                Fate::Ghost => {}
+                _ if tell => {
+                    let completion = task.refused_with(Status::TASK_ABORTED);
+                    self.end(now, task, completion, Vec::new());
+                }
+                _ => {
+                    let at = submitted + task.abort_after();
+                    let fate = Fate::Host(HostByte::TIME_OUT);
+                    self.pending.push(at, Pending { task, submitted, lu, command, fate });
+                }
+            }
+        }
+        for (_, nexus) in self.nexuses.iter_mut().filter(|(_, nexus)| nexus.lu == Some(lu)) {
+            for (_, code) in attentions.iter().filter(|(it, _)| it.covers(nexus.it)) {
+                nexus.attentions.raise(*code);
+            }
+        }
+    }
+
+    /// The array is off and on again: no task survives, late writes neither.
+    fn lose_power(&mut self, now: Time) {
+        for Pending { task, fate, .. } in self.pending.take(|_| true) {
+            if fate != Fate::Ghost {
+                let completion = task.transport_error(HostByte::TRANSPORT_DISRUPTED);
+                self.end(now, task, completion, Vec::new());
+            }
+        }
+        for lu in &mut self.lus {
+            lu.reset();
+            lu.reservations.power_on();
+        }
+        for (_, nexus) in self.nexuses.iter_mut() {
+            nexus.attentions.clear();
+            nexus.attentions.raise(SenseCode::POWER_ON_OR_RESET);
+        }
     }
 
     /// The array's own changes that are due.
@@ -402,7 +466,7 @@ impl Array {
         for pending in self.pending.take(|p| p.task.nexus == id && p.fate != Fate::Ghost) {
             let Pending { task, fate, lu, command, .. } = pending;
             let share = match mode {
-                _ if fate != Fate::Execute => None,
+                _ if !matches!(fate, Fate::Execute | Fate::StatusLost) => None,
                 CutMode::Before => None,
                 CutMode::StatusLost => Some(Share::Whole),
                 CutMode::Half => Some(Share::FirstHalf),

@@ -11,6 +11,7 @@ use super::command::{self, Command};
 use super::config::LuConfig;
 use super::mode::ModePages;
 use super::owner::Owner;
+use super::reservation::Reservations;
 use super::{LuId, Medium};
 use crate::io::{Blocks, Extent};
 use crate::scsi::sense::SenseCode;
@@ -25,6 +26,7 @@ pub(super) struct Lu {
     /// The LU's number in the array.
     pub(super) id: LuId,
     pub(super) owner: Owner,
+    pub(super) reservations: Reservations,
     /// START STOP UNIT has stopped it.
     pub(super) stopped: bool,
     /// Blocks that can be neither read nor written.
@@ -34,8 +36,17 @@ pub(super) struct Lu {
 impl Lu {
     pub(super) fn new(id: LuId, config: LuConfig, medium: Box<dyn Medium>) -> Lu {
         let mode = ModePages::of(&config);
-        let owner = Owner::default();
-        Lu { config, medium, mode, saved: mode, id, owner, stopped: false, bad: Vec::new() }
+        Lu {
+            config,
+            medium,
+            mode,
+            saved: mode,
+            id,
+            owner: Owner::default(),
+            reservations: Reservations::default(),
+            stopped: false,
+            bad: Vec::new(),
+        }
     }
 
     /// Executes a command, which was found among the LU's already, if it is

@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 
 use super::attention::Attentions;
-use super::{Faults, LuId, NexusId, Stats, Task};
+use super::{Faults, ItNexus, LuId, NexusId, Stats, Task};
 use crate::scsi::sense::SenseCode;
 
 /// One path.
 #[derive(Debug)]
 pub(super) struct Nexus {
     pub(super) name: String,
-    /// Relative target port identifier, and the group of that port.
-    pub(super) port: u16,
+    /// Its ports, and the group of the target port.
+    pub(super) it: ItNexus,
     pub(super) group: u16,
     /// The LU its LUN leads to when nothing is wrong, and now.
     pub(super) home: LuId,

@@ -138,7 +138,7 @@ impl Lu {
     }
 
     fn volume_access(&self, call: &Call<'_>) -> VolumeAccess {
-        let own = call.target.group_of(call.port);
+        let own = call.target.group_of(call.nexus.port);
         let controller = |group: u16| {
             let state = self.state(group, call.target.state_of(group));
             let reason = if call.target.is_down(group) { 0x2 } else { 0 };
@@ -156,14 +156,14 @@ impl Lu {
     }
 
     fn unit_path_report(&self, call: &Call<'_>) -> UnitPathReport {
-        let own = call.target.group_of(call.port);
+        let own = call.target.group_of(call.nexus.port);
         let sp = |group: u16| u8::from(group != DEFAULT_GROUP);
         let owned = self.owner.current == own && self.owner.moving.is_none();
         let alua = self.config.tpgs != Tpgs::None;
         UnitPathReport {
             binding: if owned { Binding::Owned } else { Binding::Bound },
             default_sp: sp(self.owner.default),
-            port: call.port.to_be_bytes()[1],
+            port: call.nexus.port.to_be_bytes()[1],
             current_sp: sp(own),
             revision: 0,
             wwn: self.config.wwid_naa,

@@ -163,9 +163,9 @@ impl Lu {
         let name =
             format!("{:8.8}{} {}", self.config.vendor, self.config.product, self.config.serial);
         let number = |id: u16| [0, 0, id.to_be_bytes()[0], id.to_be_bytes()[1]];
-        let port = number(call.port);
-        let group = number(call.target.group_of(call.port));
-        let port_name = call.target.port_name(call.port);
+        let port = number(call.nexus.port);
+        let group = number(call.target.group_of(call.nexus.port));
+        let port_name = call.target.port_name(call.nexus.port);
         let list = [
             (Association::Lu, DesignatorKind::Naa, &self.config.wwid_naa[..]),
             (Association::Lu, DesignatorKind::T10Vendor, name.as_bytes()),

@@ -82,6 +82,11 @@ impl Schedule {
         keys.iter().filter_map(|key| self.places[key.place].take()).collect()
     }
 
+    /// Whether one is such.
+    pub(super) fn any(&self, which: impl Fn(&Pending) -> bool) -> bool {
+        self.places.iter().flatten().any(which)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.due.len()
     }

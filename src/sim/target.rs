@@ -143,6 +143,8 @@ pub(super) struct Target {
     /// NAA 5 name, without a port's number.
     name: u64,
     ports: BTreeMap<u16, Port>,
+    /// Ports without a nexus, and which path was the last to have them.
+    left: BTreeMap<u16, String>,
     groups: BTreeMap<u16, Group>,
     /// How long the array takes for a change that an initiator asked for.
     pub(super) transition: Duration,
@@ -161,6 +163,7 @@ impl Target {
         Target {
             name,
             ports: BTreeMap::new(),
+            left: BTreeMap::new(),
             groups: BTreeMap::new(),
             transition: Duration::ZERO,
             upgrade: None,
@@ -177,6 +180,18 @@ impl Target {
         (from.max(1)..=u16::MAX).find(|port| !self.ports.contains_key(port)).unwrap_or(from.max(1))
     }
 
+    /// The port of a path that says nothing: the one it had, as a path of this
+    /// name, else the first from `from` on that is nobody's.
+    pub(super) fn port_for(&self, name: &str, from: u16) -> u16 {
+        let had = self.left.iter().find(|(_, last)| *last == name).map(|(port, _)| *port);
+        had.unwrap_or_else(|| self.free_port(from))
+    }
+
+    /// Every port, ascending.
+    pub(super) fn port_ids(&self) -> Vec<u16> {
+        self.ports.keys().copied().collect()
+    }
+
     /// A further nexus through `port`.
     pub(super) fn join(&mut self, port: u16, group: Option<u16>) -> Result<(), PortConflict> {
         let there = self.ports.get(&port).map(|there| there.group);
@@ -185,16 +200,19 @@ impl Target {
             return Err(PortConflict { port, group: there });
         }
         self.ports.entry(port).or_insert(Port { group, nexuses: 0 }).nexuses += 1;
+        self.left.remove(&port);
         self.groups.entry(group).or_default();
         Ok(())
     }
 
-    /// One nexus less. A group keeps its state for ports that come back.
-    pub(super) fn leave(&mut self, port: u16) {
+    /// The nexus of this name less. A group keeps its state for ports that come
+    /// back, a port its registrations.
+    pub(super) fn leave(&mut self, port: u16, name: String) {
         if let Some(there) = self.ports.get_mut(&port) {
             there.nexuses -= 1;
             if there.nexuses == 0 {
                 self.ports.remove(&port);
+                self.left.insert(port, name);
             }
         }
     }

@@ -90,6 +90,7 @@ impl Task {
                 let status = Status::CHECK_CONDITION;
                 (scsi(status, HostByte::OK, sense, self.offered()), Vec::new())
             }
+            Err(Failure::Conflict) => (self.refused_with(Status::RESERVATION_CONFLICT), Vec::new()),
             // What an HBA makes of an initiator that has no data (or no room)
             // for what its own CDB announces.
             Err(Failure::Overrun) => (self.transport_error(HostByte::ERROR), Vec::new()),

@@ -16,6 +16,9 @@ mod lu_faults;
 mod modes;
 mod moves;
 mod owner;
+mod reservation_access;
+mod reservation_faults;
+mod reservations;
 mod shadow;
 mod table;
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{CutMode, DeviceState, Fault, NewCapacity, Upgrade};
+use super::{CutMode, DeviceState, Fault, NewCapacity, ReserveEnd, Upgrade};
+use crate::scsi::reservation;
 use crate::scsi::sense::{Key, SenseCode};
 use crate::scsi::status::HostByte;
-use crate::sim::ACCESS_STATES;
+use crate::sim::{ACCESS_STATES, Foreign, RESERVATION_TYPES};
 
 impl Fault {
     /// Reads a fault: `cut status-lost`, `sense 02/04/0b 3`, `alua standby
@@ -41,6 +42,35 @@ impl Fault {
                 let host = HostByte::TRANSPORT_MARGINAL;
                 Fault::HostByte { host, count: words.count()? }
             }
+            "reserve-sense" => {
+                let end = ReserveEnd::Sense(words.sense()?);
+                Fault::ReserveFails { end, count: words.count()? }
+            }
+            "reserve-host-byte" => {
+                let end = ReserveEnd::HostByte(words.host()?);
+                Fault::ReserveFails { end, count: words.count()? }
+            }
+            "reserve-conflict" => {
+                Fault::ReserveFails { end: ReserveEnd::Conflict, count: words.count()? }
+            }
+            "reserve-status-lost" => {
+                Fault::ReserveFails { end: ReserveEnd::StatusLost, count: words.count()? }
+            }
+            "reservation" => {
+                let order = words.foreign()?;
+                let host = words.number("the number of a host")?.unwrap_or(1);
+                let host = u16::try_from(host).ok().filter(|host| *host != 0);
+                let host = host.ok_or("hosts are numbered from 1 to 65535")?;
+                Fault::Foreign { host, order }
+            }
+            "forget-registration" => Fault::ForgetRegistration,
+            "lose-reservations" => Fault::LoseReservations,
+            "register-stall" => Fault::RegisterStall(
+                words.milliseconds()?.ok_or("register-stall wants milliseconds")?,
+            ),
+            "per-initiator" => Fault::PerInitiator(words.yes_or_no()?),
+            "attentions-first" => Fault::AttentionsFirst(words.yes_or_no()?),
+            "power-loss" => Fault::PowerLoss,
             "busy" => Fault::Busy { count: words.count()? },
             "task-set-full" => Fault::TaskSetFull { count: words.count()? },
             "medium-error" => {
@@ -69,11 +99,7 @@ impl Fault {
                 let lasting = words.milliseconds()?.ok_or("upgrade wants milliseconds")?;
                 Fault::Upgrade { how, lasting }
             }
-            "prefer" => Fault::Prefer(match words.next() {
-                None | Some("true") => true,
-                Some("false") => false,
-                Some(other) => return Err(format!("'{other}': true or false")),
-            }),
+            "prefer" => Fault::Prefer(words.yes_or_no()?),
             "lu-reset" => Fault::LuReset,
             "remap" => Fault::Remap,
             "unmap-lun" => Fault::UnmapLun,
@@ -129,6 +155,39 @@ impl<'a> Words<'a> {
         })
     }
 
+    /// True unless said otherwise.
+    fn yes_or_no(&mut self) -> Result<bool, String> {
+        match self.next() {
+            None | Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(other) => Err(format!("'{other}': true or false")),
+        }
+    }
+
+    fn key(&mut self) -> Result<reservation::Key, String> {
+        let key = self.next().and_then(reservation_key);
+        key.ok_or_else(|| "a key is a number in hexadecimal: 0x1a2b".to_owned())
+    }
+
+    /// What another host does.
+    fn foreign(&mut self) -> Result<Foreign, String> {
+        let action = self.next().unwrap_or_default();
+        Ok(match action {
+            "register" => Foreign::Register(self.key()?),
+            "reserve" => Foreign::Reserve(self.one_of(&RESERVATION_TYPES)?),
+            "release" => Foreign::Release,
+            "clear" => Foreign::Clear,
+            "preempt" | "preempt-abort" => {
+                let (victim, kind) = (self.key()?, self.one_of(&RESERVATION_TYPES)?);
+                Foreign::Preempt { victim, kind, abort: action == "preempt-abort" }
+            }
+            other => {
+                let known = "register, reserve, release, clear, preempt, preempt-abort";
+                return Err(format!("'{other}': one of {known}"));
+            }
+        })
+    }
+
     /// To so many commands; one unless said otherwise.
     fn count(&mut self) -> Result<u32, String> {
         let count = self.number("a number of commands")?.unwrap_or(1);
@@ -142,6 +201,13 @@ pub(crate) fn sense_code(text: &str) -> Option<SenseCode> {
     let mut next = || parts.next().flatten();
     let (key, asc, ascq) = (next()?, next()?, next()?);
     (parts.next().is_none() && key < 16).then(|| SenseCode::new(Key::from_bits(key), asc, ascq))
+}
+
+/// A reservation key in hexadecimal, with or without `0x`.
+pub(crate) fn reservation_key(text: &str) -> Option<reservation::Key> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let plain = !digits.starts_with('+');
+    u64::from_str_radix(digits, 16).ok().filter(|_| plain).map(reservation::Key)
 }
 
 /// A host byte by its number, or by its name without `DID_`: `no-connect`.

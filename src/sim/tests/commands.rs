@@ -218,7 +218,7 @@ fn what_exceeds_the_lu_gets_the_sense_of_the_standard() {
         0x91, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 0, 0,
     ]);
     assert_eq!(refused(far.unwrap(), &[]), code(5, 0x21, 0));
-    let unknown = Cdb::from_bytes(&[0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0]).unwrap();
+    let unknown = Cdb::from_bytes(&[0x57, 0, 0, 0, 0, 0, 0, 0, 8, 0]).unwrap();
     assert_eq!(refused(unknown, &[]), code(5, 0x20, 0));
 }
 

@@ -33,7 +33,7 @@ fn what_is_listed_is_what_is_served() {
         let unknown = sense_of(&done) == Some(code(5, 0x20, 0));
         assert_eq!(unknown, !known, "{opcode:02x}: {done:?}");
     }
-    for refused in [0x16, 0x17, 0x5e, 0x5f, 0x04] {
+    for refused in [0x16, 0x17, 0x56, 0x57, 0x04] {
         assert!(all.iter().all(|(opcode, ..)| *opcode != refused));
     }
 }
@@ -55,7 +55,9 @@ fn every_listed_command_says_its_usage_by_the_option_that_fits_it() {
         let refused = rig.run(one(wrong, opcode, action), &[], 64);
         assert_eq!(sense_of(&refused), Some(code(5, 0x24, 0)));
     }
-    for (option, opcode, action) in [(1, 0x5e, 0), (2, 0x5e, 0), (2, 0x9e, 0x1f), (3, 0x28, 1)] {
+    for (option, opcode, action) in
+        [(1, 0x57, 0), (2, 0x57, 0), (2, 0x5f, 0x07), (2, 0x9e, 0x1f), (3, 0x28, 1)]
+    {
         let data = rig.run(one(option, opcode, action), &[], 64).data_in;
         assert_eq!(data, [0, 1, 0, 0], "not supported");
     }
