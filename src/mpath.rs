@@ -16,6 +16,7 @@ mod check;
 pub mod checker;
 pub mod classify;
 pub mod effect;
+pub mod errand;
 pub mod event;
 mod failback;
 pub mod hwhandler;
@@ -28,6 +29,7 @@ pub mod prio;
 pub mod probe;
 mod queueing;
 mod reconfigure;
+pub mod reservation;
 pub mod selector;
 mod settle;
 mod shaky;
@@ -48,6 +50,7 @@ use path_group::PathGroup;
 use pg_init::{Patience, PgInit};
 use policy::Policy;
 use prio::{Attributes, Reading};
+use reservation::Reservations;
 use snapshot::{MAX_PATHS, PathId, PathTable, Queueing};
 use topology::{GroupStatus, Topology, TopologyGroup};
 
@@ -168,6 +171,7 @@ pub struct Multipath {
     switches: u64,
     queue_timeouts: u64,
     lun_gone: bool,
+    reservations: Reservations,
 }
 
 impl Multipath {
@@ -198,6 +202,7 @@ impl Multipath {
             switches: 0,
             queue_timeouts: 0,
             lun_gone: false,
+            reservations: Reservations::default(),
         }
     }
 
@@ -238,11 +243,16 @@ impl Multipath {
             }
             Event::Sampled { path, sample, good } => self.sampled(path, sample, good),
             Event::Told { path, news } => self.told(now, path, news, fx),
+            Event::Ordered { order, out } => self.ordered(order, out),
+            Event::Withdrawn { order } => self.withdrawn(order),
+            Event::Reserved { path, job, answer } => self.reserved(now, path, job, &answer, fx),
+            Event::Quiet { generation } => self.quiet(generation),
             Event::Timer => {}
         }
         self.run_due_checks(now, fx);
         self.run_due_readings(now, fx);
         self.run_due_activations(now, fx);
+        self.run_due_reservations(now, fx);
         self.settle(now, fx);
     }
 
@@ -275,6 +285,7 @@ impl Multipath {
             switches: self.switches,
             generation: self.generation,
             queue_timeouts: self.queue_timeouts,
+            reservation: self.reservation_facts(),
         }
     }
 
@@ -313,6 +324,7 @@ impl Multipath {
             IoReason::Judged { verdict: PathVerdict::Passive, .. } => {
                 self.passive(now, id, &report.reason, fx);
             }
+            IoReason::Judged { verdict: PathVerdict::Conflict, .. } => self.conflict(now, id),
             IoReason::Judged { verdict: PathVerdict::Doubt | PathVerdict::Refresh, .. } => {} // above
             IoReason::Hung { .. } => {
                 self.set_aside(id, PathState::Suspect, cause, fx);
@@ -337,6 +349,7 @@ impl Multipath {
     fn fail(&mut self, now: Time, id: PathId, cause: Cause, fx: &mut Effects) {
         self.found_bad(now, id, &cause, fx);
         let Some(retry) = self.path(id).map(|p| self.retry_interval(now, p)) else { return };
+        let watching = self.watching;
         let Some(path) = self.path_mut(id) else { return };
         let news = path.state != PathState::Failed
             || (matches!(cause, Cause::IdentityMismatch { .. })
@@ -345,7 +358,8 @@ impl Multipath {
             // Begun while it was in use: says nothing about its return.
             path.proof = None;
         }
-        if path.state != PathState::Failed {
+        // (One that was out of use before and is watched is not asked the later for it.)
+        if path.state != PathState::Failed && (path.is_usable() || !watching) {
             path.interval = check::SOON.min(retry);
             path.next_check = now + path.interval;
         }

@@ -540,14 +540,16 @@ impl Multipath {
 
     /// Whether some path's state is about to be known: it was told that it
     /// does not carry I/O, and that is being looked into; it is in transition;
-    /// its capacity is being read now that it can be.
+    /// its capacity is being read now that it can be; it is being registered.
     pub(super) fn access_is_open(&self) -> bool {
-        self.all().filter(|p| p.is_usable()).any(|p| {
-            let asked = p.standing.is_being_read() || p.check.is_some_and(|o| !o.late);
-            let sized = p.standing.unsized_lu && p.proof.is_some_and(|o| !o.late);
-            let paused = p.standing.pause.is_some();
-            p.standing.in_transition() || paused || (p.standing.told && asked) || sized
-        })
+        let registering = self.is_registering();
+        registering
+            || self.all().filter(|p| p.is_usable()).any(|p| {
+                let asked = p.standing.is_being_read() || p.check.is_some_and(|o| !o.late);
+                let sized = p.standing.unsized_lu && p.proof.is_some_and(|o| !o.late);
+                let paused = p.standing.pause.is_some();
+                p.standing.in_transition() || paused || (p.standing.told && asked) || sized
+            })
     }
 
     /// Marginal paths are held back, unless they have groups of their own or
@@ -555,7 +557,9 @@ impl Multipath {
     pub(super) fn hold_back_marginal(&mut self) {
         let carries = |p: &Path| p.is_usable() && p.standing.carries(p.access);
         let spare = !self.policy.marginal_pathgroups
-            && self.all().any(|p| !p.marginal && !p.standing.unsized_lu && carries(p));
+            && self
+                .all()
+                .any(|p| !p.marginal && !p.is_barred() && !p.standing.unsized_lu && carries(p));
         for path in self.paths.iter_mut().flatten() {
             path.standing.held_back = spare && path.marginal;
             path.checker_state = match path.checker_state {

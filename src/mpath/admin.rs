@@ -6,6 +6,7 @@ use super::access::Standing;
 use super::effect::{Cause, Change, Effect, Effects};
 use super::path::{Access, CheckerState, Listed, Path, PathState};
 use super::pg_init::Init;
+use super::reservation::Nexus;
 use super::shaky::Shaky;
 use super::snapshot::{MAX_PATHS, PathId};
 use super::{MapError, Multipath, NewPath};
@@ -58,6 +59,7 @@ impl Multipath {
             shaky: Shaky::default(),
             standing: Standing::default(),
             init: Init::default(),
+            nexus: Nexus::of_new_path(&self.reservations),
             listed: Listed { joins: true, ..Listed::default() },
         });
         self.order.push(slot);
@@ -146,6 +148,7 @@ impl Multipath {
     ) {
         let slot = usize::from(id.slot);
         let Some(path) = self.paths[slot].take() else { return };
+        self.reservations.departs(&path);
         self.generations[slot] += 1;
         self.retiring.push(id);
         self.order.retain(|&s| s != id.slot);

@@ -55,6 +55,7 @@ impl Multipath {
             .chain(self.reading_deadline())
             .chain(self.activation_deadline())
             .chain(self.failback_deadline())
+            .chain(self.reservation_deadline())
             .min()
     }
 
@@ -103,6 +104,7 @@ impl Multipath {
 
     fn checked_good(&mut self, now: Time, id: PathId, verdict: Verdict, fx: &mut Effects) {
         self.found_good(now, id, fx);
+        self.may_register(id);
         let Some(path) = self.path(id) else { return };
         match (path.state, verdict) {
             (PathState::Active, Verdict::Up { doubt: true }) => {

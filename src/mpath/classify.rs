@@ -37,6 +37,9 @@ pub enum PathVerdict {
     Refresh,
     /// It works but badly (`DID_TRANSPORT_MARGINAL`): to be used last.
     Marginal,
+    /// Its nexus may have lost the guest's registration: no new issue until
+    /// the engine knows; no failure (law 5).
+    Conflict,
 }
 
 /// Where the command goes next.
@@ -100,7 +103,8 @@ impl PathVerdict {
     /// Nothing new goes there until the engine has decided, so that what the
     /// path said is nobody's answer.
     pub fn puts_aside(self) -> bool {
-        matches!(self, PathVerdict::Fail | PathVerdict::Doubt | PathVerdict::Passive)
+        use PathVerdict::{Conflict, Doubt, Fail, Passive};
+        matches!(self, Fail | Doubt | Passive | Conflict)
     }
 }
 
@@ -108,6 +112,19 @@ impl Disposition {
     /// The command goes round again, somewhere, at some time.
     pub fn is_retried(&self) -> bool {
         !matches!(self.next, Next::Done | Next::Deliver | Next::Own)
+    }
+
+    /// The LU has refused the command because of a reservation.
+    pub fn is_conflict(&self) -> bool {
+        CONFLICTS.contains(&self.rule)
+    }
+
+    /// A conflict as the path's word: its nexus is not registered, though the
+    /// guest is. (The LU checks reservations before it does anything.)
+    #[must_use]
+    pub fn of_an_unregistered_path(self) -> Disposition {
+        let (path, next, executed) = (PathVerdict::Conflict, Next::Other, Executed::No);
+        Disposition { path, next, executed, ..self }
     }
 }
 
@@ -269,6 +286,11 @@ pub const RAW: &[(&str, Next)] = &[
     ("not-ready",      Next::Other),
     ("unknown",        Next::Deliver),
 ];
+
+/// Rules by which an LU refuses a command because of a reservation. While the
+/// guest has a key registered, that may be a path's trouble
+/// ([`Disposition::of_an_unregistered_path`]).
+pub const CONFLICTS: &[&str] = &["host-nexus-failure", "reservation-conflict", "block-reservation"];
 
 /// Host bytes a guest can bring about by a CDB that does not go with its
 /// buffers: it must not fail path after path with it. The checker decides.

@@ -7,8 +7,10 @@ use super::event::IoReason;
 use super::hwhandler::{Activation, HandlerKind};
 use super::path::Access;
 use super::prio::PrioKind;
+use super::reservation::{Ask, News, OrderId, Remembered};
 use super::snapshot::{PathId, PathTable};
-use crate::io::{Blocks, Identity};
+use crate::io::{Blocks, Identity, Outcome};
+use crate::scsi::sense::SenseCode;
 
 /// One thing to be done by the engine's owner, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,29 @@ pub enum Effect {
         /// Number to answer with.
         proof: u32,
     },
+    /// Carry out a command about reservations; answer with `Event::Reserved`.
+    Reserve {
+        /// Which path.
+        path: PathId,
+        /// Number to answer with.
+        job: u32,
+        /// What.
+        ask: Ask,
+    },
+    /// The guest's PERSISTENT RESERVE OUT has ended so. It follows the table of its step, which
+    /// queue threads are to have when they have the answer.
+    Answer {
+        /// Which.
+        order: OrderId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The guest is to hear this unit attention, once: not if a path has told of
+    /// it since the guest was last known to be registered.
+    Attention(SenseCode),
+    /// What a successor of this process must know of reservations; `None`:
+    /// nothing is registered any more.
+    Remember(Option<Remembered>),
     /// The path has left the map: close it once every queue thread has
     /// acknowledged the table published before this effect and its last
     /// command has returned (law 10).
@@ -177,6 +202,8 @@ pub enum Change {
     LunGone,
     /// A path is usable again after `LunGone`.
     LunBack,
+    /// Registration or reservation have changed.
+    Reservation(News),
 }
 
 /// Why a path is not used.
@@ -199,6 +226,8 @@ pub enum Cause {
     Host(&'static str),
     /// It could not be activated.
     Activation(&'static str),
+    /// A command of ours about reservations came to nothing.
+    Reservation(&'static str),
     /// `fail path`.
     Administrator,
 }

@@ -6,8 +6,10 @@ use super::checker::Verdict;
 use super::classify::PathVerdict;
 use super::hwhandler::Activation;
 use super::prio::Reading;
+use super::reservation::{Answer, OrderId};
 use super::snapshot::PathId;
 use crate::io::{Completion, Identity, Op};
+use crate::scsi::reservation::Out;
 
 /// A fact that reached the engine. Administrator requests are methods of
 /// [`Multipath`](super::Multipath) instead, because they have an answer.
@@ -78,6 +80,34 @@ pub enum Event {
         path: PathId,
         /// What.
         news: HostNews,
+    },
+    /// The guest's PERSISTENT RESERVE OUT; answered by `Effect::Answer`.
+    Ordered {
+        /// Names it.
+        order: OrderId,
+        /// What it says.
+        out: Out,
+    },
+    /// That has ended without an answer: if it has not begun it is not to
+    /// begin.
+    Withdrawn {
+        /// Names it.
+        order: OrderId,
+    },
+    /// A command about reservations ended.
+    Reserved {
+        /// Which path.
+        path: PathId,
+        /// Number of the job.
+        job: u32,
+        /// What came of it.
+        answer: Answer,
+    },
+    /// Every queue thread has acknowledged the suspended table of this
+    /// generation, and nothing of the guest's is out on any path.
+    Quiet {
+        /// Of the table.
+        generation: u64,
     },
     /// [`Multipath::next_deadline`](super::Multipath::next_deadline) passed.
     Timer,

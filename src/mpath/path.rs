@@ -5,6 +5,7 @@ use super::checker::CheckerKind;
 use super::effect::Cause;
 use super::pg_init::Init;
 use super::prio::Attributes;
+use super::reservation::Nexus;
 use super::shaky::Shaky;
 use super::snapshot::PathId;
 use crate::io::{Blocks, Time};
@@ -158,6 +159,7 @@ pub struct Path {
     pub(super) shaky: Shaky,
     pub(super) standing: Standing,
     pub(super) init: Init,
+    pub(super) nexus: Nexus,
     pub(super) listed: Listed,
 }
 
@@ -171,7 +173,11 @@ impl Path {
     /// Whether it carries I/O: it is usable, and its array takes I/O by it now.
     pub fn carries(&self) -> bool {
         let Standing { unsized_lu, held_back, .. } = self.standing;
-        self.is_usable() && !unsized_lu && !held_back && self.standing.carries(self.access)
+        self.is_usable()
+            && !self.is_barred()
+            && !unsized_lu
+            && !held_back
+            && self.standing.carries(self.access)
     }
 
     /// Whether a decision about it is under way, so that requests should wait

@@ -10,6 +10,7 @@ use super::checker::CheckerKind;
 use super::hwhandler::HandlerKind;
 use super::prio::PrioKind;
 use super::snapshot::SelectorKind;
+use crate::scsi::reservation::Key;
 
 /// `path_grouping_policy`: which paths share a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,6 +210,52 @@ impl MarginalPath {
     };
 }
 
+/// `reservation_key`: which key the guest may have registered, where the prkeys
+/// file says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReservationKey {
+    /// The file alone says.
+    #[default]
+    File,
+    /// This one, if the array has it.
+    Key {
+        /// Which.
+        key: Key,
+        /// It was registered with APTPL.
+        aptpl: bool,
+    },
+}
+
+impl FromStr for ReservationKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ReservationKey, String> {
+        let (word, aptpl) = match text.strip_suffix(":aptpl") {
+            Some(word) => (word, true),
+            None => (text, false),
+        };
+        match (text, Key::from_words(word)) {
+            ("file", _) => Ok(ReservationKey::File),
+            (_, Some(key)) => Ok(ReservationKey::Key { key, aptpl }),
+            _ => Err(format!(
+                "'{text}' is neither `file` nor a key: up to sixteen hexadecimal digits, not all \
+                 zero, with :aptpl behind them if it was registered so"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for ReservationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReservationKey::File => f.write_str("file"),
+            ReservationKey::Key { key, aptpl } => {
+                write!(f, "{key}{}", if *aptpl { ":aptpl" } else { "" })
+            }
+        }
+    }
+}
+
 /// Everything that steers the engine of one map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -247,6 +294,10 @@ pub struct Policy {
     pub queue_timeout: Option<Duration>,
     /// `flush_on_last_del`.
     pub flush_on_last_del: FlushOnLastDel,
+    /// `reservation_key`.
+    pub reservation_key: ReservationKey,
+    /// `all_tg_pt`: what the guest registers is registered with ALL_TG_PT.
+    pub all_tg_pt: bool,
     /// `polling_interval`: time between two checks of a path that is not good;
     /// a good path's interval doubles up to `max_polling_interval`.
     pub polling_interval: Duration,
@@ -283,6 +334,8 @@ impl Default for Policy {
             no_path_retry: NoPathRetry::Queue,
             queue_timeout: None,
             flush_on_last_del: FlushOnLastDel::Unused,
+            reservation_key: ReservationKey::File,
+            all_tg_pt: false,
             polling_interval: Duration::from_secs(5),
             max_polling: None,
             checker_timeout: Duration::from_secs(30),

@@ -40,6 +40,18 @@ impl Multipath {
             self.paths.iter_mut().flatten().for_each(|p| p.listed.first_back = false);
         }
         self.regroup();
+        self.forget_who_came_back_alike();
         self.settle(now, fx);
+    }
+
+    /// Groups are numbered anew: one that is worth the same as the group in use,
+    /// and comes before it now, is none that its path has come back to.
+    fn forget_who_came_back_alike(&mut self) {
+        let Some(current) = self.current else { return };
+        let rank = self.rank(current);
+        let alike = (0..current).filter(|&i| self.rank(i) == rank);
+        let slots: Vec<u8> = alike.flat_map(|i| self.groups[i].slots.iter().copied()).collect();
+        let paths = self.paths.iter_mut().flatten().filter(|p| slots.contains(&p.id.slot));
+        paths.for_each(|p| p.listed.first_back = false);
     }
 }

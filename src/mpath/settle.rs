@@ -16,6 +16,7 @@ impl Multipath {
     /// the queueing policy, check times while no path is left, the table.
     pub(super) fn settle(&mut self, now: Time, fx: &mut Effects) {
         self.agree_on_capacity(now, fx);
+        self.run_reservations(now, fx);
         self.note_arrivals(now, fx);
         self.hold_back_marginal();
         self.prove_unsized(now, fx);
@@ -23,7 +24,11 @@ impl Multipath {
         self.track_patience(now);
         self.track_no_path(now, fx);
         self.track_lun(fx);
+        self.refuse_orders(now, fx);
         self.publish(fx);
+        // A queue thread that has the answer to an order has the table that goes with it: by an
+        // older one it would take the conflict of a path for the LU's word.
+        fx.sort_by_key(|effect| matches!(effect, Effect::Answer { .. }));
     }
 
     /// Keeps the group in use as long as a path of it carries I/O and failback
@@ -76,6 +81,8 @@ impl Multipath {
             groups: self.group_views(),
             queueing: self.queueing(),
             selector: self.policy.selector,
+            suspended: self.is_suspended(),
+            registered: self.is_registered(),
             hold_for: self.policy.queue_timeout,
         };
         if self.published.as_deref() == Some(&table) {
@@ -83,6 +90,7 @@ impl Multipath {
         }
         self.generation += 1;
         table.generation = self.generation;
+        self.suspended_by(self.generation);
         let table = Arc::new(table);
         self.published = Some(Arc::clone(&table));
         fx.push(Effect::Publish(table));

@@ -105,6 +105,12 @@ pub struct PathTable {
     pub queueing: Queueing,
     /// How to choose within a group.
     pub selector: SelectorKind,
+    /// Nothing new of the guest's is issued, and a request that comes back is
+    /// held: reservations are being moved from one path to another.
+    pub suspended: bool,
+    /// The guest has registered a reservation key: a RESERVATION CONFLICT may
+    /// be a path's that has lost its registration (`PathVerdict::Conflict`).
+    pub registered: bool,
     /// A request is not held longer than this (`queue_timeout`); `None`: as
     /// long as `queueing` says.
     pub hold_for: Option<Duration>,

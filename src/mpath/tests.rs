@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::*;
-use crate::io::{Blocks, Completion, ErrnoFrom, Op};
+use crate::io::{Blocks, Completion, ErrnoFrom, Op, Outcome};
 use crate::mpath::checker::Verdict;
 use crate::mpath::hwhandler::{Activation, HandlerKind};
 use crate::mpath::policy::GroupingPolicy;
 use crate::mpath::policy::NoPathRetry;
 use crate::mpath::prio::{AluaReading, PrioKind};
+use crate::mpath::reservation::{Ask, OrderId, Remembered};
 use crate::mpath::snapshot::PathView;
 use crate::mpath::snapshot::SelectorKind;
 use crate::scsi::alua::AccessState;
@@ -27,6 +28,7 @@ mod random;
 mod reconfigure;
 mod reinstatement;
 mod removal;
+mod reservation;
 mod shaky;
 
 /// A map, its time, and what it asked for and has not been answered.
@@ -43,6 +45,11 @@ struct Rig {
     retire: Vec<PathId>,
     changes: Vec<Change>,
     tables: Vec<Arc<PathTable>>,
+    /// Commands about reservations.
+    asks: Vec<(PathId, u32, Ask)>,
+    answers: Vec<(OrderId, Outcome)>,
+    attentions: Vec<SenseCode>,
+    remembered: Vec<Option<Remembered>>,
 }
 
 /// An activation under way.
@@ -91,6 +98,10 @@ impl Rig {
             retire: Vec::new(),
             changes: Vec::new(),
             tables: Vec::new(),
+            asks: Vec::new(),
+            answers: Vec::new(),
+            attentions: Vec::new(),
+            remembered: Vec::new(),
         };
         for name in names {
             rig.add(name).expect("joins");
@@ -115,6 +126,10 @@ impl Rig {
                 // Being built.
                 Effect::Sample { path, sample } => self.samples.push((path, sample)),
                 Effect::Retire(id) => self.retire.push(id),
+                Effect::Reserve { path, job, ask } => self.asks.push((path, job, ask)),
+                Effect::Answer { order, outcome } => self.answers.push((order, outcome)),
+                Effect::Attention(code) => self.attentions.push(code),
+                Effect::Remember(what) => self.remembered.push(what),
                 Effect::Notify(change) => self.changes.push(change),
             }
         }

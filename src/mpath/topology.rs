@@ -3,6 +3,7 @@
 
 use super::path::Path;
 use super::policy::Policy;
+use super::reservation::Facts;
 use crate::io::{Identity, Time};
 
 /// Status of a path group, in dm's words.
@@ -70,4 +71,6 @@ pub struct Topology {
     pub generation: u64,
     /// Times `no_path_retry` ended.
     pub queue_timeouts: u64,
+    /// What the guest has registered and reserved.
+    pub reservation: Facts,
 }

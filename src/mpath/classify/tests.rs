@@ -307,6 +307,37 @@ fn a_failure_of_the_target_is_asked_for_its_sense() {
     assert_eq!((found.path, found.next), (PathVerdict::Check, Next::OtherPassthrough));
 }
 
+/// Law 5: a nexus that has lost its registration is refused, too.
+#[test]
+fn a_conflict_may_be_a_paths_word_and_then_fails_nothing() {
+    let conflicts = [
+        status(Status::RESERVATION_CONFLICT),
+        Completion::Scsi {
+            status: Status::RESERVATION_CONFLICT,
+            host: HostByte::NEXUS_FAILURE,
+            sense: Sense::EMPTY,
+            residual: 0,
+        },
+        host(HostByte::NEXUS_FAILURE),
+        Completion::Errno { from: ErrnoFrom::Block, code: libc::EBADE },
+    ];
+    for conflict in conflicts {
+        for decided in [classify(&conflict), classify_raw(&conflict)] {
+            assert!(decided.is_conflict(), "{conflict:?}");
+            assert_eq!((decided.path, decided.next), (PathVerdict::Keep, Next::Deliver));
+            let path = decided.of_an_unregistered_path();
+            assert_eq!(path.rule, decided.rule);
+            assert_eq!((path.path, path.next), (PathVerdict::Conflict, Next::Other));
+            assert_eq!(path.executed, Executed::No);
+            assert!(path.path.puts_aside() && path.is_retried());
+        }
+    }
+    for other in [status(Status::BUSY), status(Status::ACA_ACTIVE), Completion::Good] {
+        assert!(!classify(&other).is_conflict());
+    }
+    assert!(CONFLICTS.iter().all(|rule| TABLE.iter().any(|row| row.0 == *rule)));
+}
+
 /// `docs/judgement.md`, made from the table.
 fn document() -> String {
     use std::fmt::Write;
@@ -342,6 +373,15 @@ fn document() -> String {
         )
         .unwrap();
     }
+    let conflicts: Vec<_> = CONFLICTS.iter().map(|rule| format!("`{rule}`")).collect();
+    write!(
+        text,
+        "\nWhile the guest has a reservation key registered, {} are a path's word at first. *path: conflict*, out of\n\
+         use until the engine has read who is registered, not failed; *command: other*; certainly not executed. By a path that has\n\
+         come to its present epoch since the command met the first, they stand as above: the guest's.\n",
+        conflicts.join(", ")
+    )
+    .unwrap();
     text
 }
 

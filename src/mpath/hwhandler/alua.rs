@@ -32,12 +32,21 @@ pub(super) struct Alua {
     setting: bool,
     /// It was refused for good.
     refused: bool,
+    /// Another host's reservation does not let us.
+    reserved: bool,
 }
 
 impl Alua {
     pub(super) fn new(group: Option<u16>) -> Alua {
         let reader = Reader::new(group);
-        Alua { reader, tries: Tries::FIVE, set: None, setting: false, refused: false }
+        Alua {
+            reader,
+            tries: Tries::FIVE,
+            set: None,
+            setting: false,
+            refused: false,
+            reserved: false,
+        }
     }
 
     pub(super) fn begin(&mut self) -> Step<Activation> {
@@ -52,7 +61,10 @@ impl Alua {
                     Outcome::Again(_) if self.tries.another() => return set(group),
                     // Carried out, or on the way.
                     Outcome::Sense(SenseCode::NOT_READY_TRANSITIONING) => {}
-                    outcome => self.refused = outcome.is_refused(),
+                    outcome => {
+                        self.refused = outcome.is_refused();
+                        self.reserved = outcome == Outcome::Reserved;
+                    }
                 }
                 self.setting = false;
                 self.reader.begin()
@@ -87,6 +99,9 @@ impl Alua {
             (ActiveNonOptimized, None) if !found.explicit => Activation::Done,
             (Standby | Unavailable, None) if !found.explicit => Activation::Unsupported,
             (Standby | Unavailable, Some(_)) if self.refused => Activation::Unsupported,
+            // (The kernel tries again until the path has failed for it, which is
+            // checked and returns: as long as the other host pleases.)
+            (Standby | Unavailable, Some(_)) if self.reserved => Activation::Busy,
             (Standby | Unavailable, Some(_)) => Activation::Retry { delayed: true },
             (ActiveNonOptimized | Standby | Unavailable, None) => {
                 self.set = Some(found.own);

@@ -163,6 +163,8 @@ fn alua_sets_the_group_of_a_passive_port_and_looks_what_came_of_it() {
         (Standby, check(5, 0x20, 0x00), Standby, Activation::Unsupported),
         (Standby, check(5, 0x26, 0x00), Standby, Activation::Unsupported),
         (Standby, check(4, 0x44, 0x00), Standby, LATER),
+        // Another host's reservation is no fault of the path's.
+        (Standby, status(Status::RESERVATION_CONFLICT), Standby, Activation::Busy),
         // Another host's command did it.
         (Standby, check(4, 0x44, 0x00), ActiveOptimized, Activation::Done),
         (ActiveNonOptimized, check(5, 0x20, 0x00), ActiveNonOptimized, Activation::Done),
@@ -367,6 +369,7 @@ fn rdac_retries_what_passes_and_fails_on_what_does_not() {
         (check(2, 0x04, 0xa1), LATER),
         (check(2, 0xa1, 0x02), LATER),
         (status(Status::BUSY), LATER),
+        (status(Status::RESERVATION_CONFLICT), Activation::Failed),
         (check(2, 0x04, 0x81), Activation::Failed),
         (check(5, 0x26, 0x00), Activation::Failed),
         (check(4, 0x44, 0x00), Activation::Failed),

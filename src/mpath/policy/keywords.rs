@@ -370,6 +370,33 @@ pub static KEYWORDS: &[Keyword] = &[
         print: |policy| values::flush_text(policy.flush_on_last_del).to_owned(),
     },
     Keyword {
+        name: "reservation_key",
+        aliases: &[],
+        takes: "file | KEY[:aptpl]",
+        help: "At the start, for a logical unit of which the prkeys file says nothing: the key \
+               that the guest has registered, if the array has it.",
+        differs: Some(
+            "A guest registers whichever key it likes, and that is what the file keeps; a running \
+             map is told by `setprkey`.",
+        ),
+        read: |text, policy| values::put(&mut policy.reservation_key, values::parsed(text)),
+        print: |policy| policy.reservation_key.to_string(),
+    },
+    Keyword {
+        name: "all_tg_pt",
+        aliases: &[],
+        takes: "no | yes",
+        help: "A guest's registration is sent with ALL_TG_PT: for arrays that have one for each \
+               port of the host, whatever port of theirs it came by.",
+        differs: Some(
+            "Each path is asked all the same whether it is registered, and registered only if not.",
+        ),
+        read: |text, policy| {
+            values::put(&mut policy.all_tg_pt, values::word(text, &[("no", false), ("yes", true)]))
+        },
+        print: |policy| if policy.all_tg_pt { "yes" } else { "no" }.to_owned(),
+    },
+    Keyword {
         name: "polling_interval",
         aliases: &[],
         takes: "SECONDS",

@@ -22,7 +22,15 @@ fn table(selector: SelectorKind, paths: &[(u8, u32, u32)]) -> PathTable {
         repeat,
     };
     let groups = vec![GroupView { number: 1, paths: paths.iter().map(view).collect() }];
-    PathTable { generation: 1, groups, queueing: Queueing::Hold, selector, hold_for: None }
+    PathTable {
+        generation: 1,
+        groups,
+        queueing: Queueing::Hold,
+        selector,
+        suspended: false,
+        registered: false,
+        hold_for: None,
+    }
 }
 
 fn selector(kind: SelectorKind, n: u8) -> (Selector, Slots) {

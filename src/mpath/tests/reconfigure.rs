@@ -131,3 +131,20 @@ fn a_path_that_came_back_before_the_settings_changed_has_no_io_follow_it() {
     set(&mut rig, Policy { grouping: GroupingPolicy::Failover, ..policy });
     assert_eq!(rig.groups()[0], ["b"]);
 }
+
+/// Its group was the last while it was out, and is the first of two that are worth
+/// the same when they are numbered anew.
+#[test]
+fn groups_that_are_numbered_anew_have_no_io_follow_a_path_that_came_back_before() {
+    let failback = crate::mpath::policy::Failback::Followover;
+    let policy = Policy { failback, ..failover() };
+    let timeout = |s| Policy { queue_timeout: Some(Duration::from_secs(s)), ..policy.clone() };
+    let mut rig = Rig::read(policy.clone(), &[("a", priority(10)), ("b", priority(10))]);
+    rig.fail("a");
+    set(&mut rig, timeout(7));
+    rig.come_back("a");
+    assert_eq!(rig.groups()[0], ["b"]);
+    assert!(rig.is_reading("a"));
+    set(&mut rig, timeout(8));
+    assert_eq!(rig.groups(), [["b"], ["a"]]);
+}

@@ -24,6 +24,8 @@ fn what_is_printed_is_understood_again() {
         "failback=10",
         "no_path_retry=12",
         "queue_timeout=90",
+        "reservation_key=0x123abc:aptpl",
+        "all_tg_pt=yes",
         "flush_on_last_del=yes",
         "polling_interval=0.5",
         "max_polling_interval=3",

@@ -1,0 +1,398 @@
+//! What a path needs before it may carry I/O (law 5): to be registered while
+//! the guest is, not to be while it is not; and, where nobody knows, what the
+//! guest's registration is.
+//!
+//! A registration is never brought back that somebody else has removed: a path
+//! is registered only while another nexus of ours still is, and when that has
+//! lost its registration meanwhile, so does the path again. What a nexus has
+//! is tested by REGISTER of the guest's key by itself: it succeeds where that
+//! is registered, is a conflict where it is not, and changes nothing.
+
+use super::ghosts::{Holds, haunt, holds_yet, is_ghosts, lay_ghost};
+use super::script::{Go, Script, Word};
+use super::{Ask, News, Recall, Registration, Remembered, State, told};
+use crate::io::{Outcome, Time};
+use crate::mpath::Multipath;
+use crate::mpath::check::SOON;
+use crate::mpath::effect::{Effect, Effects};
+use crate::mpath::snapshot::PathId;
+use crate::scsi::reservation::{InAction, Key, Numbered, Out, OutAction};
+use crate::scsi::sense::SenseCode;
+
+impl Remembered {
+    fn out(self, action: OutAction, key: Key) -> Out {
+        let Remembered { key: action_key, aptpl, all_tg_pt } = self;
+        Out { aptpl, all_tg_pt, ..Out::new(action, key, action_key) }
+    }
+
+    /// Succeeds by a nexus that is registered with the key; changes nothing.
+    pub(super) fn renewal(self) -> Out {
+        self.out(OutAction::Register, self.key)
+    }
+
+    /// How often it is among these.
+    pub(super) fn count(self, keys: &[Key]) -> usize {
+        keys.iter().filter(|key| **key == self.key).count()
+    }
+
+    /// Whether it was there all the time from `before` one more registration
+    /// of it until `after`: who preempts it leaves none, so that there is but
+    /// the new one. Where this path had its own among them (and has denied
+    /// it), PRGENERATION tells that nothing else happened.
+    /// (`haunted`: others may have been registered late, as ghosts are.)
+    fn has_stayed(
+        self,
+        before: &Numbered<Vec<Key>>,
+        after: &Numbered<Vec<Key>>,
+        haunted: bool,
+    ) -> bool {
+        let (was, is) = (self.count(&before.what), self.count(&after.what));
+        let ours_alone = after.generation == before.generation.wrapping_add(1);
+        is > was || (is > 1 && !haunted) || (is > 0 && ours_alone)
+    }
+
+    /// Whether it was there all the time, where another path says that it still
+    /// is registered: that vouches for it if its registration is not the one
+    /// that was just made by this path. It is where an array has one for all
+    /// ports; then nothing but our two commands has happened, or the guest was
+    /// preempted before them.
+    fn is_vouched_for(self, before: &Numbered<Vec<Key>>, after: &Numbered<Vec<Key>>) -> bool {
+        let ours_alone = after.generation == before.generation.wrapping_add(2);
+        self.count(&after.what) > 1 || ours_alone
+    }
+
+    fn entry(self) -> Out {
+        self.out(OutAction::RegisterAndIgnore, Key::NONE)
+    }
+}
+
+/// Removes what a nexus has registered, if anything.
+pub(super) fn removal() -> Out {
+    Out::new(OutAction::RegisterAndIgnore, Key::NONE, Key::NONE)
+}
+
+/// What the other paths say of their own registration.
+pub(super) enum Witness {
+    /// One of them still has it.
+    Registered,
+    /// None has, and some have lost it.
+    Lost,
+    /// There is none that could say.
+    Absent,
+}
+
+/// Registers the path, if the guest's key still is in the array.
+pub(super) fn admit(s: &mut Script<'_>, path: PathId) -> Go<()> {
+    let Some(registered) = s.state().registered else { return Ok(()) };
+    let others = s.registered().into_iter().filter(|id| *id != path);
+    let witnesses: Vec<PathId> = others.collect();
+    if !lay_ghost(s, path, &witnesses, registered)? {
+        return rest(s, path);
+    }
+    let ask: Vec<PathId> = witnesses.iter().copied().chain([path]).collect();
+    let before = match s.registrations(&ask)? {
+        Ok((_, before)) => before,
+        Err(_) => return rest(s, path),
+    };
+    if registered.count(&before.what) == 0 {
+        return preempted(s, registered.key);
+    }
+    let alone = Some(&before).filter(|_| witnesses.is_empty());
+    let Some(already) = test_or_enter(s, path, registered, alone)? else { return Ok(()) };
+    let witness = ask_witnesses(s, &witnesses, registered)?;
+    let read_by: Vec<PathId> = [path].into_iter().chain(witnesses.iter().copied()).collect();
+    let stays = match (witness, already) {
+        (Witness::Registered | Witness::Absent, true) => true,
+        (Witness::Registered, false) => match s.registrations(&read_by)? {
+            Ok((_, after)) => registered.is_vouched_for(&before, &after),
+            Err(_) => return haunt(s, path),
+        },
+        // They have lost theirs alone, or all has been removed since.
+        (Witness::Lost, true) => match s.out(path, registered.renewal())? {
+            Word::Good(_) => true,
+            Word::Conflict(_) => false,
+            _ => return rest(s, path),
+        },
+        (_, false) => match s.registrations(&read_by)? {
+            Ok((_, after)) => {
+                let haunted = s.is(|map| map.ghosts(path) > 0);
+                registered.has_stayed(&before, &after, haunted)
+            }
+            Err(_) => return haunt(s, path),
+        },
+    };
+    let stays = stays
+        || match holds_yet(s, &read_by)? {
+            Some(holds) => holds == Holds::ByKey,
+            None => return haunt(s, path),
+        };
+    if stays {
+        let now = s.now();
+        s.once(|map, fx| map.admitted(now, path, already, fx));
+    } else {
+        s.enter(path, removal())?;
+        preempted(s, registered.key)?;
+    }
+    Ok(())
+}
+
+/// Registers the path if it is not registered; whether it was `already`.
+/// `None`: it could not be. `alone`: no other path of ours is registered that
+/// could be asked, but the array lists these.
+fn test_or_enter(
+    s: &mut Script<'_>,
+    path: PathId,
+    registered: Remembered,
+    alone: Option<&Numbered<Vec<Key>>>,
+) -> Go<Option<bool>> {
+    // (Before it counts what follows.)
+    let alone = alone.filter(|alone| !s.is(|map| map.is_vouched_for(alone.generation)));
+    let changed = match alone {
+        Some(alone) => s.is(|map| map.has_changed(alone.generation)),
+        None => false,
+    };
+    let already = match s.out(path, registered.renewal())? {
+        Word::Good(_) => true,
+        Word::Conflict(_) => {
+            s.once(|map, _| {
+                if let Some(path) = map.path_mut(path) {
+                    path.nexus.had = path.nexus.had.filter(|had| *had != registered.key);
+                }
+            });
+            false
+        }
+        Word::Refused(_) => false,
+        Word::Lost { .. } => {
+            rest(s, path)?;
+            return Ok(None);
+        }
+    };
+    if let Some(alone) = alone {
+        match is_ghosts(s, path, registered, alone, already.then_some(changed))? {
+            Some(false) => {}
+            Some(true) => {
+                preempted(s, registered.key)?;
+                return Ok(None);
+            }
+            None => {
+                rest(s, path)?;
+                return Ok(None);
+            }
+        }
+    }
+    if already {
+        return Ok(Some(true));
+    }
+    match s.enter(path, registered.entry())? {
+        Word::Good(_) => {
+            // Until it is known that the guest still was registered then: should the path
+            // leave now, what it has may be from after the guest was preempted.
+            s.once(|map, _| map.expect_ghosts(&[path]));
+            return Ok(Some(false));
+        }
+        Word::Conflict(outcome) | Word::Refused(outcome) => bar(s, path, outcome),
+        Word::Lost { .. } => rest(s, path)?,
+    }
+    Ok(None)
+}
+
+pub(super) fn ask_witnesses(
+    s: &mut Script<'_>,
+    paths: &[PathId],
+    registered: Remembered,
+) -> Go<Witness> {
+    let mut lost = false;
+    for &path in paths {
+        match s.out(path, registered.renewal())? {
+            Word::Good(_) => return Ok(Witness::Registered),
+            Word::Conflict(_) => {
+                s.unsettle(path);
+                lost = true;
+            }
+            Word::Refused(_) | Word::Lost { .. } => {}
+        }
+    }
+    Ok(if lost { Witness::Lost } else { Witness::Absent })
+}
+
+/// Removes what the path may have registered: the guest has nothing.
+pub(super) fn clean(s: &mut Script<'_>, path: PathId) -> Go<()> {
+    match s.out(path, removal())? {
+        // (An array that knows of no reservations has none of ours.)
+        Word::Good(_) | Word::Refused(_) => s.settle(path, Registration::None),
+        // Nothing that is registered forbids it: not now, or for other reasons.
+        Word::Conflict(_) => match s.keys(&[path])? {
+            Ok((_, keys)) if keys.is_empty() => s.settle(path, Registration::None),
+            _ => rest(s, path)?,
+        },
+        Word::Lost { .. } => rest(s, path)?,
+    }
+    Ok(())
+}
+
+/// Finds out which key is the guest's, and what it holds.
+pub(super) fn recall(s: &mut Script<'_>, what: Recall) -> Go<()> {
+    let before = s.state();
+    let all = s.all();
+    let keys = match s.keys(&all)? {
+        Ok((_, keys)) => keys,
+        // It knows of no reservations.
+        Err(unsettled) if unsettled.refused => Vec::new(),
+        Err(_) => {
+            return all.into_iter().try_for_each(|path| rest(s, path));
+        }
+    };
+    let candidates = [what.perhaps, before.registered].into_iter().flatten();
+    let registered = candidates.into_iter().find(|r| keys.contains(&r.key));
+    if registered.is_none() && what.untold {
+        hear_out(s)?;
+    }
+    let mut held = None;
+    if let Some(Remembered { key, .. }) = registered {
+        match s.held(&all)? {
+            Ok((_, found)) => {
+                let ours = found.filter(|h| h.key == key || h.kind.is_of_all_registrants());
+                held = ours.map(|h| h.kind);
+            }
+            Err(unsettled) if unsettled.refused => {}
+            Err(_) => {
+                return all.into_iter().try_for_each(|path| rest(s, path));
+            }
+        }
+    }
+    s.once(|map, fx| {
+        let reservations = &mut map.reservations;
+        if reservations.recall == Some(what) {
+            reservations.recall = None;
+        }
+        reservations.state = State { registered, held, holder: None };
+        if registered == what.perhaps && registered.map(|r| r.key) != before.key() {
+            // The order's own doing: by these paths nothing can come too late any more.
+            reservations.ghosts = 0;
+            for path in map.paths.iter_mut().flatten().filter(|p| p.is_usable()) {
+                path.nexus.ghost = false;
+            }
+        }
+        let reservations = &mut map.reservations;
+        if registered.is_none() && what.given {
+            reservations.ever = false;
+            for path in map.paths.iter_mut().flatten() {
+                path.nexus.settled(Registration::None);
+            }
+        }
+        fx.push(Effect::Remember(registered));
+        match before.key() {
+            Some(key) if registered.is_none() && what.untold => {
+                fx.push(Effect::Attention(SenseCode::REGISTRATIONS_PREEMPTED));
+                told(fx, News::Preempted(key));
+            }
+            _ => told(fx, News::Recalled(registered.map(|r| r.key))),
+        }
+    });
+    Ok(())
+}
+
+/// Somebody else has removed the guest's registration. What paths tell of it that
+/// were registered comes first: the guest is told by us if none does.
+pub(super) fn preempted(s: &mut Script<'_>, key: Key) -> Go<()> {
+    hear_out(s)?;
+    s.once(|map, fx| map.was_preempted(key, fx));
+    Ok(())
+}
+
+/// Has paths tell what they have to tell, which is met by any command.
+fn hear_out(s: &mut Script<'_>) -> Go<()> {
+    for path in s.paths(|p| p.nexus.listens) {
+        s.ask(path, Ask::In(InAction::ReadKeys))?;
+    }
+    Ok(())
+}
+
+/// It was tried in vain, and is tried again once the path is checked.
+pub(super) fn rest(s: &mut Script<'_>, path: PathId) -> Go<()> {
+    let again = s.now() + SOON;
+    s.once(|map, _| {
+        if let Some(path) = map.path_mut(path) {
+            path.nexus.rested = Some(path.standing.carries(path.access));
+            path.next_check = path.next_check.min(again);
+        }
+    });
+    Ok(())
+}
+
+/// The array does not let it register.
+fn bar(s: &mut Script<'_>, path: PathId, why: Outcome) {
+    let again = s.now() + s.polling_interval();
+    s.once(|map, fx| {
+        let Some(path) = map.path_mut(path) else { return };
+        path.nexus.rested = Some(path.standing.carries(path.access));
+        path.next_check = path.next_check.min(again);
+        if !std::mem::replace(&mut path.nexus.told, true) {
+            told(fx, News::Barred(path.name.clone(), why));
+        }
+    });
+}
+
+impl Multipath {
+    fn admitted(&mut self, now: Time, id: PathId, already: bool, fx: &mut Effects) {
+        let key = self.reservations.state.key();
+        let joined = already && self.path(id).is_some_and(|p| p.nexus.had.is_none());
+        if let Some(key) = key.filter(|_| joined) {
+            self.reservations.returned(key);
+        }
+        let Some(path) = self.path_mut(id) else { return };
+        let conflicted = path.nexus.conflicted;
+        if conflicted && !already {
+            told(fx, News::Repaired(path.name.clone()));
+        }
+        path.nexus.settled(Registration::Registered);
+        self.reservations.haunted = None;
+        if conflicted && already {
+            self.is_contested(now, id);
+        }
+    }
+
+    fn was_preempted(&mut self, key: Key, fx: &mut Effects) {
+        self.reservations.state = State::default();
+        (self.reservations.ghosts, self.reservations.vouched) = (0, None);
+        self.reservations.haunted = None;
+        for path in self.paths.iter_mut().flatten() {
+            if path.nexus.registration == Registration::Registered {
+                path.nexus.settled(Registration::None);
+            }
+            path.nexus.consults = None;
+            // Whoever has set a path aside for its conflicts goes on: from now
+            // on they are the guest's.
+            path.epoch += 1;
+        }
+        fx.push(Effect::Remember(None));
+        fx.push(Effect::Attention(SenseCode::REGISTRATIONS_PREEMPTED));
+        told(fx, News::Preempted(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_denies_its_registration_once_does_not_cost_the_guest_its_own() {
+        let ours = Remembered { key: Key(1), aptpl: false, all_tg_pt: false };
+        let keys = |generation, keys: &[u64]| {
+            let what = keys.iter().copied().map(Key).collect();
+            Numbered { generation, what }
+        };
+        // It had it all the time: nothing but our command has happened.
+        assert!(ours.has_stayed(&keys(7, &[1, 9]), &keys(8, &[1, 9]), false));
+        // So have paths that are away; a preempt would have left none of them.
+        assert!(ours.has_stayed(&keys(7, &[1, 1, 9]), &keys(9, &[1, 1, 9]), false));
+        // It is one more than before.
+        assert!(ours.has_stayed(&keys(7, &[1, 9]), &keys(9, &[1, 1, 9]), false));
+        // (Not if one of them may have been registered late.)
+        assert!(!ours.has_stayed(&keys(7, &[1, 1, 9]), &keys(9, &[1, 1, 9]), true));
+        // Preempted in between, and registered anew: not by the guest.
+        assert!(!ours.has_stayed(&keys(7, &[1, 9]), &keys(9, &[1, 9]), false));
+        assert!(!ours.has_stayed(&keys(7, &[1, 1, 9]), &keys(9, &[1, 9]), false));
+        assert!(!ours.has_stayed(&keys(7, &[1, 9]), &keys(9, &[9]), false));
+    }
+}

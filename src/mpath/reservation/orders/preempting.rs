@@ -1,0 +1,157 @@
+//! PREEMPT and PREEMPT AND ABORT, the guest's: of another host, and of itself, to
+//! take its reservation by another type (SPC-5 5.14.11.4).
+//!
+//! Part of `orders`, which says what all orders have in common.
+
+use super::*;
+
+/// One path. With the guest's own key (to change the type), or with none where
+/// all registrants hold the reservation, the array removes our other paths'
+/// registrations, too: guest I/O is held until they have them again.
+pub(super) fn preempt(s: &mut Script<'_>, out: Out) -> Go<Ended> {
+    let Some(key) = own_key(s, &out) else { return by_one(s, out) };
+    let own = out.action_key == key || out.action_key.is_none();
+    match is_there(s, key, out.action_key)? {
+        Ok(true) => {}
+        Ok(false) => return by_one(s, out), // to be refused, by whichever path
+        Err(unsettled) => return Ok(Ended::Nobody(unsettled)),
+    }
+    if own && !s.suspend()? {
+        return Ok(Ended::With(BUSY));
+    }
+    if out.action_key == key {
+        // (What is gone later is gone by this: whoever preempts the key that it has,
+        // and holds nothing, loses it.)
+        check_registration(s, key)?;
+        if s.state().key() != Some(key) {
+            return by_one(s, out);
+        }
+    }
+    let mut unsettled = Unsettled::default();
+    let sure = s.registered();
+    let mut is_lus = false;
+    for path in s.trusted() {
+        if unsettled.maybe {
+            // By the path that was lost, or not?
+            if let Some(ended) = was_preempted(s, path, key, out)? {
+                return Ok(ended);
+            }
+        }
+        let word = s.out(path, out)?;
+        match word {
+            Word::Good(_) => {
+                // (Carried out twice, the first leaves what the second takes: a type that
+                // all registrants hold, say.)
+                let once = !unsettled.maybe || out.action_key != key;
+                let stays = once && keeps_registration(s, key, out);
+                return preempted(s, path, key, out, stays);
+            }
+            Word::Refused(outcome) => return Ok(Ended::With(outcome)),
+            Word::Conflict(_) | Word::Lost { .. } => unsettled.take(&word),
+        }
+        is_lus |= matches!(word, Word::Conflict(_)) && sure.contains(&path);
+    }
+    conflict::judge(s, key, &mut unsettled, is_lus)?;
+    doubtful(s, &unsettled, !own);
+    Ok(Ended::Nobody(unsettled))
+}
+
+/// Whether there is something to preempt: registrations of the key, or, without
+/// one, a reservation of all registrants.
+fn is_there(s: &mut Script<'_>, own: Key, key: Key) -> Go<Result<bool, Unsettled>> {
+    let all = s.all();
+    if key.is_none() {
+        let of_all = |h: Held| h.kind.is_of_all_registrants();
+        let held = s.held(&all)?.map_err(Unsettled::harmless);
+        return Ok(held.map(|(_, held)| held.is_some_and(of_all)));
+    }
+    if key == own {
+        return Ok(Ok(true));
+    }
+    Ok(s.keys(&all)?.map(|(_, keys)| keys.contains(&key)).map_err(Unsettled::harmless))
+}
+
+/// A path that was lost may have done it: then the array is as it is to be,
+/// and what the guest has by it is read.
+fn was_preempted(s: &mut Script<'_>, path: PathId, key: Key, out: Out) -> Go<Option<Ended>> {
+    let Ok((_, keys)) = s.keys(&[path])? else { return Ok(None) };
+    let own = out.action_key == key || out.action_key.is_none();
+    let done = match keys.contains(&key) {
+        // The key was there before.
+        true if !own => !keys.contains(&out.action_key),
+        true => {
+            let held = s.held(&[path])?.ok().and_then(|(_, held)| held);
+            held.is_some_and(|h| h.key == key && Some(h.kind) == out.kind())
+        }
+        // The guest's own: as by one path. (Who takes what all registrants hold stays.)
+        false => out.action_key == key,
+    };
+    if !done {
+        return Ok(None);
+    }
+    if !own {
+        return preempted(s, path, key, out, true).map(Some);
+    }
+    let untold = keeps_registration(s, key, out);
+    s.once(|map, _| map.doubt_registration(Recall { untold, ..Recall::default() }));
+    Ok(Some(Ended::With(Outcome::Good)))
+}
+
+/// Whether the guest is registered by the path that has preempted for it, be it
+/// itself: who takes a reservation is (SPC-5 5.14.11.4). If it is found not to be,
+/// that is somebody else's doing.
+fn keeps_registration(s: &mut Script<'_>, key: Key, out: Out) -> bool {
+    let of_one = |kind: Type| !kind.is_of_all_registrants();
+    // (With no key it is taken from all registrants, or nothing is done.)
+    out.action_key != key || s.state().held.is_some_and(of_one)
+}
+
+/// The path has done it; if the guest `stays` registered by it, nobody but another
+/// host can have ended that.
+fn preempted(s: &mut Script<'_>, leader: PathId, key: Key, out: Out, stays: bool) -> Go<Ended> {
+    let own = out.action_key == key || out.action_key.is_none();
+    let doubt = |s: &mut Script<'_>| {
+        let recall = Recall { untold: stays, ..Recall::default() };
+        s.once(|map, _| map.doubt_registration(recall));
+    };
+    if own {
+        s.once(|map, _| map.unsettle_others(leader));
+    }
+    // An array may remove what the guest has preempted itself, or another host
+    // has the same key: then the guest has none, as with one path.
+    let paths: Vec<PathId> = [leader].into_iter().chain(others(s, leader)).collect();
+    match s.keys(&paths)? {
+        Ok((_, keys)) if keys.contains(&key) => {}
+        Ok(_) if stays => {
+            lifecycle::preempted(s, key)?;
+            return Ok(Ended::With(Outcome::Good));
+        }
+        Ok(_) => {
+            s.once(|map, fx| map.unregister(fx));
+            s.settle(leader, Registration::None);
+            return Ok(Ended::With(Outcome::Good));
+        }
+        Err(_) => {
+            doubt(s);
+            return Ok(Ended::With(Outcome::Good));
+        }
+    }
+    let before = s.state().held;
+    let Ok((_, held)) = s.held(&paths)? else {
+        doubt(s);
+        return Ok(Ended::With(Outcome::Good));
+    };
+    let ours = held.filter(|h| h.key == key || h.kind.is_of_all_registrants());
+    s.once(|map, fx| {
+        let same = ours.is_some() && ours.map(|h| h.kind) == before;
+        if own || !same {
+            map.reserved_by(ours.map(|h| h.kind), ours.map(|_| leader), fx);
+        }
+    });
+    if own {
+        for path in others(s, leader) {
+            lifecycle::admit(s, path)?;
+        }
+    }
+    Ok(Ended::With(Outcome::Good))
+}

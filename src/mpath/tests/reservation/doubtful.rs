@@ -1,0 +1,270 @@
+//! What the array says and does not say: registrations that several paths have
+//! in common, and what came of a command that was lost.
+
+use super::*;
+
+/// A path is checked and proven, or only proven; nothing is answered yet.
+fn back(world: &mut World, name: &str) {
+    world.rig.pass(Duration::from_secs(5));
+    world.rig.all_checked(UP);
+    world.rig.proven(name, Ok(super::lu()));
+}
+
+/// An array that registers an initiator port once, by whatever target port.
+fn of_one_registration(paths: usize) -> World {
+    let mut world = World::new(paths);
+    world.per_initiator = true;
+    world.other_registers();
+    world
+}
+
+/// The other paths vouch for nothing there: what they say they have is what the
+/// returning path has just registered.
+#[test]
+fn a_guest_fenced_while_a_path_returns_stays_so_where_all_paths_have_one_registration() {
+    let returns = |fault| {
+        let mut world = of_one_registration(2);
+        assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+        world.rig.fail("b");
+        back(&mut world, "b");
+        let first = world.count + 1;
+        world.fault = fault;
+        world.run();
+        (first..=world.count, world)
+    };
+    let (commands, world) = returns(None);
+    assert_eq!(world.key(), Some(KEY));
+    for at in commands {
+        for fault in [Fault::Fenced, Fault::Cleared] {
+            let (_, mut world) = returns(Some((at, fault)));
+            world.rig.saw("a", PathVerdict::Conflict);
+            world.run();
+            world.all_return();
+            assert_eq!(world.key(), None, "{fault:?} at {at}");
+            assert!(!world.array.keys.contains_key("a"), "{fault:?} at {at}");
+        }
+    }
+}
+
+#[test]
+fn a_registration_of_unknown_end_does_not_cost_the_other_paths_the_one_they_have_in_common() {
+    for fault in [Fault::Before, Fault::After] {
+        for paths in [2, 3] {
+            let mut world = of_one_registration(paths);
+            world.fault = Some((1, fault));
+            let anyhow = out(OutAction::RegisterAndIgnore, NONE, KEY);
+            assert_eq!(world.order(anyhow), Some(Outcome::Good));
+            world.all_return();
+            assert_eq!(world.key(), Some(KEY), "{fault:?}, {paths} paths");
+            assert_eq!(world.array.keys.get("a"), Some(&KEY), "{fault:?}, {paths} paths");
+            assert_eq!(world.rig.attentions, []);
+        }
+    }
+}
+
+/// A path may have been registered late and has left; the one whose
+/// registration is listed has just returned.
+#[test]
+fn a_path_that_joins_does_not_take_anothers_registration_for_one_that_came_too_late() {
+    let mut world = World::new(2);
+    world.other_registers();
+    world.fault = Some((1, Fault::Before));
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    let now = world.rig.now;
+    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.rig.fail("b");
+    world.rig.add("c").expect("joins");
+    // READ KEYS, and a test that finds that it is not registered.
+    world.one();
+    world.one();
+    back(&mut world, "b");
+    world.run();
+    world.all_return();
+    assert_eq!(world.key(), Some(KEY));
+    for name in ["b", "c"] {
+        assert_eq!(world.array.keys.get(name), Some(&KEY), "{name}");
+        assert!(world.in_table(name), "{name}");
+    }
+    assert_eq!(world.rig.attentions, []);
+}
+
+/// The array has changed nothing since the first path was found to be registered.
+#[test]
+fn the_first_paths_registration_is_not_taken_for_the_second_ones_that_was_lost() {
+    let mut world = World::new(3);
+    world.give(register(NONE, KEY));
+    // By a; READ KEYS; b's test, which finds that it is not registered.
+    world.one();
+    world.one();
+    world.one();
+    world.rig.fail("a");
+    world.fault = Some((world.count + 1, Fault::Before));
+    world.run();
+    assert_eq!(world.last(), Some(Outcome::Good));
+    assert!(world.in_table("c"));
+    assert_eq!(world.array.keys.get("c"), Some(&KEY));
+    world.all_return();
+    assert_eq!(world.key(), Some(KEY));
+    assert_eq!(world.rig.attentions, []);
+}
+
+/// Nobody waits for the order any more, and the LU has carried it out.
+#[test]
+fn a_reservation_that_was_made_unheard_is_found_by_the_next_path() {
+    let mut world = World::new(2);
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    world.rig.fail("b");
+    world.fault = Some((world.count + 1, Fault::After));
+    assert_eq!(world.order(reserve(EX)), None);
+    world.rig.event(Event::Withdrawn { order: OrderId(2) });
+    assert_eq!(world.array.held, Some((Some("a"), EX)));
+    let now = world.rig.now;
+    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    back(&mut world, "b");
+    world.run();
+    assert_eq!(world.facts().held, Some(EX));
+    assert_eq!(world.array.held, Some((Some("b"), EX)), "or the guest's own would conflict");
+    assert!(world.in_table("b"));
+}
+
+#[test]
+fn a_guest_that_reserves_what_it_holds_by_another_path_is_told_that_it_does() {
+    let mut world = World::new(2);
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    // As by an order that was lost.
+    world.array.reserve("b", RO);
+    world.rig.fail("b");
+    assert_eq!(world.order(reserve(RO)), Some(Outcome::Good));
+    assert_eq!(world.facts().held, Some(RO));
+}
+
+#[test]
+fn what_a_path_took_that_leaves_before_it_was_checked_brings_no_fenced_guest_back() {
+    let mut world = World::new(2);
+    world.other_registers();
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    world.rig.add("c").expect("joins");
+    // READ KEYS, and a test that finds that it is not registered.
+    world.one();
+    world.one();
+    world.fenced = true;
+    world.array.out(OTHER, out(OutAction::Preempt, OTHERS, KEY).of_type(RO));
+    // REGISTER AND IGNORE EXISTING KEY.
+    world.one();
+    assert_eq!(world.array.keys.get("c"), Some(&KEY));
+    let now = world.rig.now;
+    world.rig.map.lose_path(now, "c", &mut Vec::new()).expect("is there");
+    world.run();
+    world.rig.saw("a", PathVerdict::Conflict);
+    world.run();
+    world.all_return();
+    assert_eq!(world.key(), None);
+    for name in ["a", "b"] {
+        assert_eq!(world.array.keys.get(name), None, "{name}");
+    }
+}
+
+/// Of a guest that has changed its key, and leaves.
+#[test]
+fn a_reservation_of_all_registrants_does_not_outlive_the_guest_by_keys_that_it_had_before() {
+    let mut world = World::new(3);
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    let now = world.rig.now;
+    world.rig.map.lose_path(now, "c", &mut Vec::new()).expect("is there");
+    assert_eq!(world.order(register(KEY, NEXT)), Some(Outcome::Good));
+    let held = out(OutAction::Reserve, NEXT, NONE).of_type(AR);
+    assert_eq!(world.order(held), Some(Outcome::Good));
+    assert_eq!(world.order(register(NEXT, NONE)), Some(Outcome::Good));
+    assert_eq!(world.array.held, None);
+    assert_eq!(world.array.keys.len(), 0, "{:?}", world.array.keys);
+}
+
+/// The path is in use again, and still at the command that it did not answer.
+#[test]
+fn an_order_that_waits_for_a_path_that_is_at_another_command_keeps_no_timer_busy() {
+    let policy = Policy {
+        no_path_retry: NoPathRetry::Queue,
+        queue_timeout: Some(Duration::from_secs(20)),
+        prio: PrioKind::Const,
+        ..multibus()
+    };
+    let mut world = World::with(Rig::new(policy, &["a"]));
+    world.give(out(OutAction::Clear, KEY, NONE));
+    let (path, job, ask) = world.rig.asks.remove(0);
+    for _ in 0..7 {
+        world.rig.pass(Duration::from_secs(5));
+        world.rig.all_checked(UP);
+    }
+    assert!(!world.rig.path("a").is_usable());
+    world.give(register(NONE, KEY));
+    back(&mut world, "a");
+    assert!(world.in_table("a") && world.rig.asks.is_empty());
+    // (A timer that does not help is an error.)
+    world.rig.pass(Duration::from_secs(24));
+    let late = world.array.ask("a", ask);
+    world.rig.event(Event::Reserved { path, job, answer: late });
+    world.run();
+    assert_eq!(world.last(), Some(Outcome::Good));
+}
+
+/// Its path leaves while it is being registered again; `fenced`: by then another host
+/// has removed the registration, which all paths have in common.
+fn left_while_it_registers(fenced: bool) -> World {
+    let mut world = of_one_registration(1);
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    world.rig.fail("a");
+    back(&mut world, "a");
+    world.one();
+    if fenced {
+        world.fenced = true;
+        world.array.out(OTHER, out(OutAction::Preempt, OTHERS, KEY).of_type(RO));
+        world.one();
+    } else {
+        let (path, job, _) = world.rig.asks.remove(0);
+        let answer = array::answer(array::conflict());
+        world.rig.event(Event::Reserved { path, job, answer });
+    }
+    let (.., late) = world.rig.asks[0];
+    let now = world.rig.now;
+    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.rig.asks.clear();
+    if fenced {
+        world.array.ask("a", late);
+        assert_eq!(world.array.keys.get("a"), Some(&KEY), "late, but it comes");
+    }
+    world.rig.add("b").expect("joins");
+    world.run();
+    world
+}
+
+#[test]
+fn what_came_late_by_a_path_that_has_left_is_not_taken_for_the_next_ones() {
+    let world = left_while_it_registers(true);
+    assert_eq!((world.key(), world.array.keys.get("a")), (None, None));
+    assert_eq!(world.rig.attentions, [SenseCode::REGISTRATIONS_PREEMPTED]);
+    assert!(world.in_table("b"));
+}
+
+#[test]
+fn what_never_came_by_a_path_that_has_left_does_not_cost_the_guest_its_registration() {
+    let world = left_while_it_registers(false);
+    assert_eq!((world.key(), world.array.keys.get("a")), (Some(KEY), Some(&KEY)));
+    assert_eq!(world.rig.attentions, []);
+    assert!(world.in_table("b"));
+}
+
+/// It was registered after another path that has left was asked to, in vain; nobody has
+/// read the keys since.
+#[test]
+fn a_path_is_not_taken_for_a_ghost_where_nothing_is_known_to_have_changed() {
+    let mut world = of_one_registration(2);
+    world.fault = Some((1, Fault::Before));
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    let now = world.rig.now;
+    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.rig.fail("b");
+    world.rig.come_back("b");
+    world.run();
+    assert_eq!((world.key(), world.in_table("b")), (Some(KEY), true));
+    assert_eq!(world.rig.attentions, []);
+}
