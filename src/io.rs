@@ -103,6 +103,9 @@ pub struct Request {
     /// An earlier owner of the ring had taken it: it may have been executed
     /// already, so that only what is idempotent may be issued (law 3).
     pub replayed: bool,
+    /// An order: no path carries it, the map's engine does, by all paths as it
+    /// sees fit (law 5). Its parameter list lies in `front.buffer`.
+    pub ordered: bool,
     /// For the front alone, between `parse` and `finish`.
     pub front: FrontState,
     /// Data segments in order.
@@ -131,6 +134,7 @@ impl Request {
         self.task = 0;
         self.op = None;
         self.replayed = false;
+        self.ordered = false;
         self.front.reset();
         self.data.clear();
         self.extents.clear();
@@ -150,17 +154,23 @@ pub struct FrontState {
     pub word: u32,
     /// Where the guest wants its data.
     pub guest: Vec<Segment>,
-    /// Data-in in our memory; its heap address does not change while the
-    /// request is out. The answer to a REQUEST SENSE must come here: the
-    /// request core looks for unit attentions in it.
+    /// Data in our memory; its heap address does not change while the request
+    /// is out. The answer to a REQUEST SENSE must come here: the request core
+    /// looks for unit attentions in it. Of an order, its parameter list.
     pub buffer: Vec<u8>,
 }
 
 impl FrontState {
+    /// Bytes of `buffer` that a pooled request keeps: rarely is more needed.
+    const KEPT: usize = 16 << 10;
+
     fn reset(&mut self) {
         self.word = 0;
         self.guest.clear();
         self.buffer.clear();
+        if self.buffer.capacity() > FrontState::KEPT {
+            self.buffer = Vec::new();
+        }
     }
 }
 

@@ -23,10 +23,12 @@ use std::time::{Duration, Instant};
 use crate::guest::memory::Memory;
 use crate::guest::ring::ChainError;
 use crate::guest::virtqueue::VirtQueue;
-use crate::io::{Denied, DeviceEvent, Front, Limits, MapSlot, RingRole};
+use crate::io::{Denied, DeviceEvent, Front, Limits, MapSlot, Outcome, RingRole};
+use crate::mpath::reservation::OrderId;
 use crate::mpath::snapshot::{MAX_PATHS, PathId, PathTable};
 use crate::passthrough_scsi::PathHandle;
 use crate::scsi::attention::Attentions;
+use crate::scsi::cdb::Cdb;
 use crate::sys::eventfd::EventFd;
 pub use worker::Resetting;
 
@@ -95,6 +97,21 @@ pub enum FromQueue {
     Detached(MapSlot, PathId),
     /// A removed map is no longer used by the thread that says so.
     MapGone(MapSlot),
+    /// The guest's command that no path carries: the map's engine is to, and
+    /// [`Queues::answer`] ends it.
+    Ordered {
+        /// Which map.
+        map: MapSlot,
+        /// Names it.
+        order: OrderId,
+        /// The command.
+        cdb: Cdb,
+        /// Its parameter list, as far as it may matter.
+        list: Vec<u8>,
+    },
+    /// An order has ended without an answer (task management, its ring's
+    /// stop, the end of the map): what has not begun is not to begin.
+    Withdrawn(MapSlot, OrderId),
     /// The export's policy refused a command.
     Denied(Denied),
     /// The guest resets an LU; it is answered once this is dropped. Only where
@@ -124,6 +141,9 @@ pub enum FromQueue {
 struct Counters {
     /// Generation of the table it works by.
     acknowledged: AtomicU64,
+    /// Generation of the last table that suspended the map and found, or left,
+    /// nothing of this thread on any path.
+    quiet: AtomicU64,
     /// Commands and bytes issued on each path.
     paths: Vec<(AtomicU64, AtomicU64)>,
 }
@@ -132,12 +152,18 @@ impl Counters {
     fn new() -> Counters {
         Counters {
             acknowledged: AtomicU64::new(0),
+            quiet: AtomicU64::new(0),
             paths: (0..MAX_PATHS).map(|_| Default::default()).collect(),
         }
     }
 
     fn acknowledge(&self, generation: u64) {
         self.acknowledged.store(generation, Ordering::Release);
+    }
+
+    /// True if it is news.
+    fn be_quiet(&self, generation: u64) -> bool {
+        self.quiet.swap(generation, Ordering::AcqRel) != generation
     }
 
     fn issued(&self, path: PathId, bytes: u64) {
@@ -275,6 +301,7 @@ impl Queues {
                 wake: Arc::clone(&wake),
             };
             let parts = worker::Parts {
+                number,
                 front: front(),
                 mailbox: Arc::clone(mailbox),
                 peers: Arc::clone(&peers),
@@ -305,7 +332,7 @@ impl Queues {
     }
 
     /// Makes a map known; requests for it were answered with
-    /// [`Outcome::NoPath`](crate::io::Outcome::NoPath) before. `rings` and
+    /// [`Outcome::NoPath`] before. `rings` and
     /// `max_requests` of the settings are the device's. A slot is free again
     /// when every thread has said [`FromQueue::MapGone`].
     #[allow(clippy::needless_pass_by_value)] // the threads own it from now on
@@ -330,7 +357,7 @@ impl Queues {
     }
 
     /// Forgets a map: what waits in it ends with
-    /// [`Outcome::NoPath`](crate::io::Outcome::NoPath), what is on a path when
+    /// [`Outcome::NoPath`], what is on a path when
     /// it comes back. Each thread answers [`FromQueue::MapGone`] when its last
     /// request has ended and its ports are closed; the caller keeps the paths'
     /// handles until then, so that no queue thread is the one to close a file.
@@ -368,6 +395,24 @@ impl Queues {
         let published = self.published();
         let each = published.get(&map).into_iter().flatten();
         each.map(|c| c.acknowledged.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    /// The newest table that suspends the map and after which every thread has
+    /// seen nothing of the guest's on any path; 0 if there was none. It says
+    /// nothing of a table that came later and does not suspend it. The inlet's
+    /// event is signalled when a thread becomes quiet.
+    pub fn quiet(&self, map: MapSlot) -> u64 {
+        let published = self.published();
+        let each = published.get(&map).into_iter().flatten();
+        each.map(|c| c.quiet.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    /// Ends an order ([`FromQueue::Ordered`]). One that has been withdrawn is
+    /// passed over.
+    pub fn answer(&self, map: MapSlot, order: OrderId, outcome: Outcome) {
+        if let Some(thread) = self.threads.get(worker::thread_of(order)) {
+            thread.mailbox.post(Mail::Answer(map, order, outcome));
+        }
     }
 
     /// Commands and bytes issued on a path since it joined.

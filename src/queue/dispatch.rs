@@ -14,19 +14,23 @@
 //! `mpath::classify`; this module carries the decision out.
 //!
 //! A command that the guest composed itself ([`Op::Cdb`]) is never cut, and
-//! ends with the LU's word byte for byte ([`raw`]).
+//! ends with the LU's word byte for byte ([`raw`]); what concerns all paths at
+//! once is no path's at all ([`order`]).
 
 mod bypass;
 mod choose;
+mod conflict;
 mod cut;
 mod hold;
 mod judge;
 mod manage;
+mod order;
 mod parts;
 mod paths;
 mod raw;
 mod report;
 mod stop;
+mod suspend;
 mod watch;
 
 use std::collections::VecDeque;
@@ -34,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::io::{Command, Completion, Extent, Limits, Op, Outcome, Request, Time};
+use crate::mpath::reservation::OrderId;
 use crate::mpath::selector::{Came, Selector};
 use crate::mpath::snapshot::{PathId, PathTable};
 use crate::passthrough_scsi::{Issued, Rejected};
@@ -45,6 +50,7 @@ use paths::Paths;
 use stop::Stopping;
 
 pub use manage::{Managed, Ticket};
+pub use order::Order;
 pub use parts::Cookie;
 pub use report::{GuestError, Report};
 
@@ -115,6 +121,8 @@ struct Running {
     in_backlog: bool,
     /// Counts the requests of this core.
     serial: u64,
+    /// It is an order that has no answer yet, and no part.
+    order: Option<OrderId>,
 }
 
 /// How a request ends that does not simply end well: outcome, rule, path of
@@ -145,6 +153,8 @@ pub struct Dispatcher {
     backlog: VecDeque<u32>,
     finished: Vec<(Box<Request>, End)>,
     reports: Vec<Report>,
+    /// What the engine has not heard of orders.
+    orders: Vec<Order>,
     /// The LU refused WRITE SAME: zeroes are written.
     write_same_refused: bool,
     /// Requests per ring.
@@ -184,6 +194,7 @@ impl Dispatcher {
             backlog: VecDeque::new(),
             finished: Vec::new(),
             reports: Vec::new(),
+            orders: Vec::new(),
             write_same_refused: settings.limits.max_write_same.0 == 0,
             outstanding: vec![0; settings.rings],
             stops: vec![None; settings.rings],
@@ -255,6 +266,13 @@ impl Dispatcher {
     /// The caller keeps within [`Dispatcher::room`]; a request beyond it is
     /// handed back.
     pub fn submit(&mut self, request: Box<Request>) -> Result<(), Box<Request>> {
+        let index = self.enter(request)?;
+        self.cut(index);
+        Ok(())
+    }
+
+    /// Gives a request its place.
+    fn enter(&mut self, request: Box<Request>) -> Result<u32, Box<Request>> {
         let Some(op) = request.op else { return Err(request) };
         let Some(index) = self.take_slot() else { return Err(request) };
         let serial = self.next_serial;
@@ -270,6 +288,7 @@ impl Dispatcher {
             tries: 0,
             in_backlog: false,
             serial,
+            order: None,
             request,
         };
         if let Op::WriteZeroes { .. } = op {
@@ -280,8 +299,7 @@ impl Dispatcher {
             running.failure = Some((raw::ambiguous(), "replayed", None));
         }
         self.running[index as usize] = Some(running);
-        self.cut(index);
-        Ok(())
+        Ok(index)
     }
 
     /// A free place for a request.
@@ -424,7 +442,7 @@ impl Dispatcher {
             return;
         }
         if r.failure.is_none() {
-            if r.in_backlog {
+            if r.in_backlog || r.order.is_some() {
                 return;
             }
             if r.flush_after && !must_not_wait {
@@ -445,6 +463,9 @@ impl Dispatcher {
         let Some(r) = self.running[request as usize].take() else { return };
         if r.in_backlog {
             self.backlog.retain(|&i| i != request);
+        }
+        if let Some(order) = r.order {
+            self.withdraw(order);
         }
         self.free.push(request);
         let ring = usize::from(r.request.tag.ring);

@@ -17,7 +17,8 @@ use super::worker::Order;
 use super::{Counters, StillInKernel, Stop};
 use crate::guest::memory::Memory;
 use crate::guest::virtqueue::VirtQueue;
-use crate::io::{DeviceEvent, Limits, MapSlot};
+use crate::io::{DeviceEvent, Limits, MapSlot, Outcome};
+use crate::mpath::reservation::OrderId;
 use crate::mpath::snapshot::{PathId, PathTable};
 use crate::passthrough_scsi::PathHandle;
 use crate::scsi::attention::Attentions;
@@ -81,6 +82,8 @@ pub(super) enum Mail {
     Table(MapSlot, Arc<PathTable>),
     /// The smallest limits over all paths.
     SetLimits(MapSlot, Limits),
+    /// An order has ended so.
+    Answer(MapSlot, OrderId, Outcome),
     /// Task management, from the thread that took it from its ring.
     Manage(Order),
     /// All threads are through with a function of this thread.

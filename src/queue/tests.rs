@@ -5,4 +5,5 @@
 mod events;
 mod managing;
 mod maps;
+mod orders;
 mod rig;

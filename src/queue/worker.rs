@@ -35,6 +35,7 @@ use maps::Maps;
 
 pub(super) use manage::Order;
 pub use manage::Resetting;
+pub(super) use maps::thread_of;
 
 /// Chains taken from one ring per round, so that rings share the thread.
 const QUANTUM: usize = 64;
@@ -84,6 +85,8 @@ pub(super) struct Worker<F: Front> {
 
 /// What a queue thread is made of.
 pub(super) struct Parts<F> {
+    /// Which of the threads.
+    pub(super) number: usize,
     pub(super) front: F,
     pub(super) mailbox: Arc<Mailbox>,
     /// The mailboxes of all queue threads.
@@ -98,7 +101,7 @@ impl<F: Front> Worker<F> {
     /// Builds the thread's state; called on the thread itself, because the
     /// io_uring stays with the thread that made it.
     pub(super) fn new(parts: Parts<F>) -> io::Result<Worker<F>> {
-        let Parts { front, mailbox, peers, outbox, settings, start } = parts;
+        let Parts { number, front, mailbox, peers, outbox, settings, start } = parts;
         let DeviceSettings { rings, max_requests, tell_resets } = settings;
         let max_requests = max_requests.clamp(1, 1 << 16);
         let mut uring = Uring::new(URING_ENTRIES)?;
@@ -113,7 +116,7 @@ impl<F: Front> Worker<F> {
             inbox,
             outbox,
             rings: (0..rings).map(|_| None).collect(),
-            maps: Maps::new(max_requests, rings),
+            maps: Maps::new(max_requests, rings, number),
             pool: Vec::with_capacity(max_requests),
             parked: VecDeque::new(),
             functions: Functions::new(),
@@ -200,6 +203,7 @@ impl<F: Front> Worker<F> {
                 Mail::Detach(map, id) => self.maps.detach(map, id),
                 Mail::Table(map, table) => self.maps.set_table(map, table, &self.outbox),
                 Mail::SetLimits(map, limits) => self.maps.set_limits(map, limits),
+                Mail::Answer(map, order, outcome) => self.maps.answer(map, order, outcome),
                 Mail::Manage(order) => self.orders.add(order),
                 Mail::Managed { number, found } => self.answer_function(number, found),
                 Mail::Tell(event) => self.events.tell(&self.front, event),

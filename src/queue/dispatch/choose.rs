@@ -37,6 +37,9 @@ impl Dispatcher {
             self.drop_part(index);
             return Choice::Gone;
         }
+        if self.table.suspended {
+            return self.suspend(index);
+        }
         if self.parts[index].limits_generation != self.limits_generation {
             self.cut_again(index);
         }
@@ -146,6 +149,7 @@ impl Dispatcher {
             Ok(issued) => {
                 self.count_try(index);
                 self.parts[index].sent = sent;
+                self.parts[index].table = self.table.generation;
                 self.parts[index].went_by_passthrough = passthrough;
                 self.paths.put_on(&mut self.parts, index, id, epoch, now);
                 self.selector.started(now, id.slot, self.parts[index].want);

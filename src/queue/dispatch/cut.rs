@@ -269,6 +269,11 @@ impl Dispatcher {
 
 impl Cursor {
     /// Whether every block is covered by a part.
+    /// Of what has no parts.
+    pub(super) fn complete() -> Cursor {
+        Cursor { complete: true, ..Cursor::default() }
+    }
+
     pub(super) fn is_complete(&self) -> bool {
         self.complete
     }

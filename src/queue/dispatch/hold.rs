@@ -36,7 +36,7 @@ impl Dispatcher {
         Choice::Gone
     }
 
-    fn hold(&mut self, now: Time, index: PartIndex) {
+    pub(super) fn hold(&mut self, now: Time, index: PartIndex) {
         let since = self.parts[index].held_since.unwrap_or(now);
         self.held_since = Some(self.held_since.map_or(since, |first| first.min(since)));
         self.held.push_back(index);
@@ -68,6 +68,9 @@ impl Dispatcher {
             if self.is_decided(self.parts[index].request) {
                 // A sibling was held for longer.
                 self.drop_part(index);
+            } else if self.parts[index].held_since.is_none() {
+                // Suspended, and no path's lack.
+                self.held.push_back(index);
             } else if self.may_be_held(now, index) {
                 self.hold(now, index);
             } else {

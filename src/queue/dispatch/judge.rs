@@ -44,6 +44,7 @@ impl Dispatcher {
         };
         let verdict =
             if raw { classify::classify_raw(completion) } else { classify::classify(completion) };
+        let verdict = self.weigh_conflict(index, path, epoch, verdict);
         if verdict.path != PathVerdict::Keep {
             self.report_path(now, path, epoch, verdict, op, completion);
         }

@@ -60,6 +60,7 @@ impl Dispatcher {
     pub fn end_all(&mut self, outcome: Outcome) {
         let failure = (outcome, MAP_GONE, None);
         self.retire(|_| true, failure, Waiting::All);
+        self.end_orders(|_| true, None);
         for r in self.running.iter_mut().flatten() {
             let (outcome, rule, path) = failure;
             let outcome = if r.op.is_idempotent() { outcome } else { raw::ambiguous() };

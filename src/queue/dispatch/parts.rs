@@ -65,6 +65,9 @@ pub(super) struct Part {
     pub(super) next_is_passthrough: bool,
     /// The command that is out, or was last, went so.
     pub(super) went_by_passthrough: bool,
+    /// It met a RESERVATION CONFLICT that may have been a path's, issued by the
+    /// table of this generation.
+    pub(super) conflicted: Option<u64>,
     /// The path whose block layer ended it with an error that says little.
     pub(super) accused: Option<PathId>,
     /// Paths that have answered it.
@@ -98,6 +101,8 @@ pub(super) struct Part {
     pub(super) want: Want,
     /// When, by the clock of the unit attentions.
     pub(super) sent: u64,
+    /// By which table: its generation.
+    pub(super) table: u64,
     pub(super) prev: u32,
     pub(super) next: u32,
     generation: u32,
@@ -119,6 +124,7 @@ impl Part {
             passthrough: false,
             next_is_passthrough: false,
             went_by_passthrough: false,
+            conflicted: None,
             accused: None,
             tried: PathSet::default(),
             asked_twice: false,
@@ -137,6 +143,7 @@ impl Part {
             issued: Time::default(),
             want: Want::default(),
             sent: 0,
+            table: 0,
             prev: NONE,
             next: NONE,
             generation: 0,
@@ -215,6 +222,7 @@ impl Parts {
         part.passthrough = false;
         part.next_is_passthrough = false;
         part.went_by_passthrough = false;
+        part.conflicted = None;
         part.accused = None;
         part.new_round();
         part.again = 0;

@@ -14,7 +14,7 @@ use crate::mpath::snapshot::{GroupView, PathId, PathTable};
 pub(super) enum Mark {
     /// It failed.
     Failed,
-    /// Hung, or passive: the engine decides.
+    /// Hung, passive, or not registered: the engine decides.
     Undecided,
 }
 
@@ -27,8 +27,10 @@ struct Slot {
     /// What was reported when it was marked, and when to say it again: until
     /// a table answers.
     unanswered: Option<(IoReport, Time)>,
-    /// The epoch it was listed with last.
+    /// The epoch it was listed with last, and the generation of the first table
+    /// with that epoch.
     last: u32,
+    since: u64,
     /// It may lead elsewhere, since that epoch, until it is listed with a later
     /// proof; what was reported, and when to say it again.
     doubt: Option<(u32, IoReport, Time)>,
@@ -77,6 +79,9 @@ impl Paths {
             }
             let slot = &mut self.slots[i];
             slot.listed = Some(view.epoch);
+            if slot.last != view.epoch || slot.since == 0 {
+                slot.since = table.generation;
+            }
             slot.last = view.epoch;
             slot.doubt = slot.doubt.filter(|(since, ..)| view.proven <= *since);
             if slot.mark.is_some_and(|(epoch, _)| epoch < view.epoch) {
@@ -146,6 +151,18 @@ impl Paths {
     pub(super) fn listed(&self, slot: u8) -> Option<(PathId, u32)> {
         let slot = self.slots.get(usize::from(slot))?;
         Some((slot.id, slot.listed?))
+    }
+
+    /// A path may carry something.
+    pub(super) fn any_usable(&self) -> bool {
+        (0..self.groups()).any(|group| !self.usable(group).is_empty())
+    }
+
+    /// Since which table's generation the present one's epoch of a path is
+    /// what it is; `None` if it is another than `epoch`.
+    pub(super) fn since(&self, id: PathId, epoch: u32) -> Option<u64> {
+        let slot = self.slots.get(usize::from(id.slot)).filter(|s| s.id == id)?;
+        (slot.listed == Some(epoch)).then_some(slot.since)
     }
 
     /// A path the table calls usable awaits the engine's decision, or has
@@ -293,6 +310,7 @@ impl Slot {
             mark: None,
             unanswered: None,
             last: 0,
+            since: 0,
             doubt: None,
             block_layer: BlockLayer::default(),
             head,

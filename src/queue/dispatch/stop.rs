@@ -62,6 +62,12 @@ impl Dispatcher {
         // With `Finish`, what can progress goes on; what is held ends.
         let what = if stopping.lets_nothing_wait() { Waiting::All } else { Waiting::Held };
         self.retire(of_ring(ring), STOPPED, what);
+        if stopping.lets_nothing_wait() {
+            self.end_orders(of_ring(ring), Some(STOPPED));
+        } else if !self.paths.any_usable() {
+            // Who knows for how long there is nothing to carry them out by.
+            self.end_orders(of_ring(ring), None);
+        }
     }
 
     /// The stop's deadline has passed: only what is on a path is still awaited.
@@ -69,6 +75,7 @@ impl Dispatcher {
         if let Some(stopping) = self.stops[usize::from(ring)].as_mut() {
             stopping.overdue = true;
             self.retire(of_ring(ring), STOPPED, Waiting::All);
+            self.end_orders(of_ring(ring), None);
         }
     }
 

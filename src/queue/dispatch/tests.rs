@@ -15,13 +15,17 @@ use crate::scsi::status::{HostByte, Status};
 mod access;
 mod attentions;
 mod bypass;
+mod conflicts;
 mod cutting;
 mod holding;
 mod managing;
+mod orders;
 mod paths;
 mod raw;
+mod reserving;
 mod retries;
 mod stopping;
+mod suspension;
 mod zeroes;
 
 /// A command on the wire.
@@ -130,6 +134,8 @@ fn table(generation: u64, groups: &[&[(u8, u32)]], queueing: Queueing) -> Arc<Pa
         groups,
         queueing,
         selector: SelectorKind::RoundRobin,
+        suspended: false,
+        registered: false,
         hold_for: None,
     })
 }
@@ -169,6 +175,20 @@ impl Rig {
     fn table(&mut self, groups: &[&[(u8, u32)]], queueing: Queueing) {
         self.generation += 1;
         self.core.set_table(table(self.generation, groups, queueing));
+        self.pump();
+    }
+
+    /// A table that says more than [`table`] does.
+    fn table_with(
+        &mut self,
+        groups: &[&[(u8, u32)]],
+        queueing: Queueing,
+        change: impl FnOnce(&mut PathTable),
+    ) {
+        self.generation += 1;
+        let mut next = PathTable::clone(&table(self.generation, groups, queueing));
+        change(&mut next);
+        self.core.set_table(Arc::new(next));
         self.pump();
     }
 

@@ -63,8 +63,10 @@ impl Dispatcher {
                 self.paths.doubt(now, report);
                 true
             }
-            // Until the engine has read the access state.
-            PathVerdict::Passive => self.paths.mark(now, report, Mark::Undecided),
+            // Until the engine has read the access state, or who is registered.
+            PathVerdict::Passive | PathVerdict::Conflict => {
+                self.paths.mark(now, report, Mark::Undecided)
+            }
             PathVerdict::Check | PathVerdict::Refresh | PathVerdict::Marginal => true,
             PathVerdict::Keep => false,
         };

@@ -15,8 +15,8 @@ use crate::guest::ring::Ring;
 use crate::guest::virtqueue::{VirtQueue, VirtQueueParts};
 use crate::host::{Options, PathSpec, open_path};
 use crate::io::{
-    Action, Denied, DeviceEvent, Extent, Front, Limits, Management, MapSlot, Op, Outcome, Parsed,
-    Reach, Request, RingRole, Segment,
+    Action, Denied, DeviceEvent, Direction, Extent, Front, Limits, Management, MapSlot, Op,
+    Outcome, Parsed, Reach, Request, RingRole, Segment,
 };
 use crate::mpath::snapshot::{GroupView, PathId, PathTable, PathView, Queueing, SelectorKind};
 use crate::passthrough_scsi::PathHandle;
@@ -50,6 +50,7 @@ pub(super) enum Ask {
     ResetTarget,
     QueryTask,
     QueryUnit,
+    Order,
 }
 
 /// How it was answered.
@@ -110,6 +111,14 @@ impl Front for TestFront {
             3 => (end(false), Reach::Task { map, task }),
             4 => (end(true), Reach::Unit(map)),
             5 => (end(true), Reach::Target(r.target)),
+            8 => {
+                let register = [0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0];
+                let cdb = Cdb::from_bytes(&register).expect("a CDB");
+                r.op = Some(Op::Cdb { cdb, direction: Direction::Out });
+                r.ordered = true;
+                r.front.buffer.extend_from_slice(&header);
+                return Parsed::Submit;
+            }
             6 => (Action::Query, Reach::Task { map, task }),
             _ => (Action::Query, Reach::Unit(map)),
         };
@@ -428,6 +437,8 @@ pub(super) fn table(generation: u64, paths: &[u8], queueing: Queueing) -> Arc<Pa
         groups,
         queueing,
         selector: SelectorKind::ServiceTime,
+        suspended: false,
+        registered: false,
         hold_for: None,
     })
 }

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use crate::io::{
     Command, Completion, ErrnoFrom, Limits, Management, MapSlot, Op, Outcome, Reach, Request, Time,
 };
+use crate::mpath::reservation::OrderId;
 use crate::mpath::snapshot::{PathId, PathTable};
 use crate::passthrough_scsi::{Coalescer, Inbox, Issued, PathHandle, PathPort, Rejected};
-use crate::queue::dispatch::{Cookie, Dispatcher, End, Issue, Managed, Settings, Ticket};
+use crate::queue::dispatch::{Cookie, Dispatcher, End, Issue, Managed, Order, Settings, Ticket};
 use crate::queue::mailbox::NewMap;
 use crate::queue::{Counters, FromQueue, Outbox, Stop};
 use crate::sys::uring::{Cqe, Uring};
@@ -31,6 +32,14 @@ fn user_data(slot: u16, cookie: Cookie) -> u64 {
 fn split(user_data: u64) -> (u16, Cookie) {
     let slot = user_data >> COOKIE_BITS & ((1 << MAP_BITS) - 1);
     (u16::try_from(slot).unwrap_or(0), Cookie(user_data & ((1 << COOKIE_BITS) - 1)))
+}
+
+/// Low bits of an order's name: the thread that has its request.
+const THREAD_BITS: u32 = 16;
+
+/// The thread that has the order.
+pub(in crate::queue) fn thread_of(order: OrderId) -> usize {
+    usize::try_from(order.0 & ((1 << THREAD_BITS) - 1)).unwrap_or(usize::MAX)
 }
 
 /// A path as this thread uses it.
@@ -64,18 +73,22 @@ pub(super) struct Maps {
     room: usize,
     max_requests: usize,
     rings: usize,
+    /// The next order's name.
+    next_order: OrderId,
     /// For the ports of all maps.
     coalescer: Rc<Coalescer>,
 }
 
 impl Maps {
-    pub(super) fn new(max_requests: usize, rings: usize) -> Maps {
+    /// Those of thread number `thread`.
+    pub(super) fn new(max_requests: usize, rings: usize, thread: usize) -> Maps {
         Maps {
             sides: Vec::new(),
             active: Vec::new(),
             room: max_requests,
             max_requests,
             rings,
+            next_order: OrderId(thread as u64),
             coalescer: Coalescer::new(),
         }
     }
@@ -184,13 +197,26 @@ impl Maps {
         if side.leaving {
             return Err(request);
         }
-        side.core.submit(request)?;
+        if request.ordered {
+            side.core.submit_order(request, self.next_order)?;
+            self.next_order.0 += 1 << THREAD_BITS;
+        } else {
+            side.core.submit(request)?;
+        }
         if !side.active {
             side.active = true;
             self.active.push(slot);
         }
         self.room = self.room.saturating_sub(1);
         Ok(())
+    }
+
+    /// An order has ended so.
+    pub(super) fn answer(&mut self, map: MapSlot, order: OrderId, outcome: Outcome) {
+        // A map with an order is active.
+        if let Some(side) = self.get_mut(map.0) {
+            side.core.answer(order, outcome);
+        }
     }
 
     /// Lets every active map issue what it can.
@@ -303,6 +329,12 @@ impl Maps {
             for report in side.core.reports() {
                 outbox.report(MapSlot(slot), report);
             }
+            for order in side.core.orders() {
+                outbox.send(of_order(MapSlot(slot), order));
+            }
+            if side.core.quiet().is_some_and(|table| side.counters.be_quiet(table)) {
+                outbox.wake();
+            }
             if side.leaving_ports > 0 {
                 side.let_paths_go(MapSlot(slot), outbox);
             }
@@ -367,6 +399,13 @@ impl MapSide {
                 outbox.send(FromQueue::Detached(map, id));
             }
         }
+    }
+}
+
+fn of_order(map: MapSlot, order: Order) -> FromQueue {
+    match order {
+        Order::Given { order, cdb, list } => FromQueue::Ordered { map, order, cdb, list },
+        Order::Withdrawn(order) => FromQueue::Withdrawn(map, order),
     }
 }
 
