@@ -347,6 +347,7 @@ impl Serve {
                 helpers: self.sg_io_threads,
                 ..Options::default()
             },
+            prkeys: self.scsi.prkeys(&device),
             device,
             lus,
             wait_paths: self.wait_paths,

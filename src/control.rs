@@ -22,6 +22,7 @@ mod mailbox;
 mod map;
 mod maps;
 mod opening;
+mod prkeys;
 mod probing;
 mod qmp;
 mod rate;
@@ -34,4 +35,5 @@ pub mod topology;
 mod uevents;
 pub mod wildcards;
 
+pub use prkeys::{Prkeys, PrkeysError};
 pub use settings::{Listen, Settings};

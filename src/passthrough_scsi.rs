@@ -19,7 +19,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::io::{Completion, ErrnoFrom, Extent, Geometry, Identity, Limits};
@@ -56,7 +56,7 @@ pub use inbox::Inbox;
 pub use port::{Issued, PathPort, Rejected};
 pub use proof::{ProofError, in_words, unit_attention};
 pub use sg_io::ScsiNode;
-pub use sim::{FileMedium, SimFacts, SimImage, SimNexus};
+pub use sim::{FileMedium, Keeper, SimFacts, SimImage, SimNexus};
 
 use blk_uring::{Direct, Slots};
 use bsg_uring::BsgSlots;
@@ -183,6 +183,8 @@ pub struct PathHandle {
     identity: Identity,
     geometry: Geometry,
     limits: Limits,
+    /// Whether the LU knows FUA; empty while a reservation keeps that from us.
+    fua: OnceLock<bool>,
     read_only: bool,
     doubts: Arc<Doubts>,
     /// Whatever must live as long as the path (its name, its registration).
@@ -208,10 +210,12 @@ impl PathHandle {
         timeout: Duration,
         keep: Box<dyn Any + Send + Sync>,
     ) -> Result<Arc<PathHandle>, HandleError> {
+        let mut mode_unread = false;
         let (identity, mut geometry, limits, backend, read_only) = match opened {
             Opened::Scsi(node) => {
                 let ask = |cdb: &Cdb, data: &mut [u8]| node.execute(cdb, Buffer::In(data), timeout);
                 let proof = proof::prove(&ask, &node.queue)?;
+                mode_unread = proof.mode_unread;
                 let read_only = node.read_only;
                 let direct = node.direct.map(|alignment| Direct {
                     file: Arc::clone(&node.file),
@@ -246,18 +250,24 @@ impl PathHandle {
                 let unbounded =
                     QueueLimits { max_transfer_bytes: 4 << 20, max_segments: 1024, depth: 128 };
                 let proof = proof::prove(&ask, &unbounded)?;
+                mode_unread = proof.mode_unread;
                 let backend = Backend::Sim(nexus);
                 (proof.identity, proof.geometry, proof.limits, backend, false)
             }
         };
         geometry.read_only |= read_only;
         let doubts = Arc::default();
+        let fua = OnceLock::new();
+        if !mode_unread {
+            let _ = fua.set(limits.fua); // it is empty
+        }
         let path = PathHandle {
             about,
             backend,
             identity,
             geometry,
             limits,
+            fua,
             read_only,
             doubts,
             _keep: keep,
@@ -349,6 +359,13 @@ impl PathHandle {
                 completion
             }
         }
+    }
+
+    /// Something has questioned where the path leads, and no proof has settled
+    /// it since: every command of a guest ends with ESTALE ([`PathPort`]), and so is a
+    /// command of ours to end that would change what it meets.
+    pub fn is_in_doubt(&self) -> bool {
+        self.doubts.is_open()
     }
 
     fn exchange(&self, cdb: &Cdb, data: Buffer<'_>, timeout: Duration) -> Completion {
@@ -446,6 +463,28 @@ impl PathHandle {
             Backend::Disk { node, .. } => node.identify(),
             Backend::Null { bytes } => Ok(null::identity(*bytes)),
         }
+    }
+
+    /// Whether the LU knows FUA, where that is known: a reservation may have
+    /// kept it from us when the path was opened.
+    pub fn fua(&self) -> Option<bool> {
+        self.fua.get().copied()
+    }
+
+    /// Reads whether the LU knows FUA, where that is not known yet; true if it
+    /// is now. Blocks and hears as [`identify`](PathHandle::identify) does.
+    pub fn learn_fua(&self, timeout: Duration, heard: &dyn Fn(&Sense)) -> bool {
+        if self.fua.get().is_some() {
+            return false;
+        }
+        let ask = |cdb: &Cdb, data: &mut [u8]| {
+            let completion = self.exchange(cdb, Buffer::In(data), timeout);
+            if let Some(sense) = unit_attention(&completion) {
+                heard(sense);
+            }
+            completion
+        };
+        proof::fua(&ask).is_some_and(|fua| self.fua.set(fua).is_ok())
     }
 
     /// Somebody has heard, by a way of his own, that the LU may be another one

@@ -1,10 +1,13 @@
 //! The options that say what the guest sees: which device, which LUs, how.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::control::Prkeys;
 use crate::control::settings::{
-    Address, Device, Expose, Group, LuReset, LuSettings, LunError, NoPathAnswer, Scsi,
+    Address, Device, Expose, Group, LuReset, LuSettings, LunError, NoPathAnswer, PrShow, Scsi,
     check_together, undecided,
 };
 use crate::host::PathSpec;
@@ -64,6 +67,21 @@ pub(super) struct ScsiOptions {
     #[arg(long, value_name = "SCOPE", help_heading = "SCSI")]
     #[arg(value_parser = one_of(&[("own", LuReset::Own), ("array", LuReset::Array)]))]
     lu_reset: Option<LuReset>,
+
+    /// What a guest reads of its own reservation keys [default: one]
+    ///
+    /// one: PERSISTENT RESERVE IN shows what the guest has registered once, as for a single
+    /// path. all: it shows one registration for each path, as the array has them.
+    #[arg(long, value_name = "KEYS", help_heading = "SCSI")]
+    #[arg(value_parser = one_of(&[("one", PrShow::One), ("all", PrShow::All)]))]
+    pr_show: Option<PrShow>,
+
+    /// Keep the guests' reservation keys here, for the next daemon
+    ///
+    /// In the format of multipath-tools. Several daemons may share it, and do so by default: it is
+    /// prkeys in the directory of a service's StateDirectory=, else in /var/lib/vhost-mpath.
+    #[arg(long, value_name = "FILE", help_heading = "SCSI")]
+    prkeys: Option<PathBuf>,
 }
 
 /// Options of the one disk of `--path`.
@@ -97,6 +115,8 @@ impl ScsiOptions {
             ("--allow", !self.allow.is_empty()),
             ("--deny", !self.deny.is_empty()),
             ("--lu-reset", self.lu_reset.is_some()),
+            ("--pr-show", self.pr_show.is_some()),
+            ("--prkeys", self.prkeys.is_some()),
         ];
         if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
             return Err(format!("{option} belongs to a SCSI device; add --device scsi"));
@@ -147,6 +167,11 @@ impl ScsiOptions {
         Ok((Device::Scsi(scsi), lus))
     }
 
+    /// Where reservation keys are kept; `None`: the guest cannot reserve.
+    pub(super) fn prkeys(&self, device: &Device) -> Option<Prkeys> {
+        matches!(device, Device::Scsi(_)).then(|| Prkeys::new(self.prkeys.clone()))
+    }
+
     fn options(&self) -> Result<Scsi, String> {
         undecided(&self.allow, &self.deny).map_err(|error| format!("--allow, --deny: {error}"))?;
         let all = LuSettings {
@@ -158,6 +183,7 @@ impl ScsiOptions {
             expose: self.expose.unwrap_or(Expose::Lu),
             no_path: self.no_path.unwrap_or(NoPathAnswer::TransportError),
             lu_reset: self.lu_reset.unwrap_or(LuReset::Own),
+            pr_show: self.pr_show.unwrap_or_default(),
             policy: all.policy(Default::default()),
         })
     }

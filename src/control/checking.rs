@@ -1,5 +1,5 @@
 //! One path's reserved thread: checks, readings of its priority, activations,
-//! samples, proofs of identity, resets of the LU.
+//! samples, proofs of identity, resets of the LU, commands about reservations.
 //!
 //! What is sent and what the answer means is `mpath`'s (`checker`, `prio`,
 //! `hwhandler`); this has it carried out, one after the other, and waits as long as the kernel makes it wait. It is never
@@ -11,6 +11,8 @@
 //! [`Attentions`] before anything else is sent: the LU tells it once per path,
 //! and it is the guest's to hear. What met none is told, too: the path had
 //! nothing left to tell then.
+
+mod reserving;
 
 use std::io;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use crate::mpath::checker::{Checker, CheckerKind, Verdict};
 use crate::mpath::hwhandler::{Handler, HandlerKind};
 use crate::mpath::prio::{Attributes, PrioKind, Prioritizer, Reading};
 use crate::mpath::probe::{Answer, Probe};
+use crate::mpath::reservation;
 use crate::mpath::snapshot::PathId;
 use crate::passthrough_scsi::{PathHandle, unit_attention};
 use crate::scsi::attention::Attentions;
@@ -38,8 +41,19 @@ enum Job {
     Activate(u32, HandlerKind, Option<u16>),
     Sample(u32),
     Prove(u32),
+    Reserve(u32, reservation::Ask),
+    Drain,
     Timeout(Duration),
     ResetLu,
+}
+
+/// How long the kernel has for each command.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// With a check, and all that is like one.
+    pub(super) check: Duration,
+    /// With what a guest waits for.
+    pub(super) command: Duration,
 }
 
 /// The owner's end; dropping it closes the path.
@@ -49,13 +63,12 @@ pub(super) struct Checking {
 }
 
 impl Checking {
-    /// Starts the thread. `timeout` is the kernel's for each command;
-    /// `attentions` are the map's, `None` where its guest knows no such thing.
+    /// Starts the thread. `attentions` are the map's, `None` where its guest knows no such thing.
     pub(super) fn start(
         path: PathId,
         handle: Arc<PathHandle>,
         (kind, attributes): (CheckerKind, Attributes),
-        timeout: Duration,
+        patience: Patience,
         post: Post,
         attentions: Option<Arc<Attentions>>,
     ) -> io::Result<Checking> {
@@ -66,7 +79,8 @@ impl Checking {
             path,
             handle,
             attributes,
-            timeout,
+            timeout: patience.check,
+            command_timeout: patience.command,
             post,
             attentions,
             checker: Checker::new(kind),
@@ -103,7 +117,18 @@ impl Checking {
         let _ = self.jobs.send(Job::Prove(number));
     }
 
-    /// The kernel's timeout for each command from now on.
+    /// Carries out a command about reservations; answered by
+    /// [`Mail::Reserved`].
+    pub(super) fn reserve(&self, job: u32, ask: reservation::Ask) {
+        let _ = self.jobs.send(Job::Reserve(job, ask));
+    }
+
+    /// Has the path tell the unit attentions that it has to tell.
+    pub(super) fn drain(&self) {
+        let _ = self.jobs.send(Job::Drain);
+    }
+
+    /// The kernel's timeout for each check from now on.
     pub(super) fn set_timeout(&self, timeout: Duration) {
         let _ = self.jobs.send(Job::Timeout(timeout));
     }
@@ -119,6 +144,7 @@ struct Thread {
     handle: Arc<PathHandle>,
     attributes: Attributes,
     timeout: Duration,
+    command_timeout: Duration,
     post: Post,
     attentions: Option<Arc<Attentions>>,
     /// Kept from one use to the next: some learn, and remember.
@@ -166,7 +192,12 @@ impl Thread {
         while let Ok(job) = jobs.recv() {
             let mail = match job {
                 Job::Check(check, kind) => {
-                    Mail::Checked { path, check, verdict: self.verdict(kind) }
+                    let verdict = self.verdict(kind);
+                    let good = verdict == (Verdict::Up { doubt: false });
+                    if good && self.handle.learn_fua(self.timeout, &|sense| self.hear(sense)) {
+                        self.post.send(Mail::Learned);
+                    }
+                    Mail::Checked { path, check, verdict }
                 }
                 Job::Prioritize(reading, prio) => {
                     Mail::Prioritized { path, reading, found: self.priority(prio) }
@@ -182,6 +213,11 @@ impl Thread {
                     Mail::Sampled { path, sample, good }
                 }
                 Job::Prove(proof) => self.prove(proof),
+                Job::Reserve(job, ask) => self.reserve(job, ask),
+                Job::Drain => {
+                    self.drain();
+                    continue;
+                }
                 Job::Timeout(timeout) => {
                     self.timeout = timeout;
                     continue;

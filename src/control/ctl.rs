@@ -5,6 +5,7 @@
 //! or handed on as JSON.
 
 mod connection;
+mod reservations;
 mod scenario;
 mod show;
 mod sim;
@@ -18,6 +19,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use connection::Connection;
+use reservations::{SetKey, What};
 use show::Show;
 use sim::{Fault, fault_arguments};
 use verbs::{Add, Del, Maps, OneMap, OnePath, PathOrMap, Set, Switch};
@@ -46,6 +48,8 @@ Examples:
   vhost-mpath ctl --control /run/disk.ctl switch map logs group 2
   vhost-mpath ctl --control /run/disk.ctl set map logs failback immediate
   vhost-mpath ctl --control /run/disk.ctl resize map logs
+  vhost-mpath ctl --control /run/disk.ctl show reservations
+  vhost-mpath ctl --control /run/disk.ctl getprkey map logs
   vhost-mpath ctl --control /run/disk.ctl sim sim0 cut status-lost
   vhost-mpath ctl --control /run/disk.ctl sim sim0 sense 03/11/00 1
   vhost-mpath ctl --control /run/disk.ctl sim sim0 alua standby 2000
@@ -109,6 +113,24 @@ enum Verb {
     /// Change a setting of a running map; it lasts as long as the daemon.
     #[command(subcommand)]
     Set(Set),
+    /// Print the reservation key that the guest of a map has registered, or none.
+    #[command(subcommand, name = "getprkey")]
+    GetPrKey(OneMap),
+    /// Tell the daemon which key the guest has registered; the array is asked whether it is so.
+    #[command(subcommand, name = "setprkey")]
+    SetPrKey(SetKey),
+    /// Forget the key: no path is registered any more by us; what the array has stays.
+    #[command(subcommand, name = "unsetprkey", visible_alias = "unsetprstatus")]
+    UnsetPrKey(OneMap),
+    /// Ask the array again what the guest has registered and holds: a flag that could be set by hand, as multipathd has, there is not.
+    #[command(subcommand, name = "setprstatus", visible_aliases = ["setprhold", "unsetprhold"])]
+    SetPrStatus(OneMap),
+    /// Print whether the guest of a map has a key registered: set, unset or unknown.
+    #[command(subcommand, name = "getprstatus")]
+    GetPrStatus(OneMap),
+    /// Print whether the guest of a map holds a reservation: set, unset or unknown.
+    #[command(subcommand, name = "getprhold")]
+    GetPrHold(OneMap),
     /// Break or mend a simulated path, or what it leads to.
     Sim {
         /// Name of the path.
@@ -170,6 +192,12 @@ fn run(ctl: &Ctl) -> Result<(), CtlError> {
         }
         Verb::UnsetMarginal(what) => verbs::unset_marginal(&mut daemon, json, what),
         Verb::Set(what) => verbs::set(&mut daemon, json, what),
+        Verb::GetPrKey(map) => reservations::get(&mut daemon, json, map, What::Key),
+        Verb::SetPrKey(what) => reservations::set(&mut daemon, json, what),
+        Verb::UnsetPrKey(map) => reservations::unset(&mut daemon, json, map),
+        Verb::SetPrStatus(map) => reservations::ask_again(&mut daemon, json, map),
+        Verb::GetPrStatus(map) => reservations::get(&mut daemon, json, map, What::Status),
+        Verb::GetPrHold(map) => reservations::get(&mut daemon, json, map, What::Hold),
         Verb::Sim { path, fault } => {
             change(&mut daemon, json, "sim-fault", &fault_arguments(path, fault))
         }

@@ -19,6 +19,7 @@ use super::events::{self, Notice};
 use super::mailbox::{Mail, Mailbox};
 use super::map::Map;
 use super::maps::Maps;
+use super::prkeys::Prkeys;
 use super::qmp::Server;
 use super::rate::Rate;
 use super::requests::{Opening, Pending};
@@ -41,6 +42,9 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 /// managers tell the process and its group.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
+/// How long the end waits for the disk that reservation keys are kept on.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// The control thread's clock; no pure module reads one.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock(Instant);
@@ -62,6 +66,9 @@ enum Phase {
     Running,
     /// Rings and queue threads are being stopped; the exit code afterwards.
     Stopping(u8),
+    /// The queue threads have ended; an order of a guest's is still being
+    /// carried out, and what comes of it is to be remembered. Until then.
+    Settling(u8, Time),
     Over(u8),
 }
 
@@ -85,6 +92,8 @@ pub(super) struct Parts {
     pub(super) read_only: bool,
     /// Further maps find their paths unless told otherwise.
     pub(super) discover: bool,
+    /// Where guests' reservation keys are kept.
+    pub(super) prkeys: Option<Prkeys>,
 }
 
 /// The running daemon.
@@ -103,6 +112,7 @@ pub(super) struct Daemon {
     pub(super) policy: Policy,
     pub(super) read_only: bool,
     pub(super) discover: bool,
+    pub(super) prkeys: Option<Prkeys>,
     pub(super) front_end: bool,
     phase: Phase,
     stopping_since: Time,
@@ -133,7 +143,8 @@ pub fn run(settings: &Settings) -> Result<ExitCode, StartError> {
 impl Daemon {
     pub(super) fn new(parts: Parts) -> Daemon {
         let Parts { clock, maps, queues, inlet, mailbox, signals, .. } = parts;
-        let Parts { control, listener, socket, open, policy, read_only, discover, .. } = parts;
+        let Parts { control, listener, socket, open, policy, read_only, .. } = parts;
+        let Parts { discover, prkeys, .. } = parts;
         Daemon {
             clock,
             maps,
@@ -148,6 +159,7 @@ impl Daemon {
             policy,
             read_only,
             discover,
+            prkeys,
             front_end: false,
             phase: Phase::Running,
             stopping_since: Time(0),
@@ -167,11 +179,14 @@ impl Daemon {
             self.read_signals();
             self.read_mail();
             self.read_inlet();
+            self.maps.look_for_quiet(self.clock.now());
             self.maps.run_timers(self.clock.now());
             self.serve_administrators();
             self.look_for_paths();
             self.tell_changes();
+            self.see_orders_end();
             if let Phase::Over(code) = self.phase {
+                self.keep_keys();
                 return code;
             }
             self.wait();
@@ -188,7 +203,10 @@ impl Daemon {
             control.watch(&mut fds);
         }
         let deadlines = self.pending.iter().map(|p| p.deadline).chain(self.maps.next_deadline());
-        let deadlines = deadlines.chain(self.discovery_deadline());
+        let deadlines = deadlines.chain(self.discovery_deadline()).chain(match self.phase {
+            Phase::Settling(_, until) => Some(until),
+            _ => None,
+        });
         let now = self.clock.now();
         let timeout = deadlines.min().map(|at| at.since(now).max(SHORTEST_SLEEP));
         if let Err(error) = poll::wait(&mut fds, timeout) {
@@ -207,7 +225,7 @@ impl Daemon {
                 Phase::Running => self.stop(0, name),
                 Phase::Stopping(_) if self.clock.now().since(self.stopping_since) < SAME_SIGNAL => {
                 }
-                Phase::Stopping(_) | Phase::Over(_) => self.give_up(name),
+                _ => self.give_up(name),
             }
         }
     }
@@ -230,6 +248,21 @@ impl Daemon {
                 }
                 Mail::Proven { path, proof, identity } => {
                     self.maps.handle(now, map, Event::Proven { path, proof, identity });
+                }
+                Mail::Reserved { path, job, answer, told } => {
+                    if let Some(map) = self.maps.get_mut(map) {
+                        map.reserved(now, path, job, answer, told);
+                    }
+                }
+                Mail::Learned => {
+                    if let Some(map) = self.maps.get_mut(map) {
+                        map.learned();
+                    }
+                }
+                Mail::Kept { number, result } => {
+                    if let Some(map) = self.maps.get_mut(map) {
+                        map.kept(number, result);
+                    }
                 }
                 Mail::LuReset { path, result } => {
                     let map_there = self.maps.get_mut(map);
@@ -283,6 +316,16 @@ impl Daemon {
                         self.tell_some(Some(slot), notice);
                     }
                 }
+                FromQueue::Ordered { map, order, cdb, list } => {
+                    if let Some(map) = self.maps.get_mut(map) {
+                        map.ordered(now, order, &cdb, &list);
+                    }
+                }
+                FromQueue::Withdrawn(map, order) => {
+                    if let Some(map) = self.maps.get_mut(map) {
+                        map.withdrawn(now, order);
+                    }
+                }
                 FromQueue::MapGone(map) => self.maps.gone(map),
                 FromQueue::Denied(denied) => {
                     let joined = self.maps.get(denied.map).is_some_and(Map::paths_joined);
@@ -329,7 +372,8 @@ impl Daemon {
             self.listener.iter().for_each(ListenerHandle::config_changed);
         }
         for (map, notice) in self.maps.take_news() {
-            self.tell(Some(map), notice);
+            let notice = if notice.some { self.admitted(notice) } else { Some(notice) };
+            notice.into_iter().for_each(|notice| self.tell(Some(map.clone()), notice));
         }
     }
 
@@ -348,15 +392,22 @@ impl Daemon {
     }
 
     /// News that somebody else could make us tell without end.
-    pub(super) fn tell_some(&mut self, map: Option<MapSlot>, mut notice: Notice) {
+    pub(super) fn tell_some(&mut self, map: Option<MapSlot>, notice: Notice) {
+        let map = map.and_then(|slot| self.maps.get(slot)).map(|map| map.name.clone());
+        if let Some(notice) = self.admitted(notice) {
+            self.tell(map, notice);
+        }
+    }
+
+    /// The notice, if it may be told now; with how many like it were not.
+    fn admitted(&mut self, mut notice: Notice) -> Option<Notice> {
         let rate = self.rates.entry(notice.name).or_default();
-        let Some(kept_back) = rate.admit(self.clock.now()) else { return };
+        let kept_back = rate.admit(self.clock.now())?;
         if kept_back > 0 {
             notice.text = format!("{} ({kept_back} more like it were not told)", notice.text);
             notice.data.insert("suppressed".to_owned(), json!(kept_back));
         }
-        let map = map.and_then(|slot| self.maps.get(slot)).map(|map| map.name.clone());
-        self.tell(map, notice);
+        Some(notice)
     }
 
     // --- the end ----------------------------------------------------------------
@@ -396,7 +447,27 @@ impl Daemon {
                  leaving without them"
             );
         }
-        self.phase = Phase::Over(if left > 0 { 1 } else { code });
+        let code = if left > 0 { 1 } else { code };
+        self.phase = Phase::Settling(code, self.clock.now() + LAST_WORDS);
+    }
+
+    /// An order that was begun has ended: whether the guest's key has changed
+    /// is known now.
+    fn see_orders_end(&mut self) {
+        let Phase::Settling(code, until) = self.phase else { return };
+        if self.clock.now() >= until || !self.maps.any_order() {
+            self.phase = Phase::Over(code);
+        }
+    }
+
+    /// What guests have registered is on the disk before we go: for what the
+    /// guest was told nothing of yet, too.
+    fn keep_keys(&self) {
+        if self.maps.keeper().is_some_and(|keeper| !keeper.finish(LAST_WORDS)) {
+            log::error!(
+                "the prkeys file could not be written in {LAST_WORDS:?}: reservation keys may be lost"
+            );
+        }
     }
 
     /// A second signal: whoever sends it does not want to wait.

@@ -4,6 +4,7 @@
 //! is the daemon's business.
 
 mod change;
+mod reservation;
 
 use log::Level;
 use serde_json::{Map, Value, json};
@@ -20,6 +21,7 @@ use crate::scsi::status::{HostByte, Status};
 use crate::vhost_user::{DisconnectReason, SessionEvent};
 
 pub(super) use change::{add_guest_size, of_change};
+pub(super) use reservation::{of_saved_key, of_unsaved_key};
 
 /// One piece of news.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub(super) struct Notice {
     pub(super) text: String,
     /// For programs.
     pub(super) data: Map<String, Value>,
+    /// Somebody else could make us tell it without end: not all are told.
+    pub(super) some: bool,
 }
 
 impl Notice {
@@ -40,12 +44,35 @@ impl Notice {
             Value::Object(data) => data,
             _ => Map::new(),
         };
-        Notice { name, level, text, data }
+        Notice { name, level, text, data, some: false }
+    }
+
+    /// The same, not told without end.
+    fn some(self) -> Notice {
+        Notice { some: true, ..self }
     }
 }
 
 /// A request the guest sees fail.
 pub(super) fn of_guest_error(error: &GuestError, path: Option<&str>) -> Notice {
+    let mut notice = guest_error(error, path);
+    if is_conflict(&error.outcome) {
+        notice.name = "RESERVATION_CONFLICT";
+        notice.text += "; another host has reserved the LU (`sg_persist -r DISK` shows how)";
+    }
+    notice
+}
+
+/// Another nexus's reservation forbids it, by whatever words.
+fn is_conflict(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Lu { status, .. } => *status == Status::RESERVATION_CONFLICT,
+        Outcome::Host(code) => *code == libc::EBADE,
+        _ => false,
+    }
+}
+
+fn guest_error(error: &GuestError, path: Option<&str>) -> Notice {
     let ended = outcome_in_words(&error.outcome);
     let tries = error.tries;
     let by = path.map_or_else(String::new, |path| format!(", last on path {path}"));
@@ -70,7 +97,7 @@ pub(super) fn of_guest_error(error: &GuestError, path: Option<&str>) -> Notice {
         | Outcome::Stopped
         | Outcome::Aborted { .. } => {}
     }
-    Notice { name: "GUEST_IO_ERROR", level: Level::Error, text, data }
+    Notice { name: "GUEST_IO_ERROR", level: Level::Error, text, data, some: true }
 }
 
 /// An error of a command that had ended well.
@@ -85,7 +112,7 @@ pub(super) fn of_deferred_error(path: Option<&str>, sense: &Sense) -> Notice {
     );
     let mut data = status_as_data(Status::CHECK_CONDITION, sense);
     data.insert("path".to_owned(), json!(path));
-    Notice { name: "DEFERRED_ERROR", level: Level::Error, text, data }
+    Notice { name: "DEFERRED_ERROR", level: Level::Error, text, data, some: true }
 }
 
 /// What a path's block layer says of reads and writes is not relied on, or again.
@@ -127,13 +154,14 @@ pub(super) fn of_lun_removed(address: Address) -> Notice {
 }
 
 /// A command the guest is not allowed to send. `joined`: the guest sees one LU
-/// where there are several paths, and no word allows reservations then.
+/// where there are several paths, and no word allows RESERVE then.
 pub(super) fn of_denied(denied: &Denied, joined: bool) -> Notice {
     let (name, group) = (denied.cdb.name().unwrap_or("unknown command"), denied.group);
     let known: Option<Group> = group.parse().ok();
-    let bound = matches!(known, Some(Group::Reserve | Group::PersistentReserveOut)) && joined;
+    let bound = known == Some(Group::Reserve) && joined;
     let remedy = if bound {
-        "reservations cannot be passed on while several paths are joined".to_owned()
+        "it would hold for one of several paths only (persistent reservations hold for all)"
+            .to_owned()
     } else {
         format!("--allow {group}, or allow={group} in its --lun, lets it pass")
     };
@@ -242,6 +270,8 @@ fn outcome_in_words(outcome: &Outcome) -> String {
         }),
         Outcome::NoPath => "no path is left and queueing has ended".to_owned(),
         Outcome::TimedOut => "it timed out on every path, and queueing has ended".to_owned(),
+        // The kernel's word for it is "Invalid exchange".
+        Outcome::Host(libc::EBADE) => "RESERVATION CONFLICT (EBADE)".to_owned(),
         Outcome::Host(code) => std::io::Error::from_raw_os_error(*code).to_string(),
         Outcome::Stopped => "the ring was stopped".to_owned(),
         Outcome::Aborted { reset: false } => "the guest aborted it".to_owned(),
@@ -269,6 +299,7 @@ pub(super) fn cause_in_words(cause: &Cause) -> String {
         Cause::IdentityUnknown(why) => format!("its identity could not be read: {why}"),
         Cause::Host(word) => format!("the kernel has heard {word} from it"),
         Cause::Activation(why) => format!("its activation was {why}"),
+        Cause::Reservation(why) => format!("a command about reservations was {why}"),
         Cause::Administrator => {
             "taken out by the administrator (reinstate path lifts it)".to_owned()
         }
@@ -304,6 +335,7 @@ pub(super) fn cause_as_data(cause: &Cause) -> Value {
         Cause::IdentityUnknown(why) => json!({ "kind": "identity", "error": why }),
         Cause::Host(word) => json!({ "kind": "uevent", "reason": word }),
         Cause::Activation(why) => json!({ "kind": "activation", "reason": why }),
+        Cause::Reservation(why) => json!({ "kind": "reservation", "reason": why }),
         Cause::Administrator => json!({ "kind": "administrator" }),
     }
 }
@@ -429,13 +461,34 @@ mod tests {
              denied; --allow format-unit, or allow=format-unit in its --lun, lets it pass"
         );
         assert_eq!(notice.data["group"], "format-unit");
-        let reserve = Denied {
-            cdb: cdb(&[0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0]),
-            group: Group::PersistentReserveOut.name(),
-            ..format
-        };
+        let reserve =
+            Denied { cdb: cdb(&[0x16, 0, 0, 0, 0, 0]), group: Group::Reserve.name(), ..format };
         assert!(!of_denied(&reserve, true).text.contains("--allow"));
-        assert!(of_denied(&reserve, false).text.contains("--allow persistent-reserve-out"));
+        assert!(of_denied(&reserve, false).text.contains("--allow reserve"));
+    }
+
+    #[test]
+    fn another_hosts_reservation_is_an_event_of_its_own() {
+        let error = |outcome| GuestError {
+            op: Op::Write { extent: Extent::new(1, 2), fua: false },
+            outcome,
+            rule: "some-rule",
+            path: None,
+            tries: 1,
+        };
+        let (sense, residual) = (Sense::EMPTY, 0);
+        let lu = |status| Outcome::Lu { status, sense, residual };
+        for outcome in [lu(Status::RESERVATION_CONFLICT), Outcome::Host(libc::EBADE)] {
+            let notice = of_guest_error(&error(outcome), None);
+            assert_eq!(notice.name, "RESERVATION_CONFLICT");
+            assert!(notice.text.contains("another host"), "{}", notice.text);
+            let reason = notice.data["reason"].as_str().expect("a reason");
+            assert!(reason.starts_with("RESERVATION CONFLICT"), "{reason}");
+            assert_eq!(notice.data["lba"], 1);
+        }
+        for outcome in [lu(Status::BUSY), Outcome::Host(libc::EIO), Outcome::NoPath] {
+            assert_eq!(of_guest_error(&error(outcome), None).name, "GUEST_IO_ERROR");
+        }
     }
 
     #[test]

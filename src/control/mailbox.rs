@@ -13,6 +13,7 @@ use crate::io::{Identity, MapSlot};
 use crate::mpath::checker::Verdict;
 use crate::mpath::hwhandler::Activation;
 use crate::mpath::prio::Reading;
+use crate::mpath::reservation;
 use crate::mpath::snapshot::PathId;
 use crate::sys::eventfd::EventFd;
 use crate::vhost_user::SessionEvent;
@@ -20,6 +21,8 @@ use crate::vhost_user::SessionEvent;
 /// One message.
 #[derive(Debug)]
 pub(super) enum Mail {
+    /// A path knows what a reservation had kept from it when it was opened.
+    Learned,
     /// A check ended.
     Checked { path: PathId, check: u32, verdict: Verdict },
     /// A prioritizer ended.
@@ -30,6 +33,12 @@ pub(super) enum Mail {
     Sampled { path: PathId, sample: u32, good: bool },
     /// A proof of identity ended.
     Proven { path: PathId, proof: u32, identity: Result<Identity, String> },
+    /// A command about reservations ended. `told`: other paths may have to
+    /// tell of it.
+    Reserved { path: PathId, job: u32, answer: reservation::Answer, told: bool },
+    /// What is to be remembered of the map's reservations is on the disk, or
+    /// could not be written; with the note's number.
+    Kept { number: u64, result: Result<(), String> },
     /// The LU was reset by this path, or not.
     LuReset { path: PathId, result: io::Result<()> },
     /// A removed path's file is closed.

@@ -8,19 +8,20 @@ mod admin;
 mod display;
 mod limits;
 mod outages;
+mod reservations;
 mod reset;
 mod scsi_paths;
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::checking::Checking;
+use super::checking::{Checking, Patience};
 use super::events::{self, Notice};
 use super::lun::Address;
 use super::mailbox::Post;
 use super::opening::Arrival;
+use super::prkeys::keeper::Keeper;
 use crate::host::Options;
 use crate::io::{Blocks, DeviceEvent, Geometry, Happened, Limits, MapSlot, Time};
 use crate::mpath::checker::CheckerKind;
@@ -35,11 +36,12 @@ use crate::scsi::attention::Attentions;
 use crate::scsi::command::CommandPolicy;
 use crate::scsi::sense::SenseCode;
 use crate::vhost_blk::BlkDevice;
-use crate::vhost_scsi::{Nexus, NoPathAnswer, Unit};
+use crate::vhost_scsi::{Nexus, NoPathAnswer, OwnKeys, PrShow, Unit};
 
 use limits::shrunk;
 pub(super) use limits::smallest;
 use outages::Outages;
+use reservations::Reservations;
 use reset::Resets;
 pub(super) use scsi_paths::ScsiPath;
 
@@ -69,11 +71,11 @@ pub(super) enum JoinError {
          of its own: add lun T:L SPEC"
     )]
     Exposed(Address),
-    /// A reservation of the guest holds for the path it was made by.
+    /// The guest's RESERVE holds for the path it was made by.
     #[error(
-        "LUN {0} has one path and its guest has sent reservations by it, which hold for that path \
-         only: no path joins; remove the LUN and add it with all its paths (a guest cannot reserve \
-         it then)"
+        "LUN {0} has one path and its guest has sent RESERVE by it, which holds for that path \
+         only: no path joins; remove the LUN and add it with all its paths (persistent reservations \
+         hold for all of them)"
     )]
     Reserved(Address),
     /// It is being removed.
@@ -122,8 +124,11 @@ pub(super) struct Lun {
     /// The guest sees one LU; otherwise a path.
     pub(super) joined: bool,
     pub(super) no_path: NoPathAnswer,
-    /// Reservations against paths.
+    /// RESERVE(6) and (10) against paths.
     pub(super) nexus: Arc<Nexus>,
+    /// What the guest has registered.
+    pub(super) reservation: Arc<OwnKeys>,
+    pub(super) pr_show: PrShow,
 }
 
 /// One map.
@@ -141,7 +146,7 @@ pub(super) struct Map {
     limits: Limits,
     geometry: Geometry,
     read_only: bool,
-    check_timeout: Duration,
+    patience: Patience,
     post: Post,
     news: Vec<Notice>,
     /// What a [`Unit`] says has changed.
@@ -151,6 +156,7 @@ pub(super) struct Map {
     /// What the guest is to be told of the LU.
     happened: Vec<Happened>,
     outages: Outages,
+    reservations: Reservations,
     resets: Resets,
     /// Paths to its LU join and leave by themselves.
     discover: bool,
@@ -174,7 +180,10 @@ pub(super) struct Parts {
     /// As shown to the guest.
     pub(super) geometry: Geometry,
     pub(super) read_only: bool,
-    pub(super) check_timeout: Duration,
+    pub(super) patience: Patience,
+    /// Keeps what is to be remembered of reservations; `None`: the guest
+    /// cannot reserve.
+    pub(super) keeper: Option<Keeper>,
     pub(super) post: Post,
     /// Paths to its LU join and leave by themselves, if they are SCSI disks.
     pub(super) discover: bool,
@@ -183,7 +192,7 @@ pub(super) struct Parts {
 impl Map {
     pub(super) fn new(parts: Parts) -> Map {
         let Parts { slot, name, lun, disk, engine, queues, .. } = parts;
-        let Parts { limits, geometry, read_only, check_timeout, post, discover, .. } = parts;
+        let Parts { limits, geometry, read_only, patience, keeper, post, discover, .. } = parts;
         Map {
             slot,
             name,
@@ -195,13 +204,14 @@ impl Map {
             limits,
             geometry,
             read_only,
-            check_timeout,
+            patience,
             post,
             news: Vec::new(),
             changed: true,
             grown: false,
             happened: Vec::new(),
             outages: Outages::default(),
+            reservations: Reservations::new(keeper),
             resets: Resets::default(),
             discover,
             of_scsi_disks: false,
@@ -222,6 +232,8 @@ impl Map {
             joined: lun.joined,
             multipath: self.paths.len() > 1,
             nexus: Arc::clone(&lun.nexus),
+            reservation: Arc::clone(&lun.reservation),
+            pr_show: lun.pr_show,
             read_only: self.read_only,
             limits: self.limits,
             block_size: self.engine.identity().block_size,
@@ -308,14 +320,14 @@ impl Map {
         };
         let mut fx = Effects::new();
         let id = self.engine.add_path(now, new, &mut fx)?;
-        let (timeout, post) = (self.check_timeout, self.post.clone());
+        let (patience, post) = (self.patience, self.post.clone());
         let attentions = self.lun.as_ref().map(|lun| Arc::clone(&lun.attentions));
         let file = Arc::clone(handle);
         let checking = match Checking::start(
             id,
             file,
             (checker, attributes.clone()),
-            timeout,
+            patience,
             post,
             attentions,
         ) {
@@ -325,21 +337,37 @@ impl Map {
                 return Err(JoinError::Thread { path: name, source });
             }
         };
-        let limits = shrunk(self.limits, *handle.limits());
-        if limits != self.limits {
-            self.limits = limits;
-            self.queues.set_limits(self.slot, limits);
-        }
+        let fua = handle.fua().unwrap_or(self.limits.fua);
+        self.set_limits(shrunk(self.limits, Limits { fua, ..*handle.limits() }));
         self.changed = true;
         self.of_scsi_disks |= handle.hctl().is_some();
         self.queues.attach(self.slot, id, handle);
         let open = Some((Arc::clone(handle), checking));
         self.paths.insert(id, OpenPath { name, open, users: self.queues.threads() });
         self.carry_out(now, fx);
+        self.learned();
         Ok(id)
     }
 
-    /// Law 5: no path joins a LU that its guest has reserved by another.
+    fn set_limits(&mut self, limits: Limits) {
+        if limits != self.limits {
+            self.limits = limits;
+            self.queues.set_limits(self.slot, limits);
+        }
+    }
+
+    /// A path may know by now whether the LU knows FUA: if no path says no, and
+    /// one says yes, writes that are to be durable are sent so.
+    pub(super) fn learned(&mut self) {
+        let open = self.paths.values().filter_map(|path| path.open.as_ref());
+        let known: Vec<bool> = open.filter_map(|(handle, _)| handle.fua()).collect();
+        if let Some(fua) = known.iter().copied().reduce(|all, one| all && one) {
+            self.set_limits(Limits { fua, ..self.limits });
+        }
+    }
+
+    /// Law 5: no path joins a LU that its guest has reserved by another, but for
+    /// persistent reservations.
     fn one_nexus_or_several(&self) -> Result<(), JoinError> {
         match &self.lun {
             Some(lun) if lun.joined => {
@@ -486,9 +514,13 @@ impl Map {
     }
 
     fn carry_out(&mut self, now: Time, fx: Effects) {
+        self.show_own_keys();
         for effect in fx {
             match effect {
-                Effect::Publish(table) => self.queues.publish(self.slot, &table),
+                Effect::Publish(table) => {
+                    self.note_suspended(&table);
+                    self.queues.publish(self.slot, &table);
+                }
                 Effect::Check { path, check, checker } => {
                     self.with_checking(path, |c| c.check(check, checker));
                 }
@@ -501,6 +533,10 @@ impl Map {
                 Effect::Sample { path, sample } => self.with_checking(path, |c| c.sample(sample)),
                 Effect::Prove { path, proof } => self.with_checking(path, |c| c.prove(proof)),
                 Effect::Retire(path) => self.queues.detach(self.slot, path),
+                Effect::Reserve { path, job, ask } => self.reserve(path, job, ask),
+                Effect::Answer { order, outcome } => self.answer(order, outcome),
+                Effect::Attention(code) => self.attention(code),
+                Effect::Remember(what) => self.remember(what),
                 Effect::Notify(change) => {
                     self.happened.extend(seen_by_the_guest(&change));
                     self.changed |= matches!(change, Change::Resized { .. });

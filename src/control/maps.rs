@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::checking::Patience;
 use super::events::{self, Notice};
 use super::lun::Address;
 use super::mailbox::Post;
 use super::map::{JoinError, Lun, Map, Parts};
 use super::opening::Lu;
+use super::prkeys::keeper::Keeper;
 use super::settings::Scsi;
 use crate::io::{DeviceEvent, Happened, MAX_MAPS, MapSlot, Time};
 use crate::mpath::MapError;
@@ -66,6 +68,9 @@ pub(super) struct Common {
     pub(super) command_timeout: Duration,
     pub(super) suspect_after: Duration,
     pub(super) post: Post,
+    /// Keeps what is to be remembered of reservations; `None` for
+    /// vhost-user-blk, whose guests cannot reserve.
+    pub(super) keeper: Option<Keeper>,
 }
 
 /// The maps of a device.
@@ -86,6 +91,16 @@ impl std::fmt::Debug for Maps {
 impl Maps {
     pub(super) fn new(common: Common) -> Maps {
         Maps { maps: BTreeMap::new(), common, news: Vec::new(), happened: Vec::new() }
+    }
+
+    /// Whether an order of some guest's about its reservations has not ended.
+    pub(super) fn any_order(&self) -> bool {
+        self.maps.values().any(|map| map.engine.reservation_facts().orders > 0)
+    }
+
+    /// Who keeps the guests' reservation keys.
+    pub(super) fn keeper(&self) -> Option<&Keeper> {
+        self.common.keeper.as_ref()
     }
 
     /// How LUs are shown; `None` for vhost-user-blk.
@@ -161,8 +176,12 @@ impl Maps {
         self.refuse_doubles(&lu)?;
         let (address, name) = (lu.address, lu.name.clone());
         let slot = self.free_slot().ok_or(LunError::Full)?;
-        let paths = lu.paths.clone();
+        let (paths, remembered) = (lu.paths.clone(), lu.remembered);
         let mut map = self.map_of(slot, lu);
+        match remembered {
+            Some(remembered) => map.recall(now, remembered),
+            None => map.expect_key(now),
+        }
         let joined = paths.iter().try_for_each(|path| map.join(now, path).map(drop));
         if joined.is_err() {
             map.leave();
@@ -212,6 +231,8 @@ impl Maps {
             joined: lu.joined,
             no_path: shown.settings.no_path,
             nexus: Arc::default(),
+            reservation: Arc::default(),
+            pr_show: shown.settings.pr_show,
         });
         let Common { queues, command_timeout, suspect_after, .. } = &self.common;
         let core = dispatch::Settings {
@@ -228,9 +249,12 @@ impl Maps {
             groups: Vec::new(),
             queueing: Queueing::Hold,
             selector: lu.policy().selector,
+            suspended: false,
+            registered: false,
             hold_for: None,
         });
-        let check_timeout = lu.policy().checker_timeout;
+        let patience = Patience { check: lu.policy().checker_timeout, command: *command_timeout };
+        let keeper = self.common.keeper.as_ref().filter(|_| lu.joined).cloned();
         let attentions = lun.as_ref().map(|lun| Arc::clone(&lun.attentions));
         queues.add_map(slot, core, &table, attentions);
         Map::new(Parts {
@@ -243,7 +267,8 @@ impl Maps {
             limits: lu.limits,
             geometry: lu.geometry,
             read_only: lu.read_only,
-            check_timeout,
+            patience,
+            keeper,
             post: self.common.post.of(slot),
             discover: lu.discover,
         })
@@ -353,6 +378,11 @@ impl Maps {
                 map.handle(now, Event::Timer);
             }
         }
+    }
+
+    /// Tells the engines of suspended maps on which nothing is out any more.
+    pub(super) fn look_for_quiet(&mut self, now: Time) {
+        self.maps.values_mut().for_each(|map| map.look_for_quiet(now));
     }
 
     /// The first moment at which an engine wants to run.

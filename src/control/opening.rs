@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::lun::{Address, LuSettings};
 use super::map::smallest;
+use super::prkeys::{Prkeys, PrkeysError};
 use super::probing::{self, Ask, Unheard};
 use crate::host::discover::{self, Disk};
 use crate::host::{
@@ -19,6 +20,7 @@ use crate::io::{Geometry, Limits};
 use crate::mpath::policy::keywords::{KeywordError, Setting};
 use crate::mpath::policy::{NoPathRetry, Policy};
 use crate::mpath::prio::{Attributes, Prioritizer, Reading};
+use crate::mpath::reservation::Remembered;
 use crate::mpath::{MapError, Multipath};
 use crate::passthrough_scsi::PathHandle;
 use crate::scsi::command::CommandPolicy;
@@ -57,6 +59,9 @@ pub enum OpenLuError {
     /// What it is set to contradicts what holds for the device.
     #[error("{0}")]
     Setting(#[from] KeywordError),
+    /// What its guest has reserved cannot be read.
+    #[error("{0}")]
+    Prkeys(#[from] PrkeysError),
 }
 
 impl OpenLuError {
@@ -155,6 +160,8 @@ pub(super) struct Lu {
     pub(super) joined: bool,
     /// Its paths join and leave by themselves.
     pub(super) discover: bool,
+    /// What an earlier daemon's guest has registered.
+    pub(super) remembered: Option<Remembered>,
     /// What the guest may send beyond, or short of, the device's policy.
     settings: LuSettings,
     policy: Policy,
@@ -168,6 +175,7 @@ pub(super) fn open_lu(
     settings: &LuSettings,
     options: &Options,
     policy: &Policy,
+    prkeys: Option<&Prkeys>,
 ) -> Result<Lu, OpenLuError> {
     let options = Options { read_only: settings.read_only, ..*options };
     let policy = &Setting::apply_all(&settings.set, policy)?;
@@ -197,8 +205,10 @@ pub(super) fn open_lu(
         take(path)?;
     }
     // Whoever asks has at least one.
-    let lu = lu.ok_or_else(|| OpenLuError::Map(MapError::NoSuchPath("(none given)".to_owned())))?;
+    let none = || OpenLuError::Map(MapError::NoSuchPath("(none given)".to_owned()));
+    let mut lu = lu.ok_or_else(none)?;
     lu.succeeds()?;
+    lu.remembered = prkeys.map(|prkeys| prkeys.read(lu.wwid())).transpose()?.flatten();
     lu.paths.iter().for_each(introduce);
     Ok(lu)
 }
@@ -253,7 +263,8 @@ impl Lu {
         if handle.geometry().read_only && !self.read_only {
             log::warn!("path {} is write protected: the disk is served read-only", handle.name());
         }
-        self.limits = smallest(self.limits, *handle.limits());
+        let fua = handle.fua().unwrap_or(self.limits.fua);
+        self.limits = smallest(self.limits, Limits { fua, ..*handle.limits() });
         self.geometry.unmap &= handle.geometry().unmap;
         self.geometry.unmap_reads_zero &= handle.geometry().unmap_reads_zero;
         self.read_only |= handle.geometry().read_only;
@@ -280,6 +291,7 @@ impl Lu {
             paths: vec![path],
             joined: true,
             discover: settings.discover.unwrap_or(true),
+            remembered: None,
             settings,
             policy,
         }

@@ -6,6 +6,7 @@
 
 mod luns;
 mod policy;
+mod reservations;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,6 +58,8 @@ enum Wait {
     Opening(u64),
     /// The map has gone.
     LunRemoved(MapSlot),
+    /// The array has said whether a key is the guest's.
+    Recalled(MapSlot),
 }
 
 /// A path or an LU that is being opened.
@@ -90,10 +93,13 @@ type Deed = fn(&mut Daemon, Value) -> Done;
 const COMMANDS: &[(&str, Deed)] = &[
     ("lun-add", Daemon::lun_add),
     ("lun-remove", Daemon::lun_remove),
+    ("map-ask-reservations", Daemon::map_ask_reservations),
     ("map-queueing", Daemon::map_queueing),
     ("map-resize", Daemon::map_resize),
     ("map-set", Daemon::map_set),
+    ("map-set-key", Daemon::map_set_key),
     ("map-switch-group", Daemon::map_switch_group),
+    ("map-unset-key", Daemon::map_unset_key),
     ("path-add", Daemon::path_add),
     ("path-fail", Daemon::path_fail),
     ("path-marginal", Daemon::path_marginal),
@@ -104,6 +110,7 @@ const COMMANDS: &[(&str, Deed)] = &[
     ("query-luns", Daemon::query_luns),
     ("query-maps", Daemon::query_maps),
     ("query-paths", Daemon::query_paths),
+    ("query-reservations", Daemon::query_reservations),
     ("query-status", Daemon::query_status),
     ("query-version", Daemon::query_version),
     ("quit", Daemon::quit),
@@ -248,6 +255,7 @@ impl Daemon {
                 })
             }
             &Wait::LunRemoved(slot) => self.is_lun_gone(slot, late),
+            &Wait::Recalled(slot) => self.is_recalled(slot, late),
             Wait::Opening(_) => late.then(|| {
                 Err(QmpError::generic("opening the path takes long; it joins if it succeeds"))
             }),
@@ -416,6 +424,7 @@ impl Daemon {
     // --- the rest ---------------------------------------------------------------
 
     fn sim_fault(&mut self, given: Value) -> Done {
+        let words = fault_in_words(&given);
         let given: SimFault = arguments(given)?;
         let fault = given.fault()?;
         let path = self.maps.with_path(&given.path)?.open_path(&given.path)?;
@@ -425,7 +434,7 @@ impl Daemon {
                 format!("path {} is not simulated; only sim: paths can be broken", given.path);
             return Err(QmpError::generic(desc));
         }
-        log::info!("path {}: simulated fault {:?} injected", given.path, given.fault);
+        log::info!("path {}: simulated: {words}", given.path);
         Ok(Reply::Now(json!({})))
     }
 
@@ -436,9 +445,32 @@ impl Daemon {
     }
 }
 
+/// What `sim-fault` was given: `cut`, `delay, milliseconds=5`.
+fn fault_in_words(given: &Value) -> String {
+    let mut words = Vec::new();
+    words.extend(given["fault"].as_str().map(str::to_owned));
+    for (name, value) in given.as_object().into_iter().flatten() {
+        match value {
+            _ if name == "fault" || name == "path" => {}
+            Value::String(value) => words.push(format!("{name}={value}")),
+            value => words.push(format!("{name}={value}")),
+        }
+    }
+    words.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_tells_what_was_simulated_with_its_arguments() {
+        let said = fault_in_words(&json!({
+            "path": "sim0", "fault": "reservation", "action": "preempt", "key": "0xab",
+            "initiator": 1
+        }));
+        assert_eq!(said, "reservation, action=preempt, initiator=1, key=0xab");
+    }
 
     #[test]
     fn the_command_table_is_sorted_and_has_no_doubles() {

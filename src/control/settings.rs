@@ -8,13 +8,15 @@ use crate::host::Options;
 use crate::mpath::policy::Policy;
 use crate::scsi::command::CommandPolicy;
 
+use super::prkeys::Prkeys;
+
 pub use super::lun::{
     Address, LuSettings, LunError, check_alias, check_together, check_wwid, undecided,
 };
 pub use crate::scsi::command::Group;
 pub use crate::sys::inherit::group_by_name;
 pub use crate::vhost_blk::{MAX_QUEUE_SIZE, MAX_QUEUES};
-pub use crate::vhost_scsi::NoPathAnswer;
+pub use crate::vhost_scsi::{NoPathAnswer, PrShow};
 pub use crate::vhost_user::socket::Access;
 
 /// Request queues a SCSI device offers unless told otherwise: more than the
@@ -54,6 +56,8 @@ pub struct Scsi {
     pub no_path: NoPathAnswer,
     /// How far an LU reset of the guest goes.
     pub lu_reset: LuReset,
+    /// What the guest reads of its own registrations.
+    pub pr_show: PrShow,
     /// What the guest may send; an LU's own words come on top.
     pub policy: CommandPolicy,
 }
@@ -89,6 +93,9 @@ pub struct Settings {
     pub device: Device,
     /// The LUs to begin with: exactly one for [`Device::Blk`].
     pub lus: Vec<LuSettings>,
+    /// Where the guests' reservation keys are kept; `None` for
+    /// [`Device::Blk`], whose guest cannot reserve.
+    pub prkeys: Option<Prkeys>,
     /// How paths are opened.
     pub open: Options,
     /// How long to wait at the start for the first path of an LU that is given

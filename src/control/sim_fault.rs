@@ -7,9 +7,13 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::qmp::QmpError;
+use crate::scsi::reservation::{Key, Type};
 use crate::scsi::sense::SenseCode;
 use crate::scsi::status::HostByte;
-use crate::sim::{ACCESS_STATES, CutMode, DeviceState, Fault, NewCapacity, Upgrade, sense_code};
+use crate::sim::{
+    ACCESS_STATES, CutMode, DeviceState, Fault, Foreign, NewCapacity, RESERVATION_TYPES,
+    ReserveEnd, Upgrade, reservation_key, sense_code,
+};
 
 /// As a client gives them.
 #[derive(Deserialize)]
@@ -28,6 +32,12 @@ pub(super) struct SimFault {
     how: Option<String>,
     preferred: Option<bool>,
     bytes: Option<u64>,
+    enabled: Option<bool>,
+    action: Option<ForeignName>,
+    key: Option<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    initiator: Option<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -61,6 +71,29 @@ pub(super) enum FaultName {
     AluaFails,
     TakeOwnership,
     Transition,
+    Reservation,
+    ReserveSense,
+    ReserveHostByte,
+    ReserveConflict,
+    ReserveStatusLost,
+    ForgetRegistration,
+    LoseReservations,
+    RegisterStall,
+    PerInitiator,
+    AttentionsFirst,
+    PowerLoss,
+}
+
+/// What another host does about a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ForeignName {
+    Register,
+    Reserve,
+    Release,
+    Clear,
+    Preempt,
+    PreemptAbort,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -83,19 +116,32 @@ impl FaultName {
             | FaultName::Remap
             | FaultName::UnmapLun
             | FaultName::ControllerUp
-            | FaultName::TakeOwnership => &[],
+            | FaultName::TakeOwnership
+            | FaultName::ForgetRegistration
+            | FaultName::LoseReservations
+            | FaultName::PowerLoss => &[],
             FaultName::Delay
             | FaultName::LateCut
             | FaultName::ControllerDown
             | FaultName::AluaFails
+            | FaultName::RegisterStall
             | FaultName::Transition => &["milliseconds"],
             FaultName::Upgrade => &["how", "milliseconds"],
             FaultName::Device => &["state"],
-            FaultName::Sense | FaultName::IoSense | FaultName::ActivationSense => {
-                &["sense", "count"]
+            FaultName::Sense
+            | FaultName::IoSense
+            | FaultName::ActivationSense
+            | FaultName::ReserveSense => &["sense", "count"],
+            FaultName::HostByte | FaultName::IoHostByte | FaultName::ReserveHostByte => {
+                &["host", "count"]
             }
-            FaultName::HostByte | FaultName::IoHostByte => &["host", "count"],
-            FaultName::Busy | FaultName::TaskSetFull | FaultName::Marginal => &["count"],
+            FaultName::Busy
+            | FaultName::TaskSetFull
+            | FaultName::Marginal
+            | FaultName::ReserveConflict
+            | FaultName::ReserveStatusLost => &["count"],
+            FaultName::PerInitiator | FaultName::AttentionsFirst => &["enabled"],
+            FaultName::Reservation => &["action", "key", "type", "initiator"],
             FaultName::MediumError => &["lba", "blocks"],
             FaultName::Alua => &["state", "milliseconds"],
             FaultName::Prefer => &["preferred"],
@@ -161,7 +207,71 @@ impl SimFault {
             FaultName::AluaFails => Fault::AluaFails { transition: time_or_none },
             FaultName::TakeOwnership => Fault::TakeOwnership,
             FaultName::Transition => Fault::Transition(needs_time()?),
+            FaultName::Reservation => {
+                Fault::Foreign { host: self.other_host()?, order: self.foreign()? }
+            }
+            FaultName::ReserveSense => {
+                Fault::ReserveFails { end: ReserveEnd::Sense(self.sense_code()?), count }
+            }
+            FaultName::ReserveHostByte => {
+                Fault::ReserveFails { end: ReserveEnd::HostByte(self.host_byte()?), count }
+            }
+            FaultName::ReserveConflict => Fault::ReserveFails { end: ReserveEnd::Conflict, count },
+            FaultName::ReserveStatusLost => {
+                Fault::ReserveFails { end: ReserveEnd::StatusLost, count }
+            }
+            FaultName::ForgetRegistration => Fault::ForgetRegistration,
+            FaultName::LoseReservations => Fault::LoseReservations,
+            FaultName::RegisterStall => Fault::RegisterStall(needs_time()?),
+            FaultName::PerInitiator => Fault::PerInitiator(self.enabled.unwrap_or(true)),
+            FaultName::AttentionsFirst => Fault::AttentionsFirst(self.enabled.unwrap_or(true)),
+            FaultName::PowerLoss => Fault::PowerLoss,
         })
+    }
+
+    /// What another host is to do.
+    fn foreign(&self) -> Result<Foreign, QmpError> {
+        let action = needed("action", self.action)?;
+        let takes: &[&str] = match action {
+            ForeignName::Register => &["key"],
+            ForeignName::Reserve => &["type"],
+            ForeignName::Release | ForeignName::Clear => &[],
+            ForeignName::Preempt | ForeignName::PreemptAbort => &["key", "type"],
+        };
+        for (name, there) in [("key", self.key.is_some()), ("type", self.kind.is_some())] {
+            if there && !takes.contains(&name) {
+                let desc = format!("argument '{name}' does not belong to this action");
+                return Err(QmpError::generic(desc));
+            }
+        }
+        Ok(match action {
+            ForeignName::Register => Foreign::Register(self.key()?),
+            ForeignName::Reserve => Foreign::Reserve(self.kind()?),
+            ForeignName::Release => Foreign::Release,
+            ForeignName::Clear => Foreign::Clear,
+            ForeignName::Preempt | ForeignName::PreemptAbort => {
+                let abort = action == ForeignName::PreemptAbort;
+                Foreign::Preempt { victim: self.key()?, kind: self.kind()?, abort }
+            }
+        })
+    }
+
+    /// Which one; 0 is this host.
+    fn other_host(&self) -> Result<u16, QmpError> {
+        let host = Some(self.initiator.unwrap_or(1)).filter(|host| *host != 0);
+        host.ok_or_else(|| QmpError::generic("other hosts are numbered from 1".to_owned()))
+    }
+
+    fn key(&self) -> Result<Key, QmpError> {
+        let text = needed("key", self.key.as_deref())?;
+        reservation_key(text).ok_or_else(|| {
+            let desc = format!("'{text}' is no reservation key; write it in hexadecimal: 0x1a2b");
+            QmpError::generic(desc)
+        })
+    }
+
+    fn kind(&self) -> Result<Type, QmpError> {
+        named("type of reservation", needed("type", self.kind.as_deref())?, &RESERVATION_TYPES)
     }
 
     fn only_what_belongs(&self) -> Result<(), QmpError> {
@@ -177,6 +287,11 @@ impl SimFault {
             ("how", self.how.is_some()),
             ("preferred", self.preferred.is_some()),
             ("bytes", self.bytes.is_some()),
+            ("enabled", self.enabled.is_some()),
+            ("action", self.action.is_some()),
+            ("key", self.key.is_some()),
+            ("type", self.kind.is_some()),
+            ("initiator", self.initiator.is_some()),
         ];
         let taken = self.fault.takes();
         match there.iter().find(|(name, there)| *there && !taken.contains(name)) {
@@ -301,6 +416,42 @@ mod tests {
             ),
             (json!({"fault": "take-ownership"}), Fault::TakeOwnership),
             (json!({"fault": "transition", "milliseconds": 9}), Fault::Transition(ms(9))),
+            (
+                json!({"fault": "reservation", "action": "register", "key": "0xab"}),
+                Fault::Foreign { host: 1, order: Foreign::Register(Key(0xab)) },
+            ),
+            (
+                json!({
+                    "fault": "reservation", "action": "preempt-abort", "key": "12",
+                    "type": "exclusive-access", "initiator": 3
+                }),
+                Fault::Foreign {
+                    host: 3,
+                    order: Foreign::Preempt {
+                        victim: Key(0x12),
+                        kind: Type::ExclusiveAccess,
+                        abort: true,
+                    },
+                },
+            ),
+            (
+                json!({"fault": "reservation", "action": "release"}),
+                Fault::Foreign { host: 1, order: Foreign::Release },
+            ),
+            (
+                json!({"fault": "reserve-sense", "sense": "2/4/b"}),
+                Fault::ReserveFails { end: ReserveEnd::Sense(code), count: 1 },
+            ),
+            (
+                json!({"fault": "reserve-status-lost", "count": 2}),
+                Fault::ReserveFails { end: ReserveEnd::StatusLost, count: 2 },
+            ),
+            (json!({"fault": "forget-registration"}), Fault::ForgetRegistration),
+            (json!({"fault": "lose-reservations"}), Fault::LoseReservations),
+            (json!({"fault": "register-stall", "milliseconds": 9}), Fault::RegisterStall(ms(9))),
+            (json!({"fault": "per-initiator", "enabled": false}), Fault::PerInitiator(false)),
+            (json!({"fault": "attentions-first"}), Fault::AttentionsFirst(true)),
+            (json!({"fault": "power-loss"}), Fault::PowerLoss),
             (json!({"fault": "capacity"}), Fault::Capacity(NewCapacity::Grow)),
             (json!({"fault": "capacity", "bytes": 512}), Fault::Capacity(NewCapacity::Bytes(512))),
         ] {
@@ -325,6 +476,27 @@ mod tests {
             (json!({"path": "p", "fault": "upgrade", "how": "x"}), "busy, becoming-ready, gone"),
             (json!({"path": "p", "fault": "upgrade", "how": "gone"}), "'milliseconds' is missing"),
             (json!({"path": "p", "fault": "late-cut"}), "'milliseconds' is missing"),
+            (json!({"path": "p", "fault": "reservation"}), "'action' is missing"),
+            (
+                json!({
+                    "path": "p", "fault": "reservation", "action": "release", "initiator": 0
+                }),
+                "from 1",
+            ),
+            (json!({"path": "p", "fault": "reservation", "action": "move"}), "preempt-abort"),
+            (json!({"path": "p", "fault": "reservation", "action": "register"}), "'key' is"),
+            (
+                json!({"path": "p", "fault": "reservation", "action": "clear", "key": "1"}),
+                "'key' does not belong",
+            ),
+            (
+                json!({"path": "p", "fault": "reservation", "action": "register", "key": "+1"}),
+                "hexadecimal",
+            ),
+            (
+                json!({"path": "p", "fault": "reservation", "action": "reserve", "type": "5"}),
+                "write-exclusive, exclusive-access",
+            ),
             (json!({"path": "p", "fault": "cut", "how": "gone"}), "'how' does not belong"),
             (json!({"fault": "cut"}), "path"),
         ] {

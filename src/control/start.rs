@@ -14,6 +14,8 @@ use super::lun::Address;
 use super::mailbox::{Mail, Mailbox};
 use super::maps::{Common, LunError, Maps, Shown};
 use super::opening::{Lu, OpenLuError, open_lu};
+use super::prkeys::Prkeys;
+use super::prkeys::keeper::Keeper;
 use super::qmp::Server;
 use super::settings::{self, Expose, Listen, LuReset, LuSettings, Settings};
 use super::topology;
@@ -153,6 +155,7 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         command_timeout: settings.open.command_timeout,
         suspect_after: settings.suspect_after,
         post: mailbox.sender(),
+        keeper: keeper(settings, &mailbox)?,
     });
     for lu in lus {
         maps.add(clock.now(), lu, false).map_err(|e: LunError| StartError::Join(e.to_string()))?;
@@ -184,11 +187,17 @@ pub(super) fn start(settings: &Settings) -> Result<Daemon, StartError> {
         policy: settings.policy.clone(),
         read_only: settings.read_only,
         discover: settings.discover,
+        prkeys: settings.prkeys.clone(),
     };
     let mut daemon = Daemon::new(parts);
     daemon.tell_changes();
     announce(settings, &daemon);
     Ok(daemon)
+}
+
+fn keeper(settings: &Settings, mailbox: &Mailbox) -> Result<Option<Keeper>, StartError> {
+    let start = |prkeys: &Prkeys| Keeper::start(prkeys.clone(), mailbox.sender());
+    settings.prkeys.as_ref().map(start).transpose().map_err(system("start a thread"))
 }
 
 fn listen(
@@ -227,6 +236,7 @@ fn bad_fd(number: RawFd) -> StartError {
 fn open_all(settings: &Settings, signals: &SignalFd, clock: Clock) -> Result<Vec<Lu>, StartError> {
     let until = clock.now() + settings.wait_paths;
     let until_ended = clock.now() + settings.open.command_timeout + ENDING;
+    let prkeys = settings.prkeys.as_ref();
     let mut all = Vec::new();
     for lu in &settings.lus {
         if let Some(given) = &lu.wwid {
@@ -237,7 +247,7 @@ fn open_all(settings: &Settings, signals: &SignalFd, clock: Clock) -> Result<Vec
         }
         let mut waits = None;
         let opened = loop {
-            let error = match open_lu(lu, &settings.open, &settings.policy) {
+            let error = match open_lu(lu, &settings.open, &settings.policy, prkeys) {
                 Ok(opened) => break opened,
                 Err(error) => error,
             };
@@ -285,9 +295,12 @@ fn in_the_options_words(settings: &Settings, lu: &LuSettings, error: OpenLuError
         }
         (OpenLuError::Map(error), _) => StartError::Join(error.to_string()),
         (OpenLuError::Alias(error), _) => StartError::Join(format!("--map {error}")),
-        (error @ (OpenLuError::NoneFound { .. } | OpenLuError::OtherLu { .. }), _) => {
-            StartError::Join(error.to_string())
-        }
+        (
+            error @ (OpenLuError::NoneFound { .. }
+            | OpenLuError::OtherLu { .. }
+            | OpenLuError::Prkeys(_)),
+            _,
+        ) => StartError::Join(error.to_string()),
         (error, _) => StartError::Path(error),
     }
 }

@@ -122,7 +122,9 @@ pub struct PathStatus {
     pub serial: String,
     /// Number of its group.
     pub group: u16,
-    /// The engine's view: `active`, `suspect`, `doubt`, `failed`.
+    /// The engine's view: `active`, `unregistered` (it is in order and carries nothing before the
+    /// guest's reservation key is registered by it), `reserved` (nor while another path holds the
+    /// guest's reservation, which admits one path only), `suspect`, `doubt`, `failed`.
     pub state: String,
     /// `fail path` holds.
     pub failed_by_administrator: bool,
@@ -185,6 +187,52 @@ pub struct LunStatus {
     pub denied: Vec<String>,
     /// A unit attention waits for the guest's next command.
     pub attention_pending: bool,
+}
+
+/// Reservations of an LU's guest (`query-reservations`, `ctl show
+/// reservations`), with multipathd's words where it has some.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ReservationStatus {
+    /// Name of its map.
+    pub map: String,
+    /// Target and LUN, `T:L`.
+    pub lun: String,
+    /// WWID.
+    pub uuid: String,
+    /// The key that the guest has registered.
+    pub prkey: Option<String>,
+    pub aptpl: bool,
+    pub all_tg_pt: bool,
+    /// Whether it is registered: `set`, `unset`, `unknown`.
+    pub prstatus: String,
+    /// Whether the guest holds a reservation: `set`, `unset`, `unknown`.
+    pub prhold: String,
+    /// Of which type.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The path by which it holds it, where that is known.
+    pub holder: Option<String>,
+    /// Registrations that the array has of it, or may have.
+    pub copies: usize,
+    /// PERSISTENT RESERVE OUT commands of the guest that are not answered yet.
+    pub orders: usize,
+    /// The guest's I/O is held while its reservation is moved.
+    pub suspended: bool,
+    /// What is to be remembered is on the disk.
+    pub saved: bool,
+    pub paths: Vec<RegistrationStatus>,
+}
+
+/// What a path is to the array as far as the guest's key goes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct RegistrationStatus {
+    pub dev: String,
+    /// `registered`, `none`, `unknown`.
+    pub registration: String,
+    /// It carries nothing for that reason.
+    pub barred: bool,
 }
 
 /// A SCSI disk of this host (`query-devices`, `ctl show devices`).

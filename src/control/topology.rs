@@ -7,7 +7,9 @@
 
 use std::fmt::Write as _;
 
-use super::status::{DaemonStatus, DeviceStatus, LunStatus, MapStatus, PathStatus};
+use super::status::{
+    DaemonStatus, DeviceStatus, LunStatus, MapStatus, PathStatus, ReservationStatus,
+};
 use crate::mpath::policy::keywords::KEYWORDS;
 
 /// Whether to mark what needs attention with colour.
@@ -82,7 +84,10 @@ fn remarks(path: &PathStatus) -> String {
     let access = path.access_state.as_deref().filter(|state| *state != "active/optimized");
     let marginal = (path.marginal_st == "marginal").then_some("marginal");
     let administrator = path.failed_by_administrator.then_some("by administrator");
-    let words: Vec<&str> = [access, marginal, administrator].into_iter().flatten().collect();
+    let unregistered = (path.state == "unregistered").then_some("not registered");
+    let reserved = (path.state == "reserved").then_some("another path holds the reservation");
+    let words = [access, marginal, administrator, unregistered, reserved];
+    let words: Vec<&str> = words.into_iter().flatten().collect();
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
 }
 
@@ -179,6 +184,37 @@ fn lun_row(lun: &LunStatus) -> [String; 7] {
         format!("{}/{}", lun.usable, lun.paths),
         if lun.read_only { "ro" } else { "rw" }.to_owned(),
         lun.state.clone(),
+    ]
+}
+
+/// A line per LU of a SCSI device.
+pub fn reservations(all: &[ReservationStatus], colour: Colour) -> String {
+    let header = ["lun", "map", "key", "registered", "holds", "by", "state"];
+    let cells: Vec<[String; 7]> = all.iter().map(reservation_row).collect();
+    let mut rows = vec![header];
+    rows.extend(cells.iter().map(|row| row.each_ref().map(String::as_str)));
+    table(&rows, |_| None, colour)
+}
+
+fn reservation_row(one: &ReservationStatus) -> [String; 7] {
+    let dash = || "-".to_owned();
+    let registered = one.paths.iter().filter(|path| path.registration == "registered").count();
+    let key = one.prkey.as_ref();
+    let state = match (one.prstatus.as_str(), one.orders, one.saved) {
+        _ if one.suspended => "being moved",
+        ("unknown", ..) => "being read",
+        (_, 1.., _) => "changing",
+        (_, _, false) => "not saved",
+        _ => "settled",
+    };
+    [
+        one.lun.clone(),
+        one.map.clone(),
+        key.map_or_else(dash, |key| format!("{key}{}", if one.aptpl { ":aptpl" } else { "" })),
+        key.map_or_else(dash, |_| format!("{registered}/{}", one.paths.len())),
+        one.kind.clone().unwrap_or_else(dash),
+        one.holder.clone().unwrap_or_else(dash),
+        state.to_owned(),
     ]
 }
 

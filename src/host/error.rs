@@ -169,6 +169,14 @@ pub enum OpenError {
         /// What is wrong.
         why: String,
     },
+    /// What was registered cannot be read.
+    #[error("{path}: {why}; delete it to have nobody registered with the image")]
+    Registrations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// Two images with one WWID.
     #[error(
         "{path}: is a copy that carries the WWID of another open image ({wwid}), and would be taken for the same disk; delete {path}.lu to give it its own"

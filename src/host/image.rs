@@ -4,19 +4,21 @@
 //! LU* (WWID, serial number, block size) is in `IMAGE.lu`, a line of JSON made
 //! when the image is first used; a copy of an image without that file is
 //! another disk. How the array behaves (personality, TPGS) is not kept: it is
-//! what the first path to it says. The image is locked while open, and all paths to it in this
+//! what the first path to it says. Who is registered with the LU, and who has
+//! reserved it, is kept in `IMAGE.pr`: a daemon that ends is no power loss of
+//! the array. The image is locked while open, and all paths to it in this
 //! process share one array (law 2).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::passthrough_scsi::{FileMedium, SimImage};
-use crate::sim::{LuConfig, Personality, Tpgs};
+use crate::passthrough_scsi::{FileMedium, Keeper, SimImage};
+use crate::sim::{LuConfig, Personality, Reservations, Tpgs};
 use crate::sys::file::{self, Mode};
 
 use super::error::OpenError;
@@ -76,8 +78,9 @@ pub(super) fn open(spec: &SimSpec, read_only: bool) -> Result<Arc<SimImage>, Ope
     }
     let config = config(spec, &sidecar, meta.len(), read_only)?;
     let medium = Box::new(FileMedium::new(Arc::new(file)));
-    let array = SimImage::start(config, medium).map_err(failed("starting the simulated array"))?;
-    let array = Arc::new(array);
+    let keeper = keeper(image, read_only)?;
+    let array = SimImage::start_with(config, medium, keeper);
+    let array = Arc::new(array.map_err(failed("starting the simulated array"))?);
     let open = OpenImage { image: Arc::downgrade(&array), wwid: sidecar.wwid };
     registry.images.insert(inode, open);
     Ok(array)
@@ -148,13 +151,49 @@ fn open_or_create(
     }
 }
 
-/// Beside the image itself, not beside a link to it.
 fn sidecar_path(image: &Path) -> Result<PathBuf, OpenError> {
-    let mut path = fs::canonicalize(image)
-        .map_err(|e| super::open::refused(image, e, "following links"))?
-        .into_os_string();
-    path.push(".lu");
-    Ok(PathBuf::from(path))
+    beside(image, ".lu")
+}
+
+/// Beside the image itself, not beside a link to it.
+fn beside(image: &Path, suffix: &str) -> Result<PathBuf, OpenError> {
+    let path =
+        fs::canonicalize(image).map_err(|e| super::open::refused(image, e, "following links"))?;
+    Ok(with_suffix(&path, suffix))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(suffix);
+    PathBuf::from(path)
+}
+
+/// Whole or not at all.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let fresh = with_suffix(path, ".new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)
+}
+
+/// The image's registrations. The image is locked. Of one that is only read
+/// they change in memory; where they cannot be written they are lost with the
+/// daemon.
+fn keeper(image: &Path, read_only: bool) -> Result<Keeper, OpenError> {
+    let path = beside(image, ".pr")?;
+    let kept = match fs::read_to_string(&path) {
+        Ok(text) => Reservations::from_words(&text)
+            .map_err(|why| OpenError::Registrations { path: path.clone(), why })?,
+        Err(e) if e.kind() == ErrorKind::NotFound => Reservations::default(),
+        Err(e) => return Err(super::open::refused(&path, e, "reading")),
+    };
+    let keep = move |words: &str| {
+        if !read_only {
+            let _ = replace(&path, words.as_bytes());
+        }
+    };
+    Ok(Keeper { kept, keep: Box::new(keep) })
 }
 
 fn read_sidecar(path: &Path) -> Result<Option<Sidecar>, OpenError> {
@@ -194,14 +233,8 @@ fn identity(image: &Path, block_size: u32) -> Result<Sidecar, OpenError> {
     let sidecar = Sidecar { serial: wwid[16..].to_owned(), wwid, block_size };
     let mut text = serde_json::to_vec(&sidecar).unwrap_or_default();
     text.push(b'\n');
-    // Whole or not at all: a torn identity would lock the image out.
-    let mut fresh = path.clone().into_os_string();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    File::create(&fresh)
-        .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&fresh, &path))
-        .map_err(failed("writing"))?;
+    // A torn identity would lock the image out.
+    replace(&path, &text).map_err(failed("writing"))?;
     Ok(sidecar)
 }
 

@@ -192,6 +192,10 @@ fn an_image_in_use_elsewhere_is_refused() {
     dir.put("disk.img.lu", "{\"wwid\": \"zz\"");
     let words = refusal(&format!("sim:{}", image.display()));
     assert!(words.contains("carries no usable identity"), "{words}");
+    fs::remove_file(dir.0.join("disk.img.lu")).unwrap();
+    dir.put("disk.img.pr", "registered by nobody");
+    let words = refusal(&format!("sim:{}", image.display()));
+    assert!(words.contains("disk.img.pr: 'registered by nobody'"), "{words}");
 }
 
 #[test]

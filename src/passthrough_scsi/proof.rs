@@ -74,6 +74,9 @@ pub(super) struct Proof {
     pub(super) identity: Identity,
     pub(super) geometry: Geometry,
     pub(super) limits: Limits,
+    /// A reservation has kept the mode pages from us: `Limits::fua` and
+    /// `Geometry::read_only` promise nothing, but may be so all the same.
+    pub(super) mode_unread: bool,
 }
 
 /// Sends a CDB with a data-in buffer and waits.
@@ -141,6 +144,13 @@ fn not_supported(error: &ProofError) -> bool {
     }
 }
 
+/// Whether another nexus's reservation forbids the command.
+fn reserved(error: &ProofError) -> bool {
+    let ProofError::Command { completion, .. } = error else { return false };
+    let Completion::Scsi { status, host: HostByte::OK, .. } = **completion else { return false };
+    status == Status::RESERVATION_CONFLICT
+}
+
 /// An answer the LU may lack: `None` where it says so.
 fn optional<T>(result: Result<T, ProofError>) -> Result<Option<T>, ProofError> {
     match result {
@@ -170,31 +180,54 @@ fn page(send: &Ask<'_>, code: u8) -> Result<Vec<u8>, ProofError> {
 fn capacity(send: &Ask<'_>) -> Result<Capacity, ProofError> {
     let mut data = [0; LEN_16];
     let allocation = u32::try_from(data.len()).unwrap_or(0);
-    if let Some(got) = optional(ask(send, &Cdb::read_capacity_16(allocation), &mut data))? {
-        return Capacity::parse_16(&data[..got]).ok_or(ProofError::Nonsense("READ CAPACITY(16)"));
-    }
+    let conflict = match optional(ask(send, &Cdb::read_capacity_16(allocation), &mut data)) {
+        // LIO keeps it, against SBC-4 table 13, from all who are not registered
+        // where access is exclusive; (10) it does not.
+        Err(error) if reserved(&error) => Some(error),
+        Err(error) => return Err(error),
+        Ok(None) => None,
+        Ok(Some(got)) => {
+            let nonsense = ProofError::Nonsense("READ CAPACITY(16)");
+            return Capacity::parse_16(&data[..got]).ok_or(nonsense);
+        }
+    };
     let mut data = [0; LEN_10];
     let got = ask(send, &Cdb::read_capacity_10(), &mut data)?;
-    let nonsense = ProofError::Nonsense("READ CAPACITY(10)");
-    let Some(Capacity10 { blocks: Some(blocks), block_size }) = Capacity10::parse(&data[..got])
-    else {
-        return Err(nonsense);
-    };
-    Ok(Capacity { blocks, block_size, ..Capacity::default() })
+    // Whether it provisions, its pages say as well (LBPU).
+    let provisioning = conflict.is_some();
+    match Capacity10::parse(&data[..got]) {
+        Some(Capacity10 { blocks: Some(blocks), block_size }) => {
+            Ok(Capacity { blocks, block_size, provisioning, ..Capacity::default() })
+        }
+        _ => Err(conflict.unwrap_or(ProofError::Nonsense("READ CAPACITY(10)"))),
+    }
 }
 
-fn mode(send: &Ask<'_>) -> Result<Mode, ProofError> {
+fn mode(send: &Ask<'_>) -> Result<Option<Mode>, ProofError> {
     let mut data = [0; ALLOCATION];
     let ten = Cdb::mode_sense_10(mode::CACHING, u16::try_from(data.len()).unwrap_or(0));
-    if let Some(got) = optional(ask(send, &ten, &mut data))? {
+    let answer = match optional(ask(send, &ten, &mut data)) {
+        // Exclusive access keeps this from all who are not registered (SPC-5
+        // table 66), and nothing else that is asked here; the path must join
+        // all the same, or it could never be registered.
+        Err(error) if reserved(&error) => return Ok(None),
+        answer => answer?,
+    };
+    if let Some(got) = answer {
         if let Some(mode) = Mode::parse_10(&data[..got]) {
-            return Ok(mode);
+            return Ok(Some(mode));
         }
     }
     let six = Cdb::mode_sense_6(mode::CACHING, u8::try_from(data.len()).unwrap_or(0));
     let got = optional(ask(send, &six, &mut data))?;
     // No mode page at all: nothing is promised.
-    Ok(got.and_then(|got| Mode::parse_6(&data[..got])).unwrap_or_default())
+    Ok(Some(got.and_then(|got| Mode::parse_6(&data[..got])).unwrap_or_default()))
+}
+
+/// What [`Proof::mode_unread`] has left open: whether the LU knows FUA. `None`:
+/// it is still kept from us, or cannot be asked just now.
+pub(super) fn fua(send: &Ask<'_>) -> Option<bool> {
+    mode(send).ok().flatten().map(|mode| mode.dpofua)
 }
 
 /// Only what identity needs: the part repeated at every reinstatement.
@@ -257,6 +290,8 @@ pub(super) fn prove(send: &Ask<'_>, queue: &QueueLimits) -> Result<Proof, ProofE
     // Before the name, as in `identify`.
     let capacity = capacity(send)?;
     let mode = mode(send)?;
+    let mode_unread = mode.is_none();
+    let mode = mode.unwrap_or_default();
     let pages = supported(send)?;
     let (wwid, serial) = names(send, &inquiry, &pages)?;
     let identity = identity(wwid, &capacity)?;
@@ -279,7 +314,7 @@ pub(super) fn prove(send: &Ask<'_>, queue: &QueueLimits) -> Result<Proof, ProofE
         product: inquiry.product,
         revision: inquiry.revision,
     };
-    Ok(Proof { identity, geometry, limits })
+    Ok(Proof { identity, geometry, limits, mode_unread })
 }
 
 fn limits(

@@ -23,9 +23,9 @@ use crate::io::{Completion, Direction, ErrnoFrom, Segment, Time, total_len};
 use crate::scsi::alua::AccessState;
 use crate::scsi::cdb::Cdb;
 use crate::sim::{
-    Array, DeviceState, Done, Fault, LuConfig, Medium, NexusId, NotInjected, Plugged,
+    Array, DeviceState, Done, Fault, LuConfig, LuId, Medium, NexusId, NotInjected, Personality,
+    Plugged, PortConflict, Reservations, Stats, Task, Tpgs,
 };
-use crate::sim::{Personality, PortConflict, Stats, Task, Tpgs};
 use crate::sys::file::{self, Range};
 use crate::sys::scsi_generic;
 use crate::sys::segment;
@@ -35,6 +35,22 @@ mod tests;
 
 /// Messages taken between two polls of the array.
 const BATCH: usize = 64;
+
+/// What an array knows of registrations when it is started, and who is told of
+/// what it knows, in words ([`Reservations::to_words`]), before the initiator
+/// hears that its command has changed it.
+pub struct Keeper {
+    /// From the last time.
+    pub kept: Reservations,
+    /// For the next.
+    pub keep: Box<dyn FnMut(&str) + Send>,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").field("kept", &self.kept).finish_non_exhaustive()
+    }
+}
 
 /// What a host would say of a simulated path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,16 +88,29 @@ pub struct SimImage {
 }
 
 impl SimImage {
-    /// Starts an array.
+    /// Starts an array that knows of no registrations.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start(config: LuConfig, medium: Box<dyn Medium>) -> io::Result<SimImage> {
+        let (kept, keep) = (Reservations::default(), Box::new(|_: &str| {}));
+        SimImage::start_with(config, medium, Keeper { kept, keep })
+    }
+
+    /// Starts an array.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start_with(
+        config: LuConfig,
+        medium: Box<dyn Medium>,
+        keeper: Keeper,
+    ) -> io::Result<SimImage> {
         let (to_array, messages) = mpsc::channel();
         let behaviour = (config.personality, config.tpgs);
         let thread = thread::Builder::new().name("sim-array".to_owned()).spawn(move || {
             scsi_generic::block_signals();
-            Server::new(Array::new(config, medium)).run(&messages);
+            Server::new(Array::new(config, medium), keeper).run(&messages);
         })?;
         Ok(SimImage { to_array: Mutex::new(to_array), behaviour, thread: Some(thread) })
     }
@@ -238,13 +267,28 @@ struct Server {
     next_tag: u64,
     started: Instant,
     done: Vec<Done>,
+    keep: Box<dyn FnMut(&str) + Send>,
+    /// Revision of what was kept last.
+    kept: u64,
 }
 
 impl Server {
-    fn new(array: Array) -> Server {
+    fn new(mut array: Array, Keeper { kept, keep }: Keeper) -> Server {
         #[allow(clippy::disallowed_methods)] // real time enters the array here
         let started = Instant::now();
-        Server { array, waiters: HashMap::new(), next_tag: 0, started, done: Vec::new() }
+        array.restore(LuId(0), kept);
+        let kept = array.reservations(LuId(0)).revision();
+        let (waiters, done) = (HashMap::new(), Vec::new());
+        Server { array, waiters, next_tag: 0, started, done, keep, kept }
+    }
+
+    /// Has registrations kept that have changed.
+    fn keep(&mut self) {
+        let reservations = self.array.reservations(LuId(0));
+        if reservations.revision() != self.kept {
+            self.kept = reservations.revision();
+            (self.keep)(&reservations.to_words());
+        }
     }
 
     fn now(&self) -> Time {
@@ -284,7 +328,9 @@ impl Server {
             Message::Add(name, at, answer) => drop(answer.send(self.array.connect(&name, at))),
             Message::Remove(id) => self.array.remove_nexus(now, id),
             Message::Inject(id, fault, answer) => {
-                drop(answer.send(self.array.try_inject(now, id, fault)));
+                let injected = self.array.try_inject(now, id, fault);
+                self.keep();
+                drop(answer.send(injected));
             }
             Message::Reset(id) => self.array.reset_lu(now, id),
             Message::Describe(id, answer) => {
@@ -305,6 +351,7 @@ impl Server {
     fn deliver(&mut self) {
         let now = self.now();
         self.array.poll(now, &mut self.done);
+        self.keep();
         for done in self.done.drain(..) {
             match self.waiters.remove(&done.tag) {
                 Some(Waiter::Port { ticket, segments }) => {

@@ -1,9 +1,10 @@
 use super::blk_uring::Direct;
 use super::*;
 use crate::io::{Command, Direction, Op, Segment};
+use crate::scsi::reservation::{Key as PrKey, Type};
 use crate::scsi::sense::{Key, SenseCode};
 use crate::scsi::status::{HostByte, Status};
-use crate::sim::{CutMode, LuConfig, MemoryMedium};
+use crate::sim::{CutMode, Foreign, LuConfig, MemoryMedium};
 use crate::sys::file::DirectAlignment;
 use crate::sys::segment;
 use crate::sys::uring::{Uring, Wait};
@@ -271,6 +272,23 @@ fn a_cut_is_the_transports_word_and_a_plug_a_unit_attention() {
     a.inject(Fault::Plug);
     assert_eq!(a.identify(TIMEOUT, &|_| ()).as_ref(), Ok(a.identity()));
     assert!(!open(Opened::Null(512), PathKind::Null, Transport::Null).inject(Fault::Plug));
+}
+
+#[test]
+fn what_a_reservation_has_kept_from_a_path_it_learns_when_that_has_ended() {
+    let image = sim_image(LuConfig::default());
+    let first = sim_path(&image, "a");
+    let told = |order| assert!(first.inject(Fault::Foreign { host: 9, order }), "{order:?}");
+    told(Foreign::Register(PrKey(0xbad)));
+    told(Foreign::Reserve(Type::ExclusiveAccess));
+    let path = sim_path(&image, "b");
+    assert_eq!((path.fua(), path.limits().fua), (None, false), "nothing is promised");
+    assert!(!path.learn_fua(TIMEOUT, &|_| ()), "it is still kept from us");
+    told(Foreign::Release);
+    assert!(path.learn_fua(TIMEOUT, &|_| ()));
+    assert_eq!(path.fua(), Some(true));
+    assert!(!path.learn_fua(TIMEOUT, &|_| ()), "that is no news");
+    assert_eq!(first.fua(), Some(true), "known from the beginning");
 }
 
 #[test]

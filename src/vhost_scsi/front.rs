@@ -100,6 +100,18 @@ impl Ending {
         }
     }
 
+    /// Of an order: what the LU's sense may be by a path, may be ours as well,
+    /// and then is said in the format the LU uses.
+    fn of_order(self) -> Ending {
+        match self.words {
+            Words::Theirs(sense) => match sense.as_built() {
+                Some((code, field)) => Ending { words: Words::Ours(code, field), ..self },
+                None => self,
+            },
+            Words::Ours(..) => self,
+        }
+    }
+
     /// Key and codes of the sense data.
     fn code(&self) -> Option<SenseCode> {
         match self.words {
@@ -142,6 +154,7 @@ impl ScsiFront {
             }
             _ => ending_of(request.front.word, outcome),
         };
+        let ending = if request.ordered { ending.of_order() } else { ending };
         if let Words::Theirs(sense) = &ending.words {
             self.shared.learn_sense_format(request.map, sense);
         }
@@ -280,7 +293,7 @@ fn may_be_done_already(request: &Request) -> bool {
 }
 
 /// The ending, and the residual where the LU answered; without one no data
-/// counts as transferred. One table (multipath-and-scsi, E.4): the LU's word
+/// counts as transferred. One table: the LU's word
 /// is exact, a path's never shows, BUSY where a quick retry can succeed.
 fn ending_of(word: u32, outcome: &Outcome) -> (Ending, Option<u32>) {
     let ending = match *outcome {

@@ -19,6 +19,8 @@ pub(super) fn unit(target: u8, lun: u16, map: u16) -> Unit {
         joined: true,
         multipath: true,
         nexus: Arc::default(),
+        reservation: Arc::default(),
+        pr_show: PrShow::One,
         read_only: false,
         limits: Limits {
             max_transfer: Blocks(128),

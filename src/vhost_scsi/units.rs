@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::io::{Limits, MapSlot};
 use crate::scsi::attention::Attentions;
 use crate::scsi::command::CommandPolicy;
+use crate::scsi::reservation::Registered;
 
 /// What the guest is told of a command that found no usable path, once the
 /// queueing policy has ended.
@@ -23,10 +24,11 @@ pub enum NoPathAnswer {
     NotReady,
 }
 
-/// What a LU's reservations and its paths settle between them (law 5): as long
-/// as a reservation is a matter of one nexus, a LU either has one path and the
-/// guest may reserve it, or it has several. Whichever comes first wins, whatever
-/// thread it comes by.
+/// What a LU's RESERVE(6) and RESERVE(10) and its paths settle between them
+/// (law 5): such a reservation is a matter of one nexus, so that a LU either
+/// has one path and the guest may reserve it, or it has several. Whichever comes
+/// first wins, whatever thread it comes by. (Persistent reservations are the
+/// engine's, and hold for all paths.)
 #[derive(Debug, Default)]
 pub struct Nexus(AtomicU8);
 
@@ -34,7 +36,7 @@ impl Nexus {
     const RESERVED: u8 = 1;
     const SEVERAL: u8 = 2;
 
-    /// The guest is about to reserve or to register; false if it may not.
+    /// The guest is about to reserve; false if it may not.
     pub fn reserve(&self) -> bool {
         self.settle(Nexus::RESERVED)
     }
@@ -44,7 +46,7 @@ impl Nexus {
         self.settle(Nexus::SEVERAL)
     }
 
-    /// Whether the guest has ever sent a command that reserves or registers.
+    /// Whether the guest has ever sent a command that reserves so.
     pub fn is_reserved(&self) -> bool {
         self.0.load(Ordering::Acquire) == Nexus::RESERVED
     }
@@ -54,6 +56,34 @@ impl Nexus {
             Ok(_) => true,
             Err(settled) => settled == what,
         }
+    }
+}
+
+/// What a guest that sees one LU reads of its own registrations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PrShow {
+    /// One, as of one nexus.
+    #[default]
+    One,
+    /// One per path, as the array has them.
+    All,
+}
+
+/// The guest's registrations, as the array may list them. Written by the
+/// control thread, read by the fronts when they edit an answer to PERSISTENT
+/// RESERVE IN.
+#[derive(Debug, Default)]
+pub struct OwnKeys(Mutex<Vec<Registered>>);
+
+impl OwnKeys {
+    /// From now on.
+    pub fn set(&self, own: Vec<Registered>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = own;
+    }
+
+    /// Has an answer edited for each key of the guest's.
+    pub fn hide(&self, hide: impl FnMut(&Registered)) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(hide);
     }
 }
 
@@ -72,11 +102,15 @@ pub struct Unit {
     pub policy: CommandPolicy,
     /// The guest sees one LU, not paths: port identities are kept from it.
     pub joined: bool,
-    /// The map has more than one path: with `joined`, reservations are
+    /// The map has more than one path: with `joined`, RESERVE(6) and (10) are
     /// refused, because they would hold for one path only.
     pub multipath: bool,
-    /// Reservations against paths, with `joined`.
+    /// The same against paths that join, with `joined`.
     pub nexus: Arc<Nexus>,
+    /// The guest's persistent reservations, with `joined`.
+    pub reservation: Arc<OwnKeys>,
+    /// See [`PrShow`].
+    pub pr_show: PrShow,
     /// Refuse commands that change the medium.
     pub read_only: bool,
     /// What one command may carry, over all paths.

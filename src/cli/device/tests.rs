@@ -26,6 +26,7 @@ fn paths_alone_are_lun_0_of_target_0() {
     let device = scsi(&settings);
     assert_eq!((device.expose, device.lu_reset), (Expose::Lu, LuReset::Own));
     assert!(matches!(device.no_path, NoPathAnswer::TransportError));
+    assert_eq!(device.pr_show, PrShow::One);
     assert!(device.policy.denies(Group::FormatUnit, false));
     assert_eq!(settings.num_queues, 64);
     // No faster transport of reads and writes, which would lose unit attentions.
@@ -45,6 +46,7 @@ fn further_luns_are_added_to_those_of_the_paths() {
         "--expose=lu",
         "--no-path=not-ready",
         "--lu-reset=array",
+        "--pr-show=all",
         "--num-queues=254",
     ])
     .unwrap();
@@ -52,12 +54,27 @@ fn further_luns_are_added_to_those_of_the_paths() {
     assert_eq!(addresses, ["0:0", "0:1", "7:300"]);
     assert!(settings.lus.iter().all(|lu| lu.read_only));
     let device = scsi(&settings);
-    assert_eq!(device.lu_reset, LuReset::Array);
+    assert_eq!((device.lu_reset, device.pr_show), (LuReset::Array, PrShow::All));
     assert!(matches!(device.no_path, NoPathAnswer::NotReady));
     let data = settings.lus[1].policy(device.policy);
     assert!(!data.denies(Group::ModeSelect, false) && data.denies(Group::Reserve, false));
     let other = settings.lus[2].policy(device.policy);
     assert!(other.denies(Group::ReassignBlocks, false) && !other.denies(Group::Reserve, false));
+}
+
+#[test]
+fn reservation_keys_are_kept_where_a_guest_can_reserve() {
+    let given = parse(&["--path=/dev/sdb", "--prkeys=/etc/multipath/prkeys"]).unwrap().prkeys;
+    assert_eq!(given.unwrap().file(), std::path::Path::new("/etc/multipath/prkeys"));
+    assert!(parse(&["--path=/dev/sdb"]).unwrap().prkeys.unwrap().file().ends_with("prkeys"));
+    let blk = |options: &[&str]| {
+        let all = ["vhost-mpath", "--socket-path=/s", "--path=/dev/sdb"];
+        let cli = Cli::try_parse_from(all.iter().chain(options)).map_err(|e| e.to_string())?;
+        cli.serve.settings().map_err(|e| e.to_string())
+    };
+    assert_eq!(blk(&[]).unwrap().prkeys, None);
+    let refused = blk(&["--prkeys=/x"]).unwrap_err();
+    assert!(refused.contains("--prkeys belongs to a SCSI device"), "{refused}");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::connection::{Connection, CtlError};
 use super::{print, print_json};
-use crate::control::status::{DaemonStatus, DeviceStatus, LunStatus, MapStatus, Maps, PathStatus};
+use crate::control::status::{
+    DaemonStatus, DeviceStatus, LunStatus, MapStatus, Maps, PathStatus, ReservationStatus,
+};
 use crate::control::topology::{self, Colour};
 use crate::control::wildcards::{self, FormatError};
 
@@ -43,6 +45,8 @@ pub(super) enum Show {
     },
     /// A line per LUN of a SCSI device.
     Luns,
+    /// A line per LUN of a SCSI device: which key its guest has registered, what it holds.
+    Reservations,
     /// A line per SCSI disk of the host: its nodes, its WWID, and why it is no path.
     Devices,
     /// The settings of each map.
@@ -125,6 +129,7 @@ pub(super) fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(
     let command = match what {
         Show::Paths { .. } => "query-paths",
         Show::Luns => "query-luns",
+        Show::Reservations => "query-reservations",
         Show::Devices => "query-devices",
         Show::Status => "query-status",
         _ => "query-maps",
@@ -154,6 +159,10 @@ pub(super) fn show(daemon: &mut Connection, what: &Show, json: bool) -> Result<(
             }
         }
         Show::Luns => topology::luns(&understood::<Vec<LunStatus>>(daemon, answer)?, colour),
+        Show::Reservations => {
+            let all = understood::<Vec<ReservationStatus>>(daemon, answer)?;
+            topology::reservations(&all, colour)
+        }
         Show::Devices => {
             topology::devices(&understood::<Vec<DeviceStatus>>(daemon, answer)?, colour)
         }

@@ -4,12 +4,14 @@
 //! Only words: what the daemon is asked for is checked there again
 //! (`control::sim_fault`), what it does is in `sim`.
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, RangedI64ValueParser};
 use clap::{ArgAction, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::host::parse_size;
-use crate::sim::{ACCESS_STATES, DeviceState, Upgrade, host_byte, sense_code};
+use crate::sim::{
+    ACCESS_STATES, DeviceState, RESERVATION_TYPES, Upgrade, host_byte, reservation_key, sense_code,
+};
 
 /// A verb behind `sim PATH`.
 #[derive(Debug, Subcommand)]
@@ -97,6 +99,64 @@ pub(super) enum Fault {
         #[arg(default_value_t = 1)]
         count: u32,
     },
+    /// Let another host, behind no path of this daemon, register with the unit, reserve or preempt it.
+    Reservation {
+        #[command(subcommand)]
+        action: Foreign,
+    },
+    /// Answer PERSISTENT RESERVE OUT with this sense.
+    ReserveSense {
+        /// Key/ASC/ASCQ in hexadecimal, such as 02/04/0b.
+        #[arg(value_parser = checked_sense)]
+        code: String,
+        /// So many times; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+    /// End PERSISTENT RESERVE OUT with this host byte, not executed.
+    ReserveHostByte {
+        /// Its number, or its name without DID_, such as transport-disrupted.
+        #[arg(value_parser = checked_host)]
+        host: u8,
+        /// So many times; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+    /// Answer PERSISTENT RESERVE OUT with RESERVATION CONFLICT.
+    ReserveConflict {
+        /// So many times; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+    /// Execute PERSISTENT RESERVE OUT and lose its status.
+    ReserveStatusLost {
+        /// So many times; 0: until plugged.
+        #[arg(default_value_t = 1)]
+        count: u32,
+    },
+    /// Have the array forget that the path is registered.
+    ForgetRegistration,
+    /// Have the array lose all that it knows of the unit's reservations; nobody is told.
+    LoseReservations,
+    /// Have a registration wait so long when another is under way.
+    RegisterStall {
+        /// Milliseconds; 0 ends it.
+        milliseconds: u32,
+    },
+    /// Have one registration count for all target ports, as arrays do that want ALL_TG_PT.
+    PerInitiator {
+        /// Or no longer.
+        #[arg(default_value_t = true, action = ArgAction::Set, value_name = "true|false")]
+        enabled: bool,
+    },
+    /// Have the unit tell every unit attention before RESERVATION CONFLICT.
+    AttentionsFirst {
+        /// Or no longer.
+        #[arg(default_value_t = true, action = ArgAction::Set, value_name = "true|false")]
+        enabled: bool,
+    },
+    /// Take the array's power and give it back: registrations without APTPL are gone.
+    PowerLoss,
     /// Say what sysfs would say of the path: blocked holds commands back, offline ends them.
     Device {
         /// The state.
@@ -171,6 +231,89 @@ pub(super) enum Fault {
     },
 }
 
+/// What another host does about the unit's reservation, with the key that it has registered.
+#[derive(Debug, Subcommand)]
+pub(super) enum Foreign {
+    /// Register a key, or another one.
+    Register {
+        /// In hexadecimal; 0: unregister.
+        #[arg(value_parser = checked_key)]
+        key: String,
+        /// Which host.
+        #[arg(default_value_t = 1, value_parser = host())]
+        host: u16,
+    },
+    /// Reserve the unit.
+    Reserve {
+        /// How.
+        #[arg(value_name = "TYPE", value_parser = words(&RESERVATION_TYPES))]
+        kind: String,
+        /// Which host.
+        #[arg(default_value_t = 1, value_parser = host())]
+        host: u16,
+    },
+    /// Release it.
+    Release {
+        /// Which host.
+        #[arg(default_value_t = 1, value_parser = host())]
+        host: u16,
+    },
+    /// Remove the reservation and every registration.
+    Clear {
+        /// Which host.
+        #[arg(default_value_t = 1, value_parser = host())]
+        host: u16,
+    },
+    /// Remove the registrations of a key, and take over what they hold.
+    Preempt {
+        /// In hexadecimal.
+        #[arg(value_parser = checked_key)]
+        key: String,
+        /// How to hold the unit then.
+        #[arg(value_name = "TYPE", value_parser = words(&RESERVATION_TYPES))]
+        kind: String,
+        /// Which host.
+        #[arg(default_value_t = 1, value_parser = host())]
+        host: u16,
+    },
+    /// The same, and abort their commands.
+    PreemptAbort {
+        /// In hexadecimal.
+        #[arg(value_parser = checked_key)]
+        key: String,
+        /// How to hold the unit then.
+        #[arg(value_name = "TYPE", value_parser = words(&RESERVATION_TYPES))]
+        kind: String,
+        /// Which host.
+        #[arg(default_value_t = 1, value_parser = host())]
+        host: u16,
+    },
+}
+
+impl Foreign {
+    fn arguments(&self) -> Value {
+        let (action, host) = match self {
+            Foreign::Register { host, .. } => ("register", host),
+            Foreign::Reserve { host, .. } => ("reserve", host),
+            Foreign::Release { host } => ("release", host),
+            Foreign::Clear { host } => ("clear", host),
+            Foreign::Preempt { host, .. } => ("preempt", host),
+            Foreign::PreemptAbort { host, .. } => ("preempt-abort", host),
+        };
+        let mut arguments = json!({ "fault": "reservation", "action": action, "initiator": host });
+        match self {
+            Foreign::Register { key, .. } => arguments["key"] = json!(key),
+            Foreign::Reserve { kind, .. } => arguments["type"] = json!(kind),
+            Foreign::Release { .. } | Foreign::Clear { .. } => {}
+            Foreign::Preempt { key, kind, .. } | Foreign::PreemptAbort { key, kind, .. } => {
+                arguments["key"] = json!(key);
+                arguments["type"] = json!(kind);
+            }
+        }
+        arguments
+    }
+}
+
 /// A new capacity in bytes; none: it grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Capacity(Option<u64>);
@@ -206,6 +349,16 @@ fn checked_host(text: &str) -> Result<u8, String> {
     host.ok_or_else(|| "give a number or a name such as no-connect".to_owned())
 }
 
+/// Other hosts; 0 is this one.
+fn host() -> RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..)
+}
+
+fn checked_key(text: &str) -> Result<String, String> {
+    let words = "give the key in hexadecimal, such as 0x1a2b";
+    reservation_key(text).map(|_| text.to_owned()).ok_or_else(|| words.to_owned())
+}
+
 fn words<T>(names: &[(T, &'static str)]) -> PossibleValuesParser {
     PossibleValuesParser::new(names.iter().map(|(_, name)| *name))
 }
@@ -232,6 +385,29 @@ pub(super) fn fault_arguments(path: &str, fault: &Fault) -> Value {
         Fault::ActivationSense { code, count } => {
             json!({ "fault": "activation-sense", "sense": code, "count": count })
         }
+        Fault::Reservation { action } => action.arguments(),
+        Fault::ReserveSense { code, count } => {
+            json!({ "fault": "reserve-sense", "sense": code, "count": count })
+        }
+        Fault::ReserveHostByte { host, count } => {
+            json!({ "fault": "reserve-host-byte", "host": host, "count": count })
+        }
+        Fault::ReserveConflict { count } => {
+            json!({ "fault": "reserve-conflict", "count": count })
+        }
+        Fault::ReserveStatusLost { count } => {
+            json!({ "fault": "reserve-status-lost", "count": count })
+        }
+        Fault::ForgetRegistration => json!({ "fault": "forget-registration" }),
+        Fault::LoseReservations => json!({ "fault": "lose-reservations" }),
+        Fault::RegisterStall { milliseconds } => timed("register-stall", *milliseconds),
+        Fault::PerInitiator { enabled } => {
+            json!({ "fault": "per-initiator", "enabled": enabled })
+        }
+        Fault::AttentionsFirst { enabled } => {
+            json!({ "fault": "attentions-first", "enabled": enabled })
+        }
+        Fault::PowerLoss => json!({ "fault": "power-loss" }),
         Fault::Device { state } => json!({ "fault": "device", "state": state }),
         Fault::AluaFails { milliseconds } => timed("alua-fails", *milliseconds),
         Fault::Transition { milliseconds } => timed("transition", *milliseconds),
@@ -332,6 +508,58 @@ mod tests {
             ("controller-down 5", json!({ "fault": "controller-down", "milliseconds": 5 })),
             ("controller-up", json!({ "fault": "controller-up" })),
             ("upgrade gone 5", json!({ "fault": "upgrade", "how": "gone", "milliseconds": 5 })),
+            (
+                "reservation register 0xab",
+                json!({
+                    "fault": "reservation", "action": "register", "key": "0xab", "initiator": 1
+                }),
+            ),
+            (
+                "reservation reserve write-exclusive 2",
+                json!({
+                    "fault": "reservation", "action": "reserve", "type": "write-exclusive",
+                    "initiator": 2
+                }),
+            ),
+            (
+                "reservation release",
+                json!({ "fault": "reservation", "action": "release", "initiator": 1 }),
+            ),
+            (
+                "reservation clear",
+                json!({ "fault": "reservation", "action": "clear", "initiator": 1 }),
+            ),
+            (
+                "reservation preempt-abort ab exclusive-access-all-registrants",
+                json!({
+                    "fault": "reservation", "action": "preempt-abort", "key": "ab",
+                    "type": "exclusive-access-all-registrants", "initiator": 1
+                }),
+            ),
+            (
+                "reservation preempt 0 write-exclusive-registrants-only 65535",
+                json!({
+                    "fault": "reservation", "action": "preempt", "key": "0",
+                    "type": "write-exclusive-registrants-only", "initiator": 65535
+                }),
+            ),
+            (
+                "reserve-sense 2/4/b",
+                json!({ "fault": "reserve-sense", "sense": "2/4/b", "count": 1 }),
+            ),
+            (
+                "reserve-host-byte no-connect 2",
+                json!({ "fault": "reserve-host-byte", "host": 1, "count": 2 }),
+            ),
+            ("reserve-conflict", json!({ "fault": "reserve-conflict", "count": 1 })),
+            ("reserve-status-lost 0", json!({ "fault": "reserve-status-lost", "count": 0 })),
+            ("forget-registration", json!({ "fault": "forget-registration" })),
+            ("lose-reservations", json!({ "fault": "lose-reservations" })),
+            ("register-stall 5000", json!({ "fault": "register-stall", "milliseconds": 5000 })),
+            ("per-initiator", json!({ "fault": "per-initiator", "enabled": true })),
+            ("per-initiator false", json!({ "fault": "per-initiator", "enabled": false })),
+            ("attentions-first", json!({ "fault": "attentions-first", "enabled": true })),
+            ("power-loss", json!({ "fault": "power-loss" })),
             ("capacity 1M", json!({ "fault": "capacity", "bytes": 1 << 20 })),
         ] {
             let mut wanted = wanted;
@@ -347,6 +575,10 @@ mod tests {
         assert!(given("device on").unwrap_err().contains("blocked"));
         assert!(given("upgrade soon 5").unwrap_err().contains("becoming-ready"));
         assert!(given("host-byte maybe").unwrap_err().contains("no-connect"));
+        assert!(given("reservation register much").unwrap_err().contains("hexadecimal"));
+        assert!(given("reservation reserve 5").unwrap_err().contains("write-exclusive"));
+        assert!(given("reservation release 0").unwrap_err().contains("1..=65535"));
+        assert!(given("reservation move 1").unwrap_err().contains("'move'"));
         assert!(given("capacity much").unwrap_err().contains("is no size"));
     }
 }

@@ -4,7 +4,7 @@
 use log::Level;
 use serde_json::json;
 
-use super::{Notice, cause_as_data, cause_in_words};
+use super::{Notice, cause_as_data, cause_in_words, reservation};
 use crate::io::Blocks;
 use crate::mpath::effect::{Cause, Change};
 use crate::mpath::event::IoReason;
@@ -86,6 +86,7 @@ pub(in crate::control) fn of_change(change: &Change) -> Notice {
             let text = "the LU is there again";
             Notice::new("LUN_BACK", Level::Warn, text.to_owned(), json!({}))
         }
+        Change::Reservation(news) => reservation::of_news(news),
     }
 }
 

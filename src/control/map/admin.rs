@@ -132,8 +132,8 @@ impl Map {
         for (handle, _) in self.paths.values().filter_map(|path| path.open.as_ref()) {
             can_be_checked(handle, policy.checker)?;
         }
-        if policy.checker_timeout != self.check_timeout {
-            self.check_timeout = policy.checker_timeout;
+        if policy.checker_timeout != self.patience.check {
+            self.patience.check = policy.checker_timeout;
             for (_, checking) in self.paths.values().filter_map(|path| path.open.as_ref()) {
                 checking.set_timeout(policy.checker_timeout);
             }

@@ -118,6 +118,8 @@ impl Map {
             serial: path.attributes.serial.clone().unwrap_or_default(),
             group,
             state: match path.state {
+                PathState::Active if path.is_beside_the_holder() => "reserved",
+                PathState::Active if path.is_barred() => "unregistered",
                 PathState::Active => "active",
                 PathState::Suspect => "suspect",
                 PathState::Doubt => "doubt",

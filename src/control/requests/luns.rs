@@ -107,8 +107,9 @@ impl Daemon {
             }
         }
         let (options, policy, post) = (self.open, self.policy.clone(), self.mailbox.sender());
+        let prkeys = self.prkeys.clone();
         self.open_aside(addresses, move |ticket| {
-            let result = open_lu(&lu, &options, &policy).map(Box::new);
+            let result = open_lu(&lu, &options, &policy, prkeys.as_ref()).map(Box::new);
             post.send(Mail::LunOpened { ticket, result });
         })
     }

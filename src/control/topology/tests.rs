@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::control::status::GroupStatus;
+use crate::control::status::{GroupStatus, RegistrationStatus};
 
 pub(in crate::control) fn path(
     dev: &str,
@@ -233,6 +233,7 @@ fn what_multipath_ll_has_no_word_for_stands_behind_its_line() {
                 vec![PathStatus {
                     access_state: Some("standby".to_owned()),
                     marginal_st: "marginal".to_owned(),
+                    state: "unregistered".to_owned(),
                     ..path("sdc", "2:0:1:1", "8:32", "active", "ghost")
                 }],
             )
@@ -244,7 +245,10 @@ fn what_multipath_ll_has_no_word_for_stands_behind_its_line() {
     assert!(lines[1].ends_with("wp=rw failback in 3 s"), "{tree}");
     assert!(lines[3].ends_with("active ready running"), "{tree}");
     assert!(lines[4].ends_with("status=enabled marginal"), "{tree}");
-    assert!(lines[5].ends_with("active ghost running (standby, marginal)"), "{tree}");
+    assert!(
+        lines[5].ends_with("active ghost running (standby, marginal, not registered)"),
+        "{tree}"
+    );
 }
 
 #[test]
@@ -259,4 +263,51 @@ fn the_configuration_is_a_multipaths_section() {
     assert!(text.contains("\t\talias \"mpatha\"\n"), "{text}");
     assert!(text.contains("\t\tno_path_retry \"queue\"\n"), "{text}");
     assert!(text.contains("\t\tfailback \"immediate\"\t# not the default\n"), "{text}");
+}
+
+#[test]
+fn reservations_say_by_how_many_paths_and_what_is_under_way() {
+    let path = |registration: &str| RegistrationStatus {
+        dev: "sdb".to_owned(),
+        registration: registration.to_owned(),
+        barred: registration == "unknown",
+    };
+    let one = ReservationStatus {
+        map: "data".to_owned(),
+        lun: "0:1".to_owned(),
+        uuid: "3a".to_owned(),
+        prkey: Some("0xab".to_owned()),
+        aptpl: true,
+        all_tg_pt: false,
+        prstatus: "set".to_owned(),
+        prhold: "set".to_owned(),
+        kind: Some("write exclusive".to_owned()),
+        holder: Some("sdb".to_owned()),
+        copies: 2,
+        orders: 0,
+        suspended: false,
+        saved: true,
+        paths: vec![path("registered"), path("unknown")],
+    };
+    let none = ReservationStatus {
+        prkey: None,
+        prstatus: "unset".to_owned(),
+        kind: None,
+        holder: None,
+        ..one.clone()
+    };
+    let text = reservations(&[one.clone(), none], Colour::Never);
+    for word in ["0xab:aptpl", "1/2", "write exclusive", "sdb", "settled"] {
+        assert!(text.lines().nth(1).unwrap().contains(word), "{word} in {text}");
+    }
+    assert!(!text.lines().nth(2).unwrap().contains('/'), "{text}");
+    let state = |change: fn(&mut ReservationStatus)| {
+        let mut one = one.clone();
+        change(&mut one);
+        reservations(&[one], Colour::Never)
+    };
+    assert!(state(|one| one.suspended = true).contains("being moved"));
+    assert!(state(|one| one.prstatus = "unknown".to_owned()).contains("being read"));
+    assert!(state(|one| one.orders = 1).contains("changing"));
+    assert!(state(|one| one.saved = false).contains("not saved"));
 }

@@ -195,6 +195,62 @@ fn a_path_failure_is_not_taken_for_a_missing_page() {
 }
 
 #[test]
+fn a_reservation_keeps_mode_pages_from_us_and_no_path_from_its_map() {
+    let disk = Disk::default();
+    let conflict = Completion::Scsi {
+        status: Status::RESERVATION_CONFLICT,
+        host: HostByte::OK,
+        sense: Sense::EMPTY,
+        residual: 0,
+    };
+    let reserved = |cdb: &Cdb, into: &mut [u8]| match cdb.opcode() {
+        0x1a | 0x5a => conflict,
+        _ => disk.answer(cdb, into),
+    };
+    let proof = prove(&reserved, &QUEUE).unwrap();
+    assert!(!proof.limits.fua && !proof.geometry.read_only, "nothing is promised");
+    assert!(proof.mode_unread);
+    assert_eq!(fua(&reserved), None, "it is still so");
+    assert_eq!(fua(&|cdb, into| disk.answer(cdb, into)), Some(true));
+    let open = prove(&|cdb, into| disk.answer(cdb, into), &QUEUE).unwrap();
+    assert!(!open.mode_unread);
+    assert_eq!((&proof.identity, proof.geometry.unmap), (&open.identity, open.geometry.unmap));
+    // Nothing else conflicts, under any reservation: then it is a failure.
+    let all = |_: &Cdb, _: &mut [u8]| conflict;
+    assert!(prove(&all, &QUEUE).unwrap_err().to_string().contains("RESERVATION CONFLICT"));
+}
+
+#[test]
+fn an_array_that_keeps_read_capacity_16_to_registrants_keeps_no_path_from_its_map() {
+    let disk = Disk::default();
+    let reserved = |cdb: &Cdb, into: &mut [u8]| match cdb.opcode() {
+        0x9e | 0x1a | 0x5a => Completion::Scsi {
+            status: Status::RESERVATION_CONFLICT,
+            host: HostByte::OK,
+            sense: Sense::EMPTY,
+            residual: 0,
+        },
+        _ => disk.answer(cdb, into),
+    };
+    let proof = prove(&reserved, &QUEUE).unwrap();
+    let open = prove(&|cdb, into| disk.answer(cdb, into), &QUEUE).unwrap();
+    assert_eq!(proof.identity, open.identity);
+    assert_eq!(identify(&reserved).unwrap(), open.identity);
+    assert!(open.limits.max_unmap > Blocks(0));
+    assert_eq!(proof.limits.max_unmap, open.limits.max_unmap, "the guest may unmap as before");
+    // One that is too long for READ CAPACITY(10) says why it does not join.
+    let long = |cdb: &Cdb, into: &mut [u8]| match cdb.opcode() {
+        0x25 => {
+            into[..8].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 0, 0, 2, 0]);
+            Completion::Good
+        }
+        _ => reserved(cdb, into),
+    };
+    let error = identify(&long).unwrap_err().to_string();
+    assert!(error.contains("READ CAPACITY(16)") && error.contains("CONFLICT"), "{error}");
+}
+
+#[test]
 fn what_is_no_disk_or_has_no_name_says_so() {
     let tape = Disk { device_type: 1, ..Disk::default() };
     let error = identify(&|cdb, into| tape.answer(cdb, into)).unwrap_err();

@@ -11,6 +11,7 @@ use crate::io::{Denied, Direction, Op, Request, Segment, total_len};
 use crate::scsi::cdb::Cdb;
 use crate::scsi::command::{self, Access, Group};
 use crate::scsi::luns::Address;
+use crate::scsi::reservation;
 use crate::scsi::sense::{FieldPointer, SenseCode};
 use crate::virtio::scsi::{CommandRequest, REQUEST_LEN, Response};
 
@@ -172,8 +173,7 @@ fn for_unit(
 /// Whether a command that binds the LU to its one path comes after a second
 /// path has: the table of LUs may not say so yet.
 fn comes_late(unit: &Unit, group: Group) -> bool {
-    let binds = matches!(group, Group::Reserve | Group::PersistentReserveOut);
-    binds && unit.joined && !unit.nexus.reserve()
+    group == Group::Reserve && unit.joined && !unit.nexus.reserve()
 }
 
 /// A command that no LU is behind.
@@ -250,7 +250,21 @@ fn shape(
         }
     }
     request.op = Some(Op::Cdb { cdb, direction });
+    if unit.joined && cdb.opcode() == reservation::OUT {
+        order(request);
+    }
     Ok(())
+}
+
+/// Makes an order of a PERSISTENT RESERVE OUT: it is about every path the guest
+/// does not see. Its list is copied once (law 7); what is beyond it in a longer
+/// one is nothing that is carried out.
+fn order(request: &mut Request) {
+    let list = &mut request.front.buffer;
+    list.clear();
+    list.resize(total_len(&request.data).min(reservation::LIST_LEN), 0);
+    copy_in(&request.data, 0, list);
+    request.ordered = true;
 }
 
 /// As [`shape`], for a command whose answer has room for `len` bytes with the

@@ -1,5 +1,5 @@
 //! Answers of the LU that the guest does not get as they are, so that it sees
-//! one LU rather than the path that answered (multipath-and-scsi, C.2), and
+//! one LU rather than the path that answered, and
 //! what every path can carry.
 //!
 //! Such an answer goes to a buffer of ours, and from there to the guest once
@@ -11,13 +11,14 @@ use std::mem;
 use crate::guest::copy::copy_out;
 use crate::io::{Op, Request};
 use crate::scsi::cdb::Cdb;
+use crate::scsi::reservation::{self, InAction};
 use crate::scsi::sense::Key;
 use crate::scsi::status::Status;
 use crate::scsi::{inquiry, mode, opcodes, vpd};
 
 use super::Ending;
 use super::target::EVPD;
-use crate::vhost_scsi::units::Unit;
+use crate::vhost_scsi::units::{PrShow, Unit};
 
 /// Which answer it is that we edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +40,16 @@ pub(super) enum Edit {
     ModeSense10,
     /// REQUEST SENSE: what the request core has made of it.
     RequestSense,
+    /// PERSISTENT RESERVE IN, READ KEYS.
+    ReadKeys,
+    /// PERSISTENT RESERVE IN, READ FULL STATUS.
+    FullStatus,
+    /// PERSISTENT RESERVE IN, REPORT CAPABILITIES.
+    Capabilities,
 }
 
 impl Edit {
-    const ALL: [Edit; 8] = [
+    const ALL: [Edit; 11] = [
         Edit::Inquiry,
         Edit::SupportedPages,
         Edit::Identification,
@@ -51,6 +58,9 @@ impl Edit {
         Edit::ModeSense6,
         Edit::ModeSense10,
         Edit::RequestSense,
+        Edit::ReadKeys,
+        Edit::FullStatus,
+        Edit::Capabilities,
     ];
 
     /// Whether and how the answer to this command is edited.
@@ -68,6 +78,14 @@ impl Edit {
             (0x1a, _) if unit.read_only => Some(Edit::ModeSense6),
             (0x5a, _) if unit.read_only => Some(Edit::ModeSense10),
             (0x03, _) => Some(Edit::RequestSense),
+            (reservation::IN, _) if unit.joined => match InAction::of(cdb)? {
+                InAction::ReadKeys => (unit.pr_show == PrShow::One).then_some(Edit::ReadKeys),
+                InAction::ReadFullStatus => {
+                    (unit.pr_show == PrShow::One).then_some(Edit::FullStatus)
+                }
+                InAction::ReportCapabilities => Some(Edit::Capabilities),
+                InAction::ReadReservation => None,
+            },
             _ => None,
         }
     }
@@ -87,6 +105,10 @@ impl Edit {
             // The LU may tell by it what it tells once, of which nothing must
             // be missed.
             Edit::RequestSense => (252, 252),
+            // One entry for each path of each host. A guest that asks for the
+            // length first is told it less what is hidden of so many.
+            Edit::ReadKeys | Edit::FullStatus => (16384, 65535),
+            Edit::Capabilities => (0, 260),
         };
         room.clamp(least, most)
     }
@@ -136,6 +158,13 @@ pub(super) fn edited(
         Edit::ModeSense6 => mode::set_write_protect(&mut data, false),
         Edit::ModeSense10 => mode::set_write_protect(&mut data, true),
         Edit::RequestSense => {}
+        Edit::ReadKeys => {
+            unit.reservation.hide(|own| reservation::show_key_once(&mut data, own));
+        }
+        Edit::FullStatus => {
+            unit.reservation.hide(|own| reservation::show_status_once(&mut data, own));
+        }
+        Edit::Capabilities => reservation::hide_ports(&mut data),
     }
     let moved = copy_out(&request.front.guest, 0, &data);
     // Back for its capacity.
@@ -184,7 +213,11 @@ fn offered_opcodes(unit: &Unit, op: Option<&Op>, data: &[u8]) -> Vec<u8> {
         _ => None,
     };
     let Some(asked) = asked else { return Vec::new() };
-    let offers = |opcode, action| unit.policy.offers(opcode, action, unit.paths_joined());
+    // REGISTER AND MOVE names a port of the target, which this guest sees none of.
+    let moves = |opcode, action| unit.joined && (opcode, action) == (reservation::OUT, Some(7));
+    let offers = |opcode, action| {
+        unit.policy.offers(opcode, action, unit.paths_joined()) && !moves(opcode, action)
+    };
     // The one-command format does not repeat which command it is about.
     match asked.command() {
         Some((opcode, action)) if !offers(opcode, action) => opcodes::not_supported(),

@@ -16,7 +16,7 @@ fn ending(outcome: Outcome, no_path: NoPathAnswer) -> (Reply, u32) {
     (chain.response(), used)
 }
 
-/// multipath-and-scsi, E.4, "ours, scsi".
+/// The one table of endings, row by row.
 #[test]
 fn every_outcome_has_its_response() {
     use NoPathAnswer::{NotReady, TransportError};

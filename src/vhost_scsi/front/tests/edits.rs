@@ -3,8 +3,13 @@
 use super::*;
 use crate::scsi::command::Group;
 use crate::scsi::inquiry::Inquiry;
-use crate::scsi::sense::Key;
+use crate::scsi::reservation::{
+    Capabilities, Held, Key, Registered, Registration, Type, encode_full_status, encode_keys,
+    encode_reservation,
+};
+use crate::scsi::sense;
 use crate::scsi::vpd::{self, Association, BlockLimits, Designator, DesignatorKind};
+use crate::vhost_scsi::PrShow;
 
 fn standard() -> Vec<u8> {
     let inquiry = Inquiry {
@@ -144,7 +149,7 @@ fn a_lu_without_block_limits_gets_ours() {
     for (code, ours) in [
         (SenseCode::INVALID_FIELD_IN_CDB, true),
         (SenseCode::INVALID_OPCODE, true),
-        (SenseCode::new(Key::NotReady, 0x04, 0x03), false),
+        (SenseCode::new(sense::Key::NotReady, 0x04, 0x03), false),
     ] {
         let mut chain = Chain::command(LUN_0, &inquiry(Some(0xb0), 64), 0, 64);
         let (_, reply, _) = exchange(&device, &mut chain, &[], |residual| Outcome::Lu {
@@ -169,7 +174,7 @@ fn errors_and_lost_paths_pass_an_edited_command() {
     let (device, _) = with_unit(|_| ());
     for page in [None, Some(0), Some(0x83)] {
         let mut chain = Chain::command(LUN_0, &inquiry(page, 64), 0, 64);
-        let code = SenseCode::new(Key::HardwareError, 0x44, 0);
+        let code = SenseCode::new(sense::Key::HardwareError, 0x44, 0);
         let (_, reply, used) = exchange(&device, &mut chain, &[], |residual| Outcome::Lu {
             status: Status::CHECK_CONDITION,
             sense: Sense::fixed(code),
@@ -216,6 +221,7 @@ fn supported_opcodes_are_those_the_policy_lets_through() {
         (0x04, None),
         (0x5e, Some(0)),
         (0x5f, Some(0)),
+        (0x5f, Some(7)),
         (0x16, None),
         (0xa3, Some(0x0a)),
         (0xa4, Some(0x0a)),
@@ -229,12 +235,13 @@ fn supported_opcodes_are_those_the_policy_lets_through() {
         reply
     };
     let (rtpg, pr_in) = ((0xa3, Some(0x0a)), (0x5e, Some(0)));
-    let joined = all_commands(&[(0x28, None), pr_in, rtpg]);
+    let pr_out = (0x5f, Some(0));
+    let joined = all_commands(&[(0x28, None), pr_in, pr_out, rtpg]);
     shown(&|_| (), 255).assert_data(&joined, "joined");
     shown(&|_| (), 4).assert_data(&joined[..4], "header only");
-    let one_path = all_commands(&[(0x28, None), pr_in, (0x5f, Some(0)), (0x16, None), rtpg]);
+    let one_path = all_commands(&[(0x28, None), pr_in, pr_out, (0x16, None), rtpg]);
     shown(&|u| u.multipath = false, 255).assert_data(&one_path, "one path");
-    let lax = all_commands(&[(0x28, None), (0x04, None), pr_in, rtpg]);
+    let lax = all_commands(&[(0x28, None), (0x04, None), pr_in, pr_out, rtpg]);
     shown(&|u| u.policy.allow(Group::FormatUnit), 255).assert_data(&lax, "allowed by name");
 }
 
@@ -249,7 +256,9 @@ fn a_single_opcode_that_is_denied_is_not_supported() {
     };
     ask(1, 0x12, 0).assert_data(&answer, "INQUIRY");
     ask(1, 0x04, 0).assert_data(&[0, 1, 0, 0], "FORMAT UNIT");
-    ask(2, 0x5f, 0).assert_data(&[0, 1, 0, 0], "PERSISTENT RESERVE OUT");
+    ask(1, 0x16, 0).assert_data(&[0, 1, 0, 0], "RESERVE");
+    ask(2, 0x5f, 0).assert_data(&answer, "PERSISTENT RESERVE OUT");
+    ask(2, 0x5f, 7).assert_data(&[0, 1, 0, 0], "REGISTER AND MOVE: to which port?");
     ask(2, 0x5e, 0).assert_data(&answer, "PERSISTENT RESERVE IN");
     ask(3, 0x12, 0).assert_data(&answer, "INQUIRY by either");
     ask(3, 0xa4, 0x0a).assert_data(&[0, 1, 0, 0], "SET TARGET PORT GROUPS");
@@ -261,9 +270,9 @@ fn a_single_opcode_that_is_denied_is_not_supported() {
 fn what_the_lu_refused_has_no_answer_to_edit() {
     let (device, _) = with_unit(|_| ());
     let refused = Sense::fixed(SenseCode::INVALID_FIELD_IN_CDB);
-    let recovered = Sense::fixed(SenseCode::new(Key::RecoveredError, 0x18, 0x02));
+    let recovered = Sense::fixed(SenseCode::new(sense::Key::RecoveredError, 0x18, 0x02));
     let ask = |sense: Sense| {
-        let raw = cdb(12, &[(0, 0xa3), (1, 0x0c), (2, 1), (3, 0x5f), (9, 64)]);
+        let raw = cdb(12, &[(0, 0xa3), (1, 0x0c), (2, 1), (3, 0x16), (9, 64)]);
         let mut chain = Chain::command(LUN_0, &raw, 0, 64);
         let check = |residual| Outcome::Lu { status: Status::CHECK_CONDITION, sense, residual };
         exchange(&device, &mut chain, &[0; 64], |_| check(0)).1
@@ -310,4 +319,103 @@ fn sense_data_is_asked_for_as_a_whole_whatever_the_guest_has_room_for() {
             assert_eq!(usize::try_from(used).unwrap(), REPLY_LEN + len);
         }
     }
+}
+
+/// PERSISTENT RESERVE IN; what the LU was asked for, and what the guest got.
+fn reserve_in(
+    device: &ScsiDevice,
+    action: u8,
+    allocation: u16,
+    room: usize,
+    data: &[u8],
+) -> (u16, Reply) {
+    let [high, low] = allocation.to_be_bytes();
+    let raw = cdb(10, &[(0, 0x5e), (1, action), (7, high), (8, low)]);
+    let mut chain = Chain::command(LUN_0, &raw, 0, room);
+    let (cdb, reply, _) = exchange(device, &mut chain, data, good);
+    (u16::from_be_bytes([cdb.as_slice()[7], cdb.as_slice()[8]]), reply)
+}
+
+fn own(key: Key, copies: usize) -> Vec<Registered> {
+    vec![Registered { key, copies, former: false }]
+}
+
+#[test]
+fn a_guest_of_many_paths_reads_its_key_once() {
+    let (ours, other) = (Key(0xa), Key(0xb));
+    let (device, unit) = with_unit(|_| ());
+    let all = encode_keys(9, &[ours, other, ours, ours]);
+    let once = encode_keys(9, &[ours, other]);
+    let (_, reply) = reserve_in(&device, 0, 255, 255, &all);
+    reply.assert_data(&all, "nothing is registered by us");
+    unit.reservation.set(own(ours, 3));
+    for (allocation, room) in [(255, 255), (8, 8), (8, 255), (255, 17), (4, 4)] {
+        let (asked, reply) = reserve_in(&device, 0, allocation, room, &all);
+        let len = room.min(usize::from(allocation)).min(once.len());
+        reply.assert_data(&once[..len], "the length of the edited list");
+        assert_eq!(asked, 16384, "all of it is wanted");
+    }
+    unit.reservation.set(Vec::new());
+    let (_, reply) = reserve_in(&device, 0, 255, 255, &all);
+    reply.assert_data(&all, "preempted");
+    for (change, what) in [
+        (&(|u: &mut Unit| u.pr_show = PrShow::All) as &dyn Fn(&mut Unit), "--pr-show all"),
+        (&|u: &mut Unit| u.joined = false, "exposed"),
+    ] {
+        let (device, unit) = with_unit(change);
+        unit.reservation.set(own(ours, 3));
+        let (asked, reply) = reserve_in(&device, 0, 255, 64, &all);
+        reply.assert_data(&all, what);
+        assert_eq!(asked, 64, "{what}: asked for what there is room for");
+    }
+}
+
+#[test]
+fn full_status_shows_one_nexus_of_the_guests() {
+    let one = |key, port, holds| Registration {
+        key,
+        all_tg_pt: false,
+        holds,
+        port,
+        transport_id: vec![6; 24],
+    };
+    let (ours, held) = (Key(0xa), Some(Type::WriteExclusive));
+    let all = [one(ours, 1, None), one(ours, 2, held), one(Key(0xb), 1, None)];
+    let data = encode_full_status(9, &all);
+    let (device, unit) = with_unit(|_| ());
+    unit.reservation.set(own(ours, 2));
+    let (asked, reply) = reserve_in(&device, 3, 512, 512, &data);
+    reply.assert_data(&encode_full_status(9, &all[1..]), "its holder");
+    assert_eq!(asked, 16384);
+    // Many hosts of many paths: what the guest has room for, it can get.
+    let many: Vec<_> = (0..1000).map(|port| one(Key(0xb), port, None)).collect();
+    let long = encode_full_status(9, &many);
+    let (asked, reply) = reserve_in(&device, 3, 65535, 65535, &long);
+    reply.assert_data(&long, "of others");
+    assert_eq!(asked, 65535);
+    let (all_device, unit) = with_unit(|u| u.pr_show = PrShow::All);
+    unit.reservation.set(own(ours, 2));
+    reserve_in(&all_device, 3, 512, 512, &data).1.assert_data(&data, "--pr-show all");
+}
+
+#[test]
+fn a_guest_of_one_port_is_offered_nothing_about_ports() {
+    let can = Capabilities { can: 0x9d, now: 0xff, types: 0xea01 };
+    let hidden = Capabilities { can: 0x91, ..can }.encode();
+    for show in [PrShow::One, PrShow::All] {
+        let (device, _) = with_unit(|u| u.pr_show = show);
+        let (asked, reply) = reserve_in(&device, 2, 255, 8, &can.encode());
+        reply.assert_data(&hidden, "joined");
+        assert_eq!(asked, 8);
+        reserve_in(&device, 2, 3, 8, &can.encode()).1.assert_data(&hidden[..3], "cut");
+    }
+    let (exposed, _) = with_unit(|u| u.joined = false);
+    reserve_in(&exposed, 2, 255, 8, &can.encode()).1.assert_data(&can.encode(), "exposed");
+    // Who holds it is the LU's to say, and one word in any case.
+    let held = encode_reservation(9, Some(Held { key: Key(1), kind: Type::ExclusiveAccess }));
+    let (device, unit) = with_unit(|_| ());
+    unit.reservation.set(own(Key(1), 4));
+    let (asked, reply) = reserve_in(&device, 1, 255, 64, &held);
+    reply.assert_data(&held, "READ RESERVATION");
+    assert_eq!(asked, 64);
 }

@@ -240,4 +240,13 @@ fn an_answer_that_we_edit_takes_no_more_memory_than_such_answers_are_long() {
         let ours = request.front.buffer.capacity();
         assert!(ours <= 16 << 10, "{ours} bytes for {raw:02x?} of LUN {lun}");
     }
+    // Lists of registrations may be longer, and are not kept.
+    for action in [0, 3] {
+        let raw = cdb(10, &[(0, 0x5e), (1, action), (7, 0xff), (8, 0xff)]);
+        let mut chain = Chain::command(LUN_0, &raw, 0, long);
+        let (_, mut request) = chain.parse(&mut device.front());
+        assert!(request.front.buffer.capacity() <= 64 << 10);
+        request.reset();
+        assert!(request.front.buffer.capacity() <= 16 << 10);
+    }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::io::Denied;
 use crate::scsi::command::Group;
+use crate::scsi::sense::{FieldPointer, SenseFormat};
 
 fn submit(cdb: &[u8], direction: Direction, len: usize) -> Expect {
     Expect::Submit(cdb.to_vec(), direction, len)
@@ -290,7 +291,7 @@ fn what_the_policy_denies_is_an_unknown_command_and_told_once() {
     assert_eq!(sent(&device, &format), Some("format-unit"));
     assert_eq!(sent(&device, &mode_select), Some("mode-select"));
     assert_eq!(sent(&device, &reserve), Some("reserve"));
-    assert_eq!(sent(&device, &register), Some("persistent-reserve-out"));
+    assert_eq!(sent(&device, &register), None);
     assert_eq!(sent(&device, &cdb(10, &[(0, 0x5e), (8, 8)])), None, "PERSISTENT RESERVE IN");
     assert_eq!(sent(&device, &cdb(16, &[(0, 0xc0)])), Some("vendor"));
     let (one_path, _) = with_unit(|u| u.multipath = false);
@@ -303,12 +304,89 @@ fn what_the_policy_denies_is_an_unknown_command_and_told_once() {
         u.multipath = false;
         assert!(u.nexus.join());
     });
-    assert_eq!(sent(&late, &register), Some("persistent-reserve-out"));
     assert_eq!(sent(&late, &reserve), Some("reserve"));
+    assert_eq!(sent(&late, &register), None);
+    let (fresh, one) = with_unit(|u| u.multipath = false);
+    assert_eq!(sent(&fresh, &register), None);
+    assert!(!one.nexus.is_reserved(), "persistent reservations bind a LU to no path");
+    assert_eq!(sent(&fresh, &reserve), None);
+    assert!(one.nexus.is_reserved());
+    let (strict, _) = with_unit(|u| u.policy.deny(Group::PersistentReserveOut));
+    assert_eq!(sent(&strict, &register), Some("persistent-reserve-out"));
     let (lax, _) = with_unit(|u| u.policy.allow(Group::ModeSelect));
     assert_eq!(sent(&lax, &mode_select), None);
     let (strict, _) = with_unit(|u| u.policy.deny(Group::ZoneOut));
     assert_eq!(sent(&strict, &cdb(16, &[(0, 0x94), (1, 1)])), Some("zone-out"));
+}
+
+/// PERSISTENT RESERVE OUT with this action and list length, and so many bytes.
+fn reserve_out(action: u8, stated: u8, bytes: &[u8]) -> Chain {
+    let mut chain = Chain::command(LUN_0, &cdb(10, &[(0, 0x5f), (1, action), (8, stated)]), 0, 0);
+    chain.readable[0].extend_from_slice(bytes);
+    chain
+}
+
+#[test]
+fn what_concerns_every_path_is_an_order_with_its_list() {
+    let list: Vec<u8> = (1..=40).collect();
+    for (multipath, action, stated, kept) in
+        [(true, 0, 24, 24), (false, 3, 24, 24), (true, 7, 40, 24), (true, 6, 8, 8), (true, 0, 0, 0)]
+    {
+        let (device, _) = with_unit(|u| u.multipath = multipath);
+        for piece in [usize::MAX, 19, 5, 1] {
+            let mut chain = reserve_out(action, stated, &list).cut(piece);
+            let mut front = device.front();
+            let (parsed, mut request) = chain.parse(&mut front);
+            assert_eq!(parsed, Parsed::Submit);
+            assert!(request.ordered);
+            assert_eq!(request.front.buffer, list[..kept], "law 7: copied");
+            let Some(Op::Cdb { cdb, .. }) = request.op else { panic!("{request:?}") };
+            assert_eq!((cdb.as_slice()[1], cdb.as_slice()[8]), (action, stated));
+            assert_eq!(front.finish(&mut request, &Outcome::Good), 108);
+            let residual = u32::from(40 - stated);
+            assert_eq!(
+                (chain.response().header.status, chain.response().header.residual),
+                (0, residual)
+            );
+        }
+    }
+    let (device, _) = with_unit(|_| ());
+    let short = reserve_out(0, 24, &list[..23]).parse(&mut device.front()).0;
+    assert_eq!(short, Parsed::Answered { used_len: 108 }, "OVERRUN, as of any command");
+    let (exposed, _) = with_unit(|u| u.joined = false);
+    let (_, request) = reserve_out(0, 24, &list).parse(&mut exposed.front());
+    assert!(!request.ordered, "the guest knows which path it means");
+    let mut read = Chain::command(LUN_0, &read_10(1), 0, 512);
+    assert!(!read.parse(&mut device.front()).1.ordered);
+}
+
+/// The LU's word by whatever path is passed on as it is; what we say in its
+/// stead is in the format it uses.
+#[test]
+fn an_order_ends_in_the_lus_own_words_or_in_ours_as_it_would_say_them() {
+    let (device, _) = with_unit(|_| ());
+    let answer = |sense: Sense, descriptor: bool| {
+        let mut chain = Chain::command(LUN_0, &read_10(1), 0, 512);
+        let said = Sense::build(SenseFormat::of(descriptor), SenseCode::LU_RESET, None);
+        let status = Status::CHECK_CONDITION;
+        exchange(&device, &mut chain, &[], |_| Outcome::Lu { status, sense: said, residual: 512 });
+        let mut chain = reserve_out(2, 24, &[0; 24]);
+        let mut front = device.front();
+        let (_, mut request) = chain.parse(&mut front);
+        front.finish(&mut request, &Outcome::Lu { status, sense, residual: 24 });
+        let reply = chain.response();
+        assert_eq!((reply.header.status, reply.header.residual), (2, 24));
+        reply.sense
+    };
+    let code = SenseCode::INVALID_FIELD_IN_PARAMETER_LIST;
+    let field = Some(FieldPointer::parameter(20).bit(3));
+    let ours = Sense::build(SenseFormat::Fixed, code, field);
+    assert_eq!(answer(ours, false), ours.as_bytes());
+    let descriptor = Sense::build(SenseFormat::Descriptor, code, field);
+    assert_eq!(answer(ours, true), descriptor.as_bytes());
+    let theirs = Sense::from_bytes(&[0x70, 0, 5, 0, 0, 0, 0, 10, 1, 2, 3, 4, 0x26, 4, 0, 0, 0, 0]);
+    assert_eq!(answer(theirs, true), theirs.as_bytes());
+    assert_eq!(answer(descriptor, false), descriptor.as_bytes());
 }
 
 #[test]
