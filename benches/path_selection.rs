@@ -58,6 +58,8 @@ fn table(selector: SelectorKind, paths: u8) -> PathTable {
         groups: vec![GroupView { number: 1, paths: (0..paths).map(view).collect() }],
         queueing: Queueing::Hold,
         selector,
+        suspended: false,
+        registered: false,
         hold_for: None,
     }
 }

@@ -17,7 +17,7 @@ use vhost_mpath::virtio::blk::{RangeSegment, RequestType};
 
 use harness::blk_queue::{Done, PATIENCE, Payload};
 use harness::front_end::{FrontEnd, Shape};
-use harness::load::{Load, Mix};
+use harness::load::{Load, Mix, READ_BACK};
 use harness::random::Random;
 use harness::slot_queue::Manner;
 
@@ -270,6 +270,7 @@ fn verify(options: &Options, front_end: &mut FrontEnd, sectors: u64, block: u64)
 }
 
 fn connect(socket: &Path, options: &Options) -> FrontEnd {
+    let least = if options.mode == Mode::Verify { READ_BACK } else { 4096 };
     let mut without_protocol = VhostUserProtocolFeatures::empty();
     if options.no_inflight {
         without_protocol |= VhostUserProtocolFeatures::INFLIGHT_SHMFD
@@ -280,7 +281,7 @@ fn connect(socket: &Path, options: &Options) -> FrontEnd {
         manner: Manner {
             size: (options.depth.max(64)).next_power_of_two(),
             depth: usize::from(options.depth),
-            slot_bytes: options.block_size.max(4096),
+            slot_bytes: options.block_size.max(least),
             event_idx: true,
             indirect: true,
             pieces: options.pieces,

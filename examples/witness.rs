@@ -11,6 +11,10 @@
 //! `GUEST: done: …`: `begin` counts anew, `end` prints `GUEST: result: …` once
 //! nothing is out, `pause`, `resume`, `read SECTOR COUNT` reads one place COUNT
 //! times, `probe` begins one read of its own, `verify` reads back everything.
+//! `pr-out ACTION TYPE KEY ACTION_KEY` (numbers, the keys in hexadecimal) is a
+//! PERSISTENT RESERVE OUT, after which the third sends READ KEYS as well;
+//! `pr-in` prints `GUEST: reservation: …`, what READ KEYS and READ RESERVATION
+//! answer.
 #![allow(clippy::disallowed_methods)] // a load generator watches the clock
 
 use std::collections::BTreeMap;
@@ -66,6 +70,8 @@ struct Shared {
     counts: Mutex<Counts>,
     paused: AtomicBool,
     over: AtomicBool,
+    /// The disk has persistent reservations, so READ KEYS is worth sending.
+    reserves: AtomicBool,
     /// Threads that have something out.
     busy: AtomicUsize,
 }
@@ -268,15 +274,23 @@ struct SgIoHdr {
 
 const SG_IO: libc::Ioctl = 0x2285;
 const SG_DXFER_NONE: i32 = -1;
+const SG_DXFER_TO_DEV: i32 = -2;
 const SG_DXFER_FROM_DEV: i32 = -3;
+const PR_IN: u8 = 0x5e;
+const PR_OUT: u8 = 0x5f;
 
 /// One command; what went wrong, in a word, where something did.
-fn command(file: &File, cdb: [u8; 6], data: &mut [u8]) -> Result<(), String> {
+fn command(file: &File, cdb: &[u8], data: &mut [u8]) -> Result<(), String> {
     let mut sense = [0_u8; 64];
+    let direction = match cdb[0] {
+        _ if data.is_empty() => SG_DXFER_NONE,
+        PR_OUT => SG_DXFER_TO_DEV,
+        _ => SG_DXFER_FROM_DEV,
+    };
     let mut header = SgIoHdr {
         interface_id: i32::from(b'S'),
-        dxfer_direction: if data.is_empty() { SG_DXFER_NONE } else { SG_DXFER_FROM_DEV },
-        cmd_len: 6,
+        dxfer_direction: direction,
+        cmd_len: u8::try_from(cdb.len()).expect("short"),
         mx_sb_len: 64,
         iovec_count: 0,
         dxfer_len: u32::try_from(data.len()).expect("short"),
@@ -319,31 +333,73 @@ fn command(file: &File, cdb: [u8; 6], data: &mut [u8]) -> Result<(), String> {
 
 fn send_commands(shared: &Shared) {
     let file = shared.open();
-    let mut inquiry = false;
+    let mut turns = ["TUR", "INQUIRY", "READ KEYS"].iter().cycle();
     while !shared.over.load(Ordering::SeqCst) {
         let mut failed = false;
         shared.turn(|| {
+            let Some(&name) = turns.next() else { return };
             let began = Instant::now();
             let mut data = [0_u8; 96];
-            let result = if inquiry {
-                command(&file, [0x12, 0, 0, 0, 96, 0], &mut data)
-            } else {
-                command(&file, [0; 6], &mut [])
+            let result = match name {
+                "TUR" => command(&file, &[0; 6], &mut []),
+                "INQUIRY" => command(&file, &[0x12, 0, 0, 0, 96, 0], &mut data),
+                _ if !shared.reserves.load(Ordering::SeqCst) => return,
+                _ => pr_in(&file, 0, &mut data),
             };
             let took = began.elapsed();
             shared.count(|c| {
                 c.commands += 1;
                 c.longest_command = c.longest_command.max(took);
                 if let Err(what) = &result {
-                    let name = if inquiry { "INQUIRY" } else { "TUR" };
                     add(&mut c.sg_errors, format!("{what} on {name}"));
                 }
             });
-            inquiry = !inquiry;
             failed = result.is_err();
         });
         std::thread::sleep(if failed { AFTER_ERROR } else { SG_EVERY });
     }
+}
+
+// --- persistent reservations ------------------------------------------------
+
+fn pr_in(file: &File, action: u8, data: &mut [u8]) -> Result<(), String> {
+    let length = u16::try_from(data.len()).expect("short").to_be_bytes();
+    command(file, &[PR_IN, action, 0, 0, 0, 0, 0, length[0], length[1], 0], data)
+}
+
+/// Unit attentions before a command are read and forgotten.
+fn past_attentions(mut send: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+    loop {
+        match send() {
+            Err(said) if said.starts_with("6/") => {}
+            result => return result,
+        }
+    }
+}
+
+fn pr_out(file: &File, action: u8, kind: u8, key: u64, action_key: u64) -> Result<(), String> {
+    let mut list = [0_u8; 24];
+    list[..8].copy_from_slice(&key.to_be_bytes());
+    list[8..16].copy_from_slice(&action_key.to_be_bytes());
+    let cdb = [PR_OUT, action, kind, 0, 0, 0, 0, 0, 24, 0];
+    past_attentions(|| command(file, &cdb, &mut list))
+}
+
+/// `keys=KEY,…|holder=KEY|type=N`, the last two of who holds a reservation.
+fn reservation(file: &File) -> Result<String, String> {
+    let eight = |at: &[u8]| u64::from_be_bytes(at.try_into().expect("eight bytes"));
+    // (Behind a length that counts all there is: 32 keys fit.)
+    let listed = |data: &[u8]| usize::from(data[6]) << 8 | usize::from(data[7]);
+    let (mut keys, mut held) = ([0_u8; 264], [0_u8; 24]);
+    past_attentions(|| pr_in(file, 0, &mut keys))?;
+    past_attentions(|| pr_in(file, 1, &mut held))?;
+    let all = keys[8..].chunks_exact(8).take(listed(&keys) / 8);
+    let all: Vec<String> = all.map(|key| format!("{:x}", eight(key))).collect();
+    let holder = match listed(&held) {
+        0 => "holder=|type=".to_owned(),
+        _ => format!("holder={:x}|type={}", eight(&held[8..16]), held[21] & 15),
+    };
+    Ok(format!("keys={}|{holder}", all.join(",")))
 }
 
 // --- what has nothing to do with the disk -----------------------------------
@@ -497,6 +553,20 @@ impl Orders {
                     shared.busy.fetch_sub(1, Ordering::SeqCst);
                 });
             }
+            ["pr-out", action, kind, key, action_key] => {
+                let hex = |word: &str| u64::from_str_radix(word, 16).ok();
+                let (action, kind) = (action.parse().ok()?, kind.parse().ok()?);
+                let (key, action_key) = (hex(key)?, hex(action_key)?);
+                shared.reserves.store(true, Ordering::SeqCst);
+                match pr_out(&shared.open(), action, kind, key, action_key) {
+                    Ok(()) => println!("GUEST: ok: {}", order.join(" ")),
+                    Err(said) => println!("GUEST: FAILED: {}: {said}", order.join(" ")),
+                }
+            }
+            ["pr-in"] => {
+                let said = reservation(&shared.open()).unwrap_or_else(|e| format!("error={e}"));
+                println!("GUEST: reservation: {said}");
+            }
             _ => return None,
         }
         Some(())
@@ -514,6 +584,7 @@ fn main() -> ExitCode {
         counts: Mutex::default(),
         paused: AtomicBool::new(false),
         over: AtomicBool::new(false),
+        reserves: AtomicBool::new(false),
         busy: AtomicUsize::new(0),
     });
     let verify = [Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false))];

@@ -19,7 +19,7 @@ use vhost_mpath::passthrough_scsi::{Issued, Rejected};
 use vhost_mpath::queue::dispatch::{Cookie, Dispatcher, Issue, Settings};
 use vhost_mpath::scsi::attention::Attentions;
 use vhost_mpath::scsi::command::CommandPolicy;
-use vhost_mpath::vhost_scsi::{NoPathAnswer, ScsiDevice, ScsiFront, ScsiSettings, Unit};
+use vhost_mpath::vhost_scsi::{NoPathAnswer, PrShow, ScsiDevice, ScsiFront, ScsiSettings, Unit};
 
 struct Counting;
 
@@ -90,6 +90,8 @@ fn core(selector: SelectorKind) -> Dispatcher {
         groups: vec![GroupView { number: 1, paths: vec![view(0), view(1)] }],
         queueing: Queueing::Hold,
         selector,
+        suspended: false,
+        registered: false,
         hold_for: None,
     };
     let settings = Settings {
@@ -210,6 +212,8 @@ fn the_good_path_of_a_warm_scsi_front_allocates_nothing() {
         joined: true,
         multipath: true,
         nexus: Arc::default(),
+        reservation: Arc::default(),
+        pr_show: PrShow::One,
         read_only: false,
         limits: LIMITS,
         block_size: 512,

@@ -241,7 +241,6 @@ fn denied_by_default() -> Vec<(Vec<u8>, &'static str)> {
         (of(0x02, 0, 6), "unknown"),
         (of(0x16, 0, 6), "reserve"),
         (of(0x57, 0, 10), "reserve"),
-        (cdb::register().to_vec(), "persistent-reserve-out"),
     ]
 }
 
@@ -276,14 +275,14 @@ fn harmless_forms_of_denied_commands_pass() {
     let mut guest = ScsiGuest::connect(&daemon, 1);
     // START STOP UNIT with START=1.
     assert_eq!(guest.say(&[0x1b, 0, 0, 0, 1, 0]), "GOOD");
-    // A self-test, PERSISTENT RESERVE IN: of the simulated LU no command, and
-    // no policy's business.
-    let mut events = 0;
-    for cdb in [&[0x1d, 4, 0, 0, 0, 0][..], &[0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0]] {
-        assert_eq!(guest.run(&Task::new(cdb).reading(8)).to_string(), "05/20/00");
-        events += 1;
+    // A self-test: of the simulated LU no command, and no policy's business;
+    // nor is PERSISTENT RESERVE IN.
+    for (cdb, says) in
+        [(&[0x1d, 4, 0, 0, 0, 0][..], "05/20/00"), (&[0x5e, 0, 0, 0, 0, 0, 0, 0, 8, 0], "GOOD")]
+    {
+        assert_eq!(guest.run(&Task::new(cdb).reading(8)).to_string(), says);
     }
-    assert!(events == 2 && !daemon.log().contains("COMMAND_DENIED"), "{}", daemon.log());
+    assert!(!daemon.log().contains("COMMAND_DENIED"), "{}", daemon.log());
     assert!(!daemon.log().contains("denied"), "{}", daemon.log());
 }
 
@@ -291,6 +290,7 @@ fn harmless_forms_of_denied_commands_pass() {
 fn groups_are_allowed_and_denied_by_name_and_per_lun() {
     let mut setup = Setup::scsi().lun("0:1", "one").lun("0:2,allow=stop-unit", "two");
     setup.options.extend(["--allow", "mode-select", "--deny", "reassign-blocks"]);
+    setup.options.extend(["--deny", "persistent-reserve-out"]);
     let mut daemon = Daemon::start(&setup);
     let mut guest = ScsiGuest::connect(&daemon, 1);
     let stop = [0x1b, 0, 0, 0, 0, 0];
@@ -306,39 +306,43 @@ fn groups_are_allowed_and_denied_by_name_and_per_lun() {
     assert!(listed.contains(&(0xa3, 0x0a)), "RTPG is answered, and listed");
     assert_eq!(guest.say(&[0x07, 0, 0, 0, 0, 0]), "05/20/00");
     assert_eq!(denied(&mut daemon), "reassign-blocks");
+    let register = guest.run(&Task::new(&cdb::register()).writing(&[0; 24]));
+    assert_eq!(register.to_string(), "05/20/00");
+    assert_eq!(denied(&mut daemon), "persistent-reserve-out");
 }
 
-/// Reservations hold for a nexus: with two of them they are refused, with one
-/// they are the LU's business (the simulated LU has none, and says so).
+/// RESERVE(6).
+const RESERVE: [u8; 6] = [0x16, 0, 0, 0, 0, 0];
+
+/// RESERVE(6) holds for a nexus: with two of them it is refused, with one it is
+/// the LU's business (the simulated LU has none, and says so).
 #[test]
-fn persistent_reservations_need_one_path() {
+fn reservations_of_one_nexus_need_one_path() {
     for (paths, options, refused) in [
         (2, &[][..], true),
-        (2, &["--allow", "persistent-reserve-out"], true),
+        (2, &["--allow", "reserve"], true),
         (1, &[], false),
         (2, &["--expose", "paths"], false),
     ] {
         let mut daemon = Daemon::start(&Setup { paths, ..Setup::scsi() }.with(options));
         let mut guest = ScsiGuest::connect(&daemon, 1);
-        let list = [0; 24];
-        let answer = guest.run(&Task::new(&cdb::register()).writing(&list));
-        assert_eq!(answer.to_string(), "05/20/00");
+        assert_eq!(guest.say(&RESERVE), "05/20/00");
         // Something that is refused in any case, to have an event to compare.
         guest.say(&[0xc0; 6]);
         let first = denied(&mut daemon);
-        let expected = if refused { "persistent-reserve-out" } else { "vendor" };
+        let expected = if refused { "reserve" } else { "vendor" };
         assert_eq!(first, json!(expected), "{paths} paths, {options:?}");
     }
 }
 
-/// Law 5: what the guest registered by one path says nothing for another.
+/// Law 5: what the guest has reserved by one path says nothing for another.
 #[test]
 fn a_lu_that_its_guest_has_reserved_takes_no_further_path() {
     for reserves in [true, false] {
         let mut daemon = Daemon::start(&Setup { paths: 1, ..Setup::scsi() });
         let mut guest = ScsiGuest::connect(&daemon, 1);
         if reserves {
-            guest.run(&Task::new(&cdb::register()).writing(&[0; 24]));
+            guest.say(&RESERVE);
         } else {
             guest.say(&[0; 6]);
         }
@@ -349,9 +353,9 @@ fn a_lu_that_its_guest_has_reserved_takes_no_further_path() {
             assert!(error.to_string().contains("has one path"), "{error}");
         }
         // Once there are several paths, it cannot be reserved.
-        guest.run(&Task::new(&cdb::register()).writing(&[0; 24]));
+        guest.say(&RESERVE);
         guest.say(&[0xc0; 6]);
-        let expected = if reserves { "vendor" } else { "persistent-reserve-out" };
+        let expected = if reserves { "vendor" } else { "reserve" };
         assert_eq!(denied(&mut daemon), json!(expected));
     }
 }

@@ -143,6 +143,8 @@ fn start(paths: &[String], maps: u16, pieces: u32) -> Running {
         groups: vec![GroupView { number: 1, paths: (0..).zip(&handles).map(view).collect() }],
         queueing: Queueing::Hold,
         selector: SelectorKind::ServiceTime,
+        suspended: false,
+        registered: false,
         hold_for: None,
     });
     let empty = Arc::new(PathTable { generation: 0, groups: Vec::new(), ..(*table).clone() });

@@ -140,6 +140,17 @@ impl AccessLaws {
                     self.says = Says::Activated(*path, group);
                 }
                 let busy = (*result == Activation::Busy).then_some(time);
+                // (Its group is left alone with it.)
+                let groups = map.topology().groups;
+                let mut group = groups
+                    .iter()
+                    .map(|g| &g.paths)
+                    .filter(|paths| busy.is_some() && paths.iter().any(|p| p.id == *path));
+                let ids: Vec<_> = group.next().into_iter().flatten().map(|p| p.id).collect();
+                for w in self.paths.iter_mut().filter(|w| w.busy.is_some() && ids.contains(&w.path))
+                {
+                    w.busy = busy;
+                }
                 let watched = self.watched(*path, time);
                 watched.busy = busy;
                 // The states were read at its end.
@@ -290,7 +301,9 @@ impl AccessLaws {
             let told = w.told.is_some_and(|at| at + RESTED > time);
             map.path(w.path).is_some_and(|p| {
                 let asked = !w.readings.is_empty() || p.is_being_checked();
-                p.is_usable() && (asked || in_transition(p) || told)
+                // (What is to be registered will carry it in a moment.)
+                let registering = p.is_barred() && !is_passive(p);
+                p.is_usable() && (asked || in_transition(p) || told || registering)
             })
         };
         if self.activating || self.paths.iter().any(open) {

@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use vhost_mpath::io::{Completion, Identity};
 use vhost_mpath::mpath::checker::Checker;
+use vhost_mpath::mpath::classify;
+use vhost_mpath::mpath::errand::Errand;
 use vhost_mpath::mpath::event::Event;
 use vhost_mpath::mpath::hwhandler::Handler;
 use vhost_mpath::mpath::prio::Prioritizer;
 use vhost_mpath::mpath::probe::{Answer, Probe, Step};
+use vhost_mpath::mpath::reservation;
 use vhost_mpath::mpath::snapshot::PathId;
+use vhost_mpath::scsi::attention::Expected;
 use vhost_mpath::scsi::capacity::Capacity;
 use vhost_mpath::scsi::cdb::Cdb;
+use vhost_mpath::scsi::sense::SenseCode;
 use vhost_mpath::scsi::status::{HostByte, Status};
 use vhost_mpath::scsi::vpd;
 
@@ -47,6 +52,20 @@ pub(crate) enum Task {
     Activate(u32, Handler),
     Sample(u32),
     Prove(u32, Proof),
+    Reserve(u32, Reserving),
+    /// Tells what it has to tell, so often at most.
+    Drain(u8),
+}
+
+/// A command about reservations on its way.
+#[derive(Debug)]
+pub(crate) struct Reserving {
+    pub(crate) errand: Errand,
+    /// What other nexuses may be told of it.
+    pub(crate) told: &'static [SenseCode],
+    pub(crate) expected: Vec<Expected>,
+    /// An order of the guest's was there that may end registrations.
+    pub(crate) ordered: bool,
 }
 
 /// What a task does next.
@@ -54,6 +73,8 @@ pub(crate) enum Task {
 pub(crate) enum Move {
     Ask(Probe),
     End(Event),
+    /// Nobody waits for it.
+    Nothing,
 }
 
 impl Task {
@@ -64,6 +85,8 @@ impl Task {
             Task::Activate(n, handler) => activated(path, *n, handler.begin()),
             Task::Sample(_) => Move::Ask(Probe::ReadFirstBlock),
             Task::Prove(_, proof) => proof.ask(),
+            Task::Reserve(n, reserving) => reserved(path, *n, reserving.errand.begin()),
+            Task::Drain(_) => Move::Ask(Probe::bare(Cdb::test_unit_ready())),
         }
     }
 
@@ -82,6 +105,17 @@ impl Task {
                 None => proof.ask(),
                 Some(identity) => Move::End(Event::Proven { path, proof: *n, identity }),
             },
+            Task::Reserve(n, reserving) => reserved(path, *n, reserving.errand.on_answer(answer)),
+            Task::Drain(left) => {
+                let told = |c: &Completion| classify::unit_attention(c).is_some();
+                let more =
+                    matches!(answer, Answer::Completed { completion, .. } if told(completion));
+                *left -= 1;
+                if !more || *left == 0 {
+                    return Move::Nothing;
+                }
+                Move::Ask(Probe::bare(Cdb::test_unit_ready()))
+            }
         }
     }
 }
@@ -108,6 +142,13 @@ fn activated(
     match step {
         Step::Issue(probe) => Move::Ask(probe),
         Step::Done(result) => Move::End(Event::Activated { path, activation, result }),
+    }
+}
+
+fn reserved(path: PathId, job: u32, step: Step<reservation::Answer>) -> Move {
+    match step {
+        Step::Issue(probe) => Move::Ask(probe),
+        Step::Done(answer) => Move::End(Event::Reserved { path, job, answer }),
     }
 }
 

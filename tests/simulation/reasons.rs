@@ -11,6 +11,7 @@ use vhost_mpath::mpath::event::{Event, IoReason, IoReport};
 use vhost_mpath::mpath::hwhandler::Activation;
 use vhost_mpath::mpath::path::{Path, PathState};
 use vhost_mpath::mpath::policy::{GroupingPolicy, NoPathRetry};
+use vhost_mpath::mpath::prio::Reading;
 use vhost_mpath::mpath::snapshot::{PathId, PathTable, PathView, Queueing};
 use vhost_mpath::scsi::alua::AccessState;
 use vhost_mpath::scsi::sense::Key;
@@ -31,6 +32,8 @@ struct Note {
     path: PathId,
     /// When it was told last that its group is passive, while it carried.
     passive: u64,
+    /// Nobody has told anything since, and it took too long: standby is a guess.
+    guessed: bool,
     /// Activations in a row that said Retry.
     tries: u32,
     /// When its array was busy, if nothing has changed since.
@@ -84,7 +87,7 @@ impl Reasons {
     fn note(&mut self, path: PathId) -> &mut Note {
         let at = self.notes.iter().position(|n| n.path == path);
         let at = at.unwrap_or_else(|| {
-            self.notes.push(Note { path, passive: 0, tries: 0, busy: None });
+            self.notes.push(Note { path, passive: 0, guessed: false, tries: 0, busy: None });
             self.notes.len() - 1
         });
         &mut self.notes[at]
@@ -104,7 +107,8 @@ impl Reasons {
             Event::Io(IoReport { path, epoch, reason: IoReason::Judged { verdict, .. } }) => {
                 let carries = map.path(path).is_some_and(|p| p.epoch == epoch && p.carries());
                 if verdict == PathVerdict::Passive && carries {
-                    self.note(path).passive = moment;
+                    let note = self.note(path);
+                    (note.passive, note.guessed) = (moment, false);
                 }
             }
             Event::Checked { path, check: number, .. }
@@ -145,6 +149,7 @@ impl Reasons {
                     assert!(!rests, "{path} is activated, and was busy just now");
                 }
                 Effect::Notify(change) => {
+                    self.guessed(moment, change, map);
                     if matches!(change, Change::Activating { .. }) {
                         begins = true;
                         // What is still out counts as the first time.
@@ -158,6 +163,24 @@ impl Reasons {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// A target port group that stays in transition for too long is taken for standby.
+    fn guessed(&mut self, moment: u64, change: &Change, map: &Multipath) {
+        let Change::AccessChanged { path, access } = change else { return };
+        let Ok(path) = map.path_by_name(path) else { return };
+        let told = self.told;
+        let note = self.note(path.id);
+        let untold = note.passive >= told && note.passive < moment;
+        note.guessed = untold && access.state == Some(AccessState::Standby);
+    }
+
+    /// A path joins, and its opening has read the target port groups just now. It has no number,
+    /// and a command knows better; but of what is only guessed it tells.
+    pub(crate) fn joins(&mut self, reading: Option<&Reading>) {
+        if reading.is_some_and(|reading| reading.alua.is_some()) {
+            self.notes.iter_mut().filter(|note| note.guessed).for_each(|note| note.passive = 0);
         }
     }
 

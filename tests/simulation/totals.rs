@@ -46,6 +46,34 @@ totals! {
     swapped,
     not_swapped,
     ambiguous,
+    // Of guests that reserve:
+    /// PERSISTENT RESERVE OUT; commands of the engine's that follow.
+    orders,
+    asked,
+    /// How they ended: RESERVE, PREEMPT of others' keys and of its own, and
+    /// others that went well; with a conflict; otherwise.
+    reserved,
+    preempts,
+    self_preempts,
+    carried_out,
+    refused,
+    unclear,
+    /// Tables that hold the guest's I/O.
+    suspended,
+    /// What the other host did, and how often that has fenced the guest.
+    foreign,
+    fenced,
+    /// What the engine found out or did by itself.
+    found_fenced,
+    repaired,
+    taken_over,
+    barred,
+    recalled,
+    /// The array has forgotten registrations, and lost its power.
+    forgotten,
+    power_losses,
+    /// Answers compared to those of one nexus.
+    compared,
     // Of the engine:
     /// I/O moved to another group.
     switches,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use vhost_mpath::guest::copy;
 use vhost_mpath::io::{
-    Blocks, Command, Completion, ErrnoFrom, Extent, Limits, Op, Segment, Time, total_len,
+    Blocks, Command, Completion, ErrnoFrom, Extent, Limits, Op, Outcome, Segment, Time, total_len,
 };
+use vhost_mpath::mpath::Multipath;
 use vhost_mpath::mpath::classify::{PathVerdict, classify, classify_raw};
 use vhost_mpath::mpath::snapshot::{PathId, PathTable};
 use vhost_mpath::passthrough_scsi::{Issued, Rejected, unit_attention};
@@ -15,11 +16,12 @@ use vhost_mpath::scsi::cdb::{Cdb, Payload};
 use vhost_mpath::scsi::sense::{Key, Sense, SenseCode};
 use vhost_mpath::scsi::status::{HostByte, Status};
 use vhost_mpath::scsi::unmap;
-use vhost_mpath::sim::{Array, Task};
+use vhost_mpath::sim::{Array, LuId, Task};
 
 use crate::jobs::Job;
 use crate::plug::Plug;
 use crate::random::Random;
+use crate::reservation_laws::ReservationLaws;
 use crate::world::{BLOCK, SUSPECT_AFTER};
 
 /// A guest command on a path.
@@ -182,7 +184,7 @@ impl Wire {
         let bar = match verdict {
             _ if doubt => listed.map(|e| (e, PathVerdict::Doubt)),
             v @ PathVerdict::Doubt => listed.map(|e| (e, v)),
-            v @ (PathVerdict::Fail | PathVerdict::Passive) => {
+            v @ (PathVerdict::Fail | PathVerdict::Passive | PathVerdict::Conflict) => {
                 listed.filter(|e| *e == was.epoch).map(|e| (e, v))
             }
             PathVerdict::Keep
@@ -256,6 +258,8 @@ pub(crate) struct ToArray<'a> {
     pub(crate) limits: Limits,
     pub(crate) now: Time,
     pub(crate) room: usize,
+    /// And what the engine knows by now.
+    pub(crate) reserving: Option<(&'a ReservationLaws, &'a Multipath)>,
 }
 
 impl Issue for ToArray<'_> {
@@ -302,6 +306,10 @@ impl Issue for ToArray<'_> {
             Payload::ZeroBlock => data_out.resize(BLOCK, 0),
             Payload::None => {}
         }
+        if let (Some((laws, map)), Some(it)) = (self.reserving, self.array.ports(nexus)) {
+            let carries = map.path(path).is_some_and(|p| p.carries());
+            laws.may_go(self.array.reservations(LuId(0)), it, path, carries);
+        }
         let tag = wire.guest_tag();
         wire.issued += 1;
         let address = c.data.first().map_or(0, |s| s.addr);
@@ -313,6 +321,17 @@ impl Issue for ToArray<'_> {
         let timeout = c.timeout;
         self.array.submit(self.now, Task { nexus, tag, cdb, data_out, data_in_max, timeout });
         Ok(Issued::Pending)
+    }
+}
+
+/// What the LU's answer is to a guest that hears it as it is.
+pub(crate) fn word(completion: &Completion) -> Outcome {
+    match *completion {
+        Completion::Scsi { status, sense, residual, .. } if status != Status::GOOD => {
+            Outcome::Lu { status, sense, residual }
+        }
+        Completion::Good => Outcome::Good,
+        ref other => panic!("no fault was asked for: {other:?}"),
     }
 }
 

@@ -13,12 +13,14 @@ use vhost_mpath::mpath::classify::{PathVerdict, unit_attention};
 use vhost_mpath::mpath::effect::{Change, Effect, Effects};
 use vhost_mpath::mpath::event::{Event, IoReason, IoReport};
 use vhost_mpath::mpath::policy::{NoPathRetry, Policy};
+use vhost_mpath::mpath::reservation::OrderId;
 use vhost_mpath::mpath::snapshot::{PathId, PathTable, Queueing};
 use vhost_mpath::mpath::{Multipath, NewPath};
 use vhost_mpath::queue::Stop;
-use vhost_mpath::queue::dispatch::{Dispatcher, End, GuestError, Report, Settings};
+use vhost_mpath::queue::dispatch::{Dispatcher, End, GuestError, Order, Report, Settings};
 use vhost_mpath::scsi::alua::AccessState;
 use vhost_mpath::scsi::cdb::Cdb;
+use vhost_mpath::scsi::reservation::Out;
 use vhost_mpath::scsi::sense::{Key, SenseCode};
 use vhost_mpath::scsi::status::{HostByte, Status};
 use vhost_mpath::sim::{
@@ -47,6 +49,7 @@ mod host;
 mod progress;
 mod quiet;
 pub(crate) mod replay;
+mod reservations;
 mod scsi;
 mod setup;
 mod tasks;
@@ -92,6 +95,11 @@ enum Message {
     Table(Arc<PathTable>),
     ToEngine(Event),
     Retire(PathId),
+    /// Of the guest's PERSISTENT RESERVE OUT, and back.
+    Order(Order),
+    Answer(OrderId, Outcome),
+    /// Nothing is out on the map that this table suspends.
+    Quiet(u64),
 }
 
 /// Messages of one direction: they keep their order, as in the daemon.
@@ -109,6 +117,7 @@ struct Pending {
     /// Its number among all requests.
     serial: u64,
     swap: Option<scsi::Swap>,
+    order: Option<(OrderId, Out)>,
     /// A task management function has reached it; by a reset?
     aborted: Option<bool>,
     submitted: Time,
@@ -186,6 +195,8 @@ struct World {
     /// The guest composes its own commands.
     scsi: Option<events::Scsi>,
     functions: Vec<tasks::Function>,
+    /// The guest, and another host, reserve.
+    hosts: Option<reservations::Hosts>,
     /// Of an outage that was written down: nothing happens but that.
     record: Option<Record>,
 }
@@ -214,6 +225,7 @@ impl World {
                 if self.random.one_in(40) {
                     self.manage();
                 }
+                self.hosts_act();
             }
             for _ in 0..self.random.below(4) {
                 self.guest_request();
@@ -228,6 +240,7 @@ impl World {
         self.come_to_rest();
         self.read_everything();
         self.stays_quiet();
+        self.count_hosts();
     }
 
     /// Something happens to the paths, to the array, or the administrator acts.
@@ -325,6 +338,9 @@ impl World {
             }
         }
         let busy = !done.is_empty();
+        if busy {
+            self.look_at_reservations();
+        }
         for d in done.drain(..) {
             self.totals.steps += 1;
             self.task_done(d);
@@ -354,6 +370,15 @@ impl World {
                     self.touched = true;
                     self.wire.plug_mut(path).expect("closed later").leaving = true;
                 }
+                Message::Order(order) => self.order_comes(order),
+                Message::Quiet(generation) => self.quiet_comes(generation),
+                Message::Answer(order, outcome) => {
+                    self.touched = true;
+                    if let Some(hosts) = &mut self.hosts {
+                        hosts.laws.arrives(order);
+                    }
+                    self.core.answer(order, outcome);
+                }
             }
         }
         while let Some(at) = self.answers.iter().position(|a| a.0 <= self.now) {
@@ -372,8 +397,8 @@ impl World {
             _ => self.random.duration(Duration::from_millis(2)),
         };
         let mail = match message {
-            Message::ToEngine(_) => &mut self.to_engine,
-            Message::Table(_) | Message::Retire(_) => &mut self.to_queue,
+            Message::ToEngine(_) | Message::Order(_) | Message::Quiet(_) => &mut self.to_engine,
+            Message::Table(_) | Message::Retire(_) | Message::Answer(..) => &mut self.to_queue,
         };
         let last = mail.back().map_or(Time::default(), |m| m.0);
         mail.push_back(((self.now + delay).max(last), message));
@@ -390,11 +415,13 @@ impl World {
             limits: self.limits,
             now: self.now,
             room: 8,
+            reserving: self.hosts.as_ref().map(|hosts| (&hosts.laws, &self.map)),
         };
         self.core.pump(self.now, &mut paths);
         let mut busy = self.wire.issued != issued;
         self.totals.held += u64::from(self.core.held() > 0);
         busy |= self.reports();
+        busy |= self.orders_go();
         busy |= self.ended_requests();
         if self.wire.plugs.iter().any(|p| p.leaving) {
             self.close_paths();
@@ -453,6 +480,7 @@ impl World {
             if leaving && self.core.in_flight(id) == 0 {
                 self.laws.leaves(id);
                 self.nexus_lost(id);
+                self.port_left(self.array.ports(nexus), self.wire.plugs[at].group);
                 self.wire.plugs.remove(at);
                 self.array.remove_nexus(self.now, nexus);
                 self.other.remove_nexus(self.now, nexus);

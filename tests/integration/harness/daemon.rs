@@ -91,6 +91,8 @@ impl Daemon {
             .arg("--control")
             .arg(&control)
             .args(options)
+            // Reservation keys are kept there.
+            .env("STATE_DIRECTORY", scratch.path("state"))
             .stdin(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()

@@ -13,6 +13,9 @@ use super::blk_queue::{BlkQueue, Done, PATIENCE, Payload};
 use super::random::Random;
 use super::shadow::{SECTOR, Shadow, fill};
 
+/// Bytes of each read of [`Load::read_back`]: a slot of the queue is no smaller.
+pub(crate) const READ_BACK: u32 = 64 * 512;
+
 /// What a request in flight will have done.
 #[derive(Clone, Copy, Debug)]
 enum Effect {
@@ -217,7 +220,7 @@ impl Load {
 
     /// Reads the whole disk and compares.
     pub(crate) fn read_back(&mut self, queue: &mut BlkQueue) {
-        let step = 64.min(self.mix.sectors);
+        let step = u64::from(READ_BACK / 512).min(self.mix.sectors);
         for sector in (0..self.mix.sectors).step_by(usize::try_from(step).expect("few")) {
             let sectors = step.min(self.mix.sectors - sector);
             let bytes = u32::try_from(sectors).expect("few") * 512;

@@ -107,6 +107,8 @@ impl Daemon {
             command.args(["--device", "scsi"]);
         }
         command.arg("--num-queues").arg(self.setup.queues.to_string());
+        // Reservation keys are kept there.
+        command.env("STATE_DIRECTORY", self.file("state"));
         command.args(&self.setup.options);
         command
     }

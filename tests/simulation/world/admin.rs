@@ -5,7 +5,7 @@ use super::*;
 use vhost_mpath::mpath::checker::CheckerKind;
 use vhost_mpath::mpath::policy::{Failback, FlushOnLastDel};
 use vhost_mpath::mpath::prio::Attributes;
-use vhost_mpath::sim::{LuId, Plugged};
+use vhost_mpath::sim::Plugged;
 
 impl World {
     pub(super) fn administrator(&mut self) {
@@ -56,12 +56,9 @@ impl World {
     pub(super) fn plug_in(&mut self, name: String, group: usize, access: Option<AccessState>) {
         self.paths_made += 1;
         let number = self.paths_made;
-        let at = Plugged {
-            lu: LuId(0),
-            port: None,
-            group: Some(u16::try_from(group + 1).unwrap()),
-            access,
-        };
+        let group_id = Some(u16::try_from(group + 1).unwrap());
+        let port = self.port_again(group);
+        let at = Plugged { group: group_id, access, port, ..Plugged::default() };
         let nexus = self.array.connect(&name, at).expect("a new port");
         assert_eq!(self.other.connect(&name, at).expect("a new port"), nexus);
         let attributes = Attributes {
@@ -79,8 +76,10 @@ impl World {
             reading: self.reading_of(group),
         };
         let mut fx = Effects::new();
+        let reading = new.reading.clone();
         match self.map.add_path(self.now, new, &mut fx) {
             Ok(id) => {
+                self.reasons.joins(reading.as_ref());
                 // Law 10: the old path's last command is back, and it is closed.
                 let used = self.wire.plugs.iter().any(|old| old.id.slot == id.slot);
                 assert!(!used, "slot {} is used again too early", id.slot);

@@ -8,6 +8,7 @@ use vhost_mpath::mpath::event::HostNews;
 use vhost_mpath::mpath::hwhandler::Handler;
 use vhost_mpath::mpath::prio::Prioritizer;
 use vhost_mpath::mpath::probe::{Answer, DeviceState, Fact, Probe, Transfer};
+use vhost_mpath::mpath::reservation::News;
 use vhost_mpath::sim;
 
 const INQUIRY: u8 = 0x12;
@@ -50,8 +51,25 @@ impl World {
             Event::Io(report) if resized(report) => Some(report.path),
             _ => None,
         };
+        let reserved = matches!(event, Event::Reserved { .. });
+        if let Event::Reserved { job, answer, .. } = &event {
+            self.reserved(*job, answer);
+        }
+        let conflict = match &event {
+            Event::Io(IoReport { path, reason: IoReason::Judged { verdict, .. }, .. })
+                if *verdict == PathVerdict::Conflict =>
+            {
+                self.map.path(*path).map(|p| (p.id, p.state))
+            }
+            _ => None,
+        };
         let mut fx = Effects::new();
+        self.laws.renewed = conflict.is_some();
         self.map.handle(self.now, event, &mut fx);
+        if let Some((path, state)) = conflict {
+            let now = self.map.path(path).map(|p| p.state);
+            assert_eq!(now, Some(state), "a conflict by {path} changed its state");
+        }
         if let Some((path, state)) = old {
             let now = self.map.path(path).map(|p| p.state);
             assert_eq!(now, Some(state), "an old report about {path} changed its state");
@@ -65,10 +83,15 @@ impl World {
             assert!(!path.is_usable() || fx.iter().any(begins), "{id}: by a proof begun before");
         }
         self.carry_out(fx);
+        if reserved {
+            self.others_may_tell();
+        }
     }
 
     pub(super) fn carry_out(&mut self, fx: Effects) {
         self.moment += 1;
+        self.laws.renewed |=
+            fx.iter().any(|e| matches!(e, Effect::Notify(Change::Reservation(News::Preempted(_)))));
         self.laws.check(self.moment, self.now, &fx, &self.map);
         self.reasons.asks(self.moment, self.now, &fx, &self.map);
         self.has_reasons();
@@ -83,7 +106,10 @@ impl World {
                 eprintln!("{:?}   -> {effect:?}", self.now);
             }
             match effect {
-                Effect::Publish(table) => self.post(Message::Table(table)),
+                Effect::Publish(table) => {
+                    self.note_suspended(&table);
+                    self.post(Message::Table(table));
+                }
                 Effect::Check { path, check, checker: kind } => {
                     let kept = self.wire.plug_mut(path).and_then(|p| p.checker.take());
                     let kept = kept.filter(|c| c.kind() == kind);
@@ -111,9 +137,14 @@ impl World {
                     self.begin(path, Task::Prove(proof, Proof::new()));
                 }
                 Effect::Retire(path) => self.post(Message::Retire(path)),
+                Effect::Reserve { path, job, ask } => self.reserve(path, job, ask),
+                Effect::Answer { order, outcome } => self.answered(order, outcome),
+                Effect::Attention(code) => self.engine_tells(code),
+                Effect::Remember(what) => self.remember(what),
                 Effect::Notify(change) => self.notified(&change),
             }
         }
+        self.forget_orders();
     }
 
     fn has_reasons(&mut self) {
@@ -141,13 +172,14 @@ impl World {
                 assert!(self.had.contains(&to.0), "the LU never had {to} blocks");
                 totals.resized += 1;
             }
+            Change::Reservation(news) => self.reservation_news(news),
             _ => {}
         }
     }
 
     // --- checking threads -------------------------------------------------------
 
-    fn begin(&mut self, path: PathId, mut task: Task) {
+    pub(super) fn begin(&mut self, path: PathId, mut task: Task) {
         if self.wire.plug(path).is_none() {
             return; // closed
         }
@@ -160,6 +192,7 @@ impl World {
         loop {
             next = match next {
                 Move::End(event) => return self.task_ends(path, task, event),
+                Move::Nothing => return,
                 Move::Ask(Probe::Fact(fact)) => {
                     let answer = self.fact(path, fact);
                     task.on_answer(path, &answer)
@@ -177,7 +210,10 @@ impl World {
 
     fn send(&mut self, path: PathId, mut task: Task, cdb: Cdb, transfer: Transfer) {
         let Some(plug) = self.wire.plug(path) else { return };
-        let (nexus, timeout) = (plug.nexus, self.policy.checker_timeout);
+        let (nexus, mut timeout) = (plug.nexus, self.policy.checker_timeout);
+        // (A checking thread sends one command at a time.)
+        let telling = plug.remapped.as_ref().is_some_and(|remapped| remapped.telling.is_some());
+        let in_doubt = plug.doubts.met != plug.doubts.settled || telling;
         let (data_out, data_in_max) = match transfer {
             Transfer::None => (Vec::new(), 0),
             Transfer::In(len) => (Vec::new(), len),
@@ -199,6 +235,22 @@ impl World {
                 Answer::Completed { completion: none, data: Vec::new(), took: Duration::ZERO };
             let next = task.on_answer(path, &answer);
             return self.go_on(path, task, next);
+        }
+        if let Task::Reserve(_, reserving) = &mut task {
+            if in_doubt {
+                // As the daemon's thread: nothing of the kind goes to another LU.
+                let completion = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE };
+                let answer =
+                    Answer::Completed { completion, data: Vec::new(), took: Duration::ZERO };
+                let next = task.on_answer(path, &answer);
+                return self.go_on(path, task, next);
+            }
+            timeout = timeout.max(COMMAND_TIMEOUT);
+            if let Some(scsi) = &self.scsi {
+                let codes = reserving.told.iter();
+                let expect = |code: &SenseCode| scsi.attentions.expect_of_others(path.key(), *code);
+                reserving.expected = codes.map(expect).collect();
+            }
         }
         let tag = self.wire.tag();
         let sent = self.scsi.as_ref().map_or(0, |s| s.attentions.now());
@@ -233,6 +285,10 @@ impl World {
                     remapped.attention &= remapped.telling != Some(done.tag);
                 }
                 self.overhear(path, job.sent, job.drains, &done.completion);
+                if let Task::Reserve(_, reserving) = &mut task {
+                    let expected = std::mem::take(&mut reserving.expected);
+                    self.has_happened(&done.completion, expected);
+                }
                 if !matches!(task, Task::Check(..) | Task::Prove(..)) {
                     self.resized_by_the_way(path, &done.completion);
                 }

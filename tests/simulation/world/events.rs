@@ -19,7 +19,7 @@ pub(super) struct Scsi {
     host: NexusId,
     descriptor_sense: bool,
     host_is_busy: bool,
-    kinds: [Kind; 3],
+    kinds: [Kind; 4],
     /// Commands up to this tag may yet tell of what their path has forgotten.
     lost_until: u64,
 }
@@ -41,6 +41,7 @@ struct Kind {
 const MODE_CHANGED: usize = 0;
 const RESET: usize = 1;
 const RESIZED: usize = 2;
+const POWER: usize = 3;
 
 impl Kind {
     fn new(asc: u8, ascq: u8) -> Kind {
@@ -62,7 +63,12 @@ impl Scsi {
             host,
             descriptor_sense: false,
             host_is_busy: false,
-            kinds: [Kind::new(0x2a, 0x01), Kind::new(0x29, 0x03), Kind::new(0x2a, 0x09)],
+            kinds: [
+                Kind::new(0x2a, 0x01),
+                Kind::new(0x29, 0x03),
+                Kind::new(0x2a, 0x09),
+                Kind::new(0x29, 0x00),
+            ],
             lost_until: 0,
         }
     }
@@ -112,6 +118,9 @@ impl World {
 
     pub(super) fn guest_hears(&mut self, sense: &Sense) {
         let code = sense.code().expect("decodable");
+        if self.hears_of_reservations(sense) {
+            return;
+        }
         let Some(scsi) = &mut self.scsi else { panic!("a guest that hears of none heard {code}") };
         let kind = scsi.kinds.iter_mut().find(|k| k.code == code);
         let kind = kind.unwrap_or_else(|| panic!("the guest heard {code}"));
@@ -159,6 +168,15 @@ impl World {
         self.happened(RESIZED);
     }
 
+    /// The array tells of a reset by nothing else then.
+    pub(super) fn may_lose_power(&self) -> bool {
+        [MODE_CHANGED, RESET, RESIZED, POWER].into_iter().all(|kind| self.is_quiet(kind))
+    }
+
+    pub(super) fn power_lost(&mut self) {
+        self.happened(POWER);
+    }
+
     fn select_mode(&mut self) {
         let Some(scsi) = &self.scsi else { return };
         let descriptor_sense = !scsi.descriptor_sense;
@@ -188,6 +206,9 @@ impl World {
     fn happened(&mut self, kind: usize) {
         let Some(scsi) = &mut self.scsi else { return };
         if kind == RESET {
+            scsi.kinds[POWER].untold.clear();
+        }
+        if kind == RESET || kind == POWER {
             // A reset sets the parameters back, and says so by itself.
             scsi.descriptor_sense = false;
             scsi.kinds[MODE_CHANGED].untold.clear();

@@ -195,5 +195,6 @@ impl World {
         }
         self.groups_come_to_rest();
         self.allow_everything();
+        self.hosts_come_to_rest();
     }
 }

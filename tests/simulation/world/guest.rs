@@ -113,6 +113,7 @@ impl World {
             meaning,
             serial: 0,
             swap: None,
+            order: None,
             aborted: None,
             submitted: self.now,
         }
@@ -181,7 +182,9 @@ impl World {
             }
         }
         self.allowed(&p, &outcome);
-        if matches!(request.op, Some(Op::Cdb { .. })) {
+        if let Some(order) = p.order {
+            self.order_ends(order, &p, end);
+        } else if matches!(request.op, Some(Op::Cdb { .. })) {
             self.is_exact(&p, end);
             self.swapped(&p, end);
         }
@@ -237,6 +240,21 @@ impl World {
             _ if self.is_written_down(outcome) => {}
             Outcome::Lu { status: Status::GOOD, .. } => assert!(self.scsi.is_some()),
             Outcome::Aborted { .. } => assert!(p.aborted.is_some(), "aborted by nobody"),
+            Outcome::Lu { status: Status::RESERVATION_CONFLICT, .. } => {
+                let laws = self.hosts.as_ref().map(|hosts| &hosts.laws);
+                let cdb = match p.meaning {
+                    Op::Read(extent) => Cdb::read(extent).ok(),
+                    _ => None,
+                };
+                let may = p.order.is_some()
+                    || laws.is_some_and(|laws| laws.may_conflict(p.start, cdb.as_ref()));
+                let of = self.array.reservations(vhost_mpath::sim::LuId(0)).to_words();
+                assert!(may, "a conflict that a guest with one path would not meet: {of} {p:?}");
+            }
+            // The LU's refusals are looked at elsewhere.
+            Outcome::Lu { status: Status::CHECK_CONDITION, .. } if p.order.is_some() => {}
+            Outcome::NoPath if p.order.is_some() => {}
+            Outcome::Lu { status: Status::BUSY, .. } if p.order.is_some() => {}
             Outcome::Stopped => assert!(self.stopping.is_some(), "stopped though nothing stops"),
             Outcome::NoPath | Outcome::TimedOut => {
                 let may = p.submitted <= self.progress.may_fail;

@@ -126,6 +126,9 @@ impl World {
             return;
         }
         let since = *self.progress.idle_since.get_or_insert(now);
+        if self.hosts.is_some() {
+            return; // suspended, or awaiting what orders end with
+        }
         let Some(limit) = self.policy.queue_timeout else { return };
         // One that had to wait for another's end to be looked at at all (a part
         // of the request core's pool) is held from then on.

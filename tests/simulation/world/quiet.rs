@@ -6,6 +6,7 @@ use vhost_mpath::mpath::path::Path;
 use vhost_mpath::mpath::policy::Failback;
 use vhost_mpath::mpath::prio::PrioKind;
 use vhost_mpath::mpath::topology::{GroupStatus, TopologyGroup};
+use vhost_mpath::sim::LuId;
 
 impl World {
     /// Once the faults have ended everything ends, and the paths come back.
@@ -31,7 +32,8 @@ impl World {
                 matches!(p.checker, CheckerKind::DirectIo | CheckerKind::ReadSector0)
             });
             let carries = self.array.access_state(plug.nexus).is_some_and(access::carries);
-            let back = usable || (reads && !carries);
+            // Nor can a group be activated that another host has reserved.
+            let back = usable || ((reads || self.hosts.is_some()) && !carries);
             assert!(back, "{} does not come back: {}", plug.name, self.description());
         }
         assert!(self.wire.on_path.is_empty());
@@ -75,6 +77,11 @@ impl World {
             self.read(Extent::new(lba, LONGEST));
             self.advance(Duration::from_secs(2));
         }
+        // What another host's reservation forbids is the guest's once the engine has been told
+        // by each path, and the report may have been lost once.
+        if self.hosts.is_some() {
+            self.advance(Duration::from_secs(8));
+        }
         assert!(
             self.pending.iter().all(Option::is_none),
             "the last reads do not end: {}",
@@ -93,12 +100,24 @@ impl World {
         self.advance(Duration::from_secs(60));
         // These measure or roll dice: what they find is never the same.
         let varies = matches!(self.policy.prio, PrioKind::Random | PrioKind::PathLatency { .. });
+        let activates = self.progress.restless.iter().any(|what| what.starts_with("Activate "));
+        let refused = activates && self.cannot_be_activated();
         let restless = &mut self.progress.restless;
-        restless.retain(|_| !varies);
+        restless.retain(|_| !varies && !refused);
         let restless = &self.progress.restless;
         assert!(restless.is_empty(), "{restless:#?} while nothing happens: {}", self.description());
         self.access_is_true();
+        self.reservations_are_right();
         self.best_group_is_used();
+    }
+
+    /// Another host's reservation refuses SET TARGET PORT GROUPS by some path, which is tried
+    /// again as long as its group is the best.
+    fn cannot_be_activated(&self) -> bool {
+        let of = self.array.reservations(LuId(0));
+        let asks = Cdb::set_target_port_groups(8);
+        let mut ports = self.wire.plugs.iter().filter_map(|p| self.array.ports(p.nexus));
+        self.hosts.is_some() && ports.any(|it| of.forbids(it, &asks))
     }
 
     /// Access states and priorities are the array's.

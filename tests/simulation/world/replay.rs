@@ -132,6 +132,7 @@ impl World {
         let nexus = self.wire.plugs[at].nexus;
         match fault {
             Fault::LateCut(_) => return Err("breaks law 1: there is nothing to be proved".into()),
+            Fault::Foreign { .. } => return Err("is not played: the guest reserves nothing".into()),
             Fault::Remap if self.wire.plugs[at].remapped.is_none() => self.remap(at),
             Fault::Remap => {}
             Fault::Capacity(NewCapacity::Grow) => self.resize_to(MOST_BLOCKS as u64),

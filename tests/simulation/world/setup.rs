@@ -8,7 +8,7 @@ use vhost_mpath::mpath::policy::{
 };
 use vhost_mpath::mpath::prio::PrioKind;
 use vhost_mpath::mpath::snapshot::SelectorKind;
-use vhost_mpath::sim::{LuId, Personality, Plugged, Tpgs};
+use vhost_mpath::sim::{Personality, Plugged, Tpgs};
 
 /// What stays as it was drawn.
 #[derive(Debug)]
@@ -60,9 +60,13 @@ impl World {
         let policy = draw_policy(&mut random, config.personality);
         let (depth, scsi) = (draw_depth(&mut random), seed % 2 == 1);
         let plan = Plan { config, limits, groups, most_paths, policy, depth, scsi };
+        let reserves = seed % 4 == 1;
+        let config = plan.config.clone();
         let mut world = World::with(seed, random, plan);
+        world.hosts = reserves.then(|| reservations::Hosts::new(seed, &config));
         let transition = world.random.duration(seconds(3));
         world.array.set_transition(transition);
+        world.set_out_hosts();
         world.set_out();
         world
     }
@@ -78,7 +82,7 @@ impl World {
         let mut other = Array::new(other, Box::new(MemoryMedium::new(BLOCKS * BLOCK as u64)));
         let mut host = |group: u16| {
             let name = format!("host{group}");
-            let at = Plugged { lu: LuId(0), port: None, group: Some(group), access: None };
+            let at = Plugged { group: Some(group), ..Plugged::default() };
             let nexus = array.connect(&name, at).expect("a new port");
             assert_eq!(other.connect(&name, at).expect("a new port"), nexus);
             nexus
@@ -110,6 +114,8 @@ impl World {
             groups: Vec::new(),
             queueing: Queueing::Hold,
             selector: policy.selector,
+            suspended: false,
+            registered: false,
             hold_for: None,
         };
         let mut world = World {
@@ -161,6 +167,7 @@ impl World {
             serial: 0,
             scsi,
             functions: Vec::new(),
+            hosts: None,
             record: None,
             random,
         };
