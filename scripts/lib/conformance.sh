@@ -104,9 +104,9 @@ conformance_write_lio() {
   tr -d '\r' <"$1" | sed -n 's/^.*ONE PATH: cu //p' >"$w/one"
   {
     # shellcheck disable=SC2016  # Markdown's backticks
-    printf 'Bare `/dev/sdX`: %s.\nThrough the daemon over two paths, in a guest: %s.\nOver one path, with `--allow third-party-copy`: %s.\n\n' \
+    printf 'Bare `/dev/sdX`: %s.\nThrough the daemon over four paths, in a guest: %s.\nOver one path, with `--allow third-party-copy`: %s.\n\n' \
       "$(conformance_counts "$w/bare")" "$(conformance_counts "$w/through")" "$(conformance_counts "$w/one")"
-    conformance_table "bare=$w/bare" "two paths=$w/through" "one path=$w/one"
+    conformance_table "bare=$w/bare" "four paths=$w/through" "one path=$w/one"
   } | conformance_section lio
   rm -rf "$w"
   step "written: docs/scsi-conformance.md"

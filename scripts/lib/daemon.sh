@@ -43,7 +43,10 @@ daemon_start() {
       --export "type=vhost-user-blk,id=e0,addr.type=unix,addr.path=$DAEMON_SOCKET,node-name=d0,writable=on,num-queues=2" \
       >"$DAEMON_LOG" 2>&1 &
   else
-    "$VHOST_MPATH" --socket-path "$DAEMON_SOCKET" --control "$DAEMON_CONTROL" "$@" >"$DAEMON_LOG" 2>&1 &
+    # What guests register is of this run, not of the machine.
+    local keys=()
+    case " $* " in *' --prkeys '*) ;; *' --device scsi '*) keys=(--prkeys "$dir/prkeys") ;; esac
+    "$VHOST_MPATH" --socket-path "$DAEMON_SOCKET" --control "$DAEMON_CONTROL" "${keys[@]}" "$@" >"$DAEMON_LOG" 2>&1 &
   fi
   DAEMON_PID=$!
   while [ ! -S "$DAEMON_SOCKET" ]; do

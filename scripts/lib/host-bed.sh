@@ -17,6 +17,7 @@ host_never() {
     compare-multipathd.sh* | compare-failover.sh*) echo "$1 runs multipathd, udevd and dm-multipath of the bed's tree, which would look at every disk of this machine" ;;
     kill.sh* | holders.sh* | "discovery.sh scsi") echo "$1 ${2:-} needs dmsetup of the bed's tree, and what it makes of device mapper, loop devices, md and swap is not undone here" ;;
     scsi-exactness.sh* | scsi-iscsi-test-cu.sh*) echo "what $1 prints is judged by the documents of a bed's kernel" ;;
+    reserved-paths.sh*) echo "$1 has the kernel take up no new disk at all for a moment" ;;
     peers.sh*) echo "$1 needs fio of the bed's tree" ;;
     host.sh*) echo "$1 is the test of this very option, and wants a machine to throw away" ;;
     shell.sh*) echo "this machine's shell is at hand" ;;

@@ -28,7 +28,7 @@ die() {
 }
 
 # usage_of FILE: the comment block at the head of a script is its --help.
-usage_of() { sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$1"; }
+usage_of() { sed -n '2,/^[^#]/{/^#/!d;/^# shellcheck /d;s/^# \{0,1\}//;p}' "$1"; }
 
 # Where downloaded kernels and built images are kept between runs.
 CACHE=${VHOST_MPATH_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/vhost-mpath}

@@ -2,7 +2,7 @@
 # Job: compare-failover.sh [--judge] STACK CASE…. What a guest lives through in each case of lib/failover.sh when its disk is two
 # real paths behind STACK: ours-scsi, ours-blk, or scsi-block@RELEASE, virtio-blk@RELEASE: QEMU on a map of dm-multipath
 # with multipathd, both of that Debian release. One line for each case: SEEN: STACK|CASE|KEY=VALUE|…
-# With --judge it ends in failure where ours is not as good as it should be, with patience for a busy machine; case 1 and 6 are
+# With --judge it ends in failure where ours is not as good as it should be, with patience for a busy machine; cases 1, 5 and 6 are
 # shorter then.
 set -euo pipefail
 . lib/say.sh
@@ -11,12 +11,13 @@ set -euo pipefail
 . lib/load.sh
 . lib/failover.sh
 . rig.d/paths.sh
+. rig.d/other-host.sh
 HERE=$PWD
 . lib/orders.sh
 
-# How often the path of case 1 is deleted, and for how many seconds both are away in case 6.
-judge='' times=5 away=8
-[ "$1" != --judge ] || { judge=1 times=2 away=4; shift; }
+# How often the path of case 1 is deleted, for how many seconds both are away in case 6, and one is offline in 5.
+judge='' times=5 away=8 down=5
+[ "$1" != --judge ] || { judge=1 times=2 away=4 down=2; shift; }
 STACK=$1
 shift
 cases=" ${*:-$(failover_cases | cut -d'|' -f1 | xargs)} "
@@ -55,6 +56,7 @@ bed_alua() {
     echo tg$n >"$(port $n)/lun/lun_0/alua_tg_pt_gp"
   done
   access 2 1
+  make_other_host
   for n in $P1 $P2; do echo 1 >"/sys/block/$n/device/rescan"; done
   HOST=(0 "$H1" "$H2")
   POLICY="path_grouping_policy group_by_prio;prio alua;failback immediate"
@@ -267,6 +269,47 @@ case_6() {
   back 2
   sleep 3
 }
+# reserve TYPE: what a cluster's node does.
+KEY=c0ffee
+reserve() {
+  order pr-out 0 0 0 $KEY
+  order pr-out 1 "$1" $KEY 0
+  order begin # what the guest is told from now on is the faults' doing
+}
+each_path_in_turn() {
+  local p n
+  for ((n = 0; n < times; n++)); do
+    p=$((1 + n % 2))
+    delete $p
+    sleep 2
+    back $p
+    sleep 2
+  done
+  p=$(active)
+  link "$p" offline
+  sleep $down
+  link "$p" online
+  sleep 3
+}
+case_5a() { reserve 5; each_path_in_turn; }
+case_5b() { reserve 1; each_path_in_turn; }
+case_5c() { reserve 5; case_6; }
+# reservation_now: what the guest reads of it, and what becomes of another host's write. reservation_over: the guest gives it up, and
+# whatever is registered all the same goes, so that the next case begins without.
+reservation_now() {
+  order pr-in
+  other_writes
+  EXTRA="|reservation=$(reservation_read)|other=$OTHER_SAW"
+}
+reservation_over() {
+  if ours; then
+    order pr-out 0 0 $KEY 0
+    order pr-in
+    EXTRA+="|left=$(reservation_read)"
+  fi
+  other_clears
+}
+reservation_read() { guest_said reservation: | sed 's/^reservation: //; s/|/ /g'; }
 # How many commands the paths get for a read that ends with a medium error, alone and beside other I/O.
 case_7() {
   local a b x
@@ -316,7 +359,7 @@ case_9f() {                           # a command is lost
 BED=
 run_case() {
   CASE=$1 OUTAGE=0 EXTRA=
-  local what=$2
+  local what=$2 seen
   step "$STACK: case $CASE, $what"
   well_before "case $CASE"
   order begin "$CASE"
@@ -324,8 +367,11 @@ run_case() {
   "case_$CASE"
   sleep 1
   await_well
+  case $CASE in 5?) reservation_now ;; esac
   order end
-  say "SEEN: $STACK|$CASE|outage_ms=$OUTAGE|well_ms=$WELL$EXTRA|$(guest_said result | sed 's/^result: //')" | tee -a $dir/seen
+  seen=$(guest_said result: | sed 's/^result: //')
+  case $CASE in 5?) reservation_over ;; esac
+  say "SEEN: $STACK|$CASE|outage_ms=$OUTAGE|well_ms=$WELL$EXTRA|$seen" | tee -a $dir/seen
 }
 
 # What multipathd must see from the first disk on, and QEMU in that tree wants.
@@ -337,7 +383,7 @@ mkdir -p $dir/tree
 # The guest's libraries come with it.
 guest_add_program $dir/tree /rig/bin/witness
 while IFS='|' read -r -u 5 number bed what; do
-  case $cases in *" $number "*) ;; *) continue ;; esac
+  case $cases in *" $number "*) failover_has "$STACK" "$number" || continue ;; *) continue ;; esac
   if [ "$bed" != "$BED" ]; then
     [ -z "$BED" ] || stack_end
     BED=$bed CASE="-"
