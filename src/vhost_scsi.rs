@@ -33,7 +33,7 @@ use crate::virtio::{F_EVENT_IDX, F_INDIRECT_DESC, F_PROTOCOL_FEATURES, F_VERSION
 use units::Shown;
 
 pub use front::ScsiFront;
-pub use units::{Nexus, NoPathAnswer, Unit};
+pub use units::{Nexus, NoPathAnswer, OwnKeys, PrShow, Unit};
 
 /// Largest ring we accept, in descriptors.
 pub const MAX_QUEUE_SIZE: u16 = 1024;
