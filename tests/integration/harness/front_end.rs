@@ -164,11 +164,7 @@ impl<Q: GuestQueue> FrontEnd<Q> {
 
     /// Connects and negotiates; no ring is started.
     pub(crate) fn attach(&mut self) {
-        let stream = connect(&self.socket);
-        self.stream = Some(stream.try_clone().expect("dup"));
-        let mut vhost = Frontend::from_stream(stream, u64::from(self.shape.queues));
-        vhost.set_owner().expect("SET_OWNER");
-        let offered = vhost.get_features().expect("GET_FEATURES");
+        let (mut vhost, offered) = self.greet();
         assert!(offered & F_PROTOCOL_FEATURES != 0, "protocol features are offered");
         self.features = offered & !self.shape.without;
         if !self.shape.manner.event_idx {
@@ -190,6 +186,23 @@ impl<Q: GuestQueue> FrontEnd<Q> {
         self.connection = Some(vhost);
         if self.has(VhostUserProtocolFeatures::BACKEND_REQ) {
             self.give_channel();
+        }
+    }
+
+    /// Connects and asks what is offered. A daemon that is being killed may take a connection and
+    /// never answer: its connections are closed before its listening socket is.
+    fn greet(&mut self) -> (Frontend, u64) {
+        let mut tries = 0;
+        loop {
+            let stream = connect(&self.socket);
+            self.stream = Some(stream.try_clone().expect("dup"));
+            let vhost = Frontend::from_stream(stream, u64::from(self.shape.queues));
+            match vhost.set_owner().and_then(|()| vhost.get_features()) {
+                Ok(offered) => return (vhost, offered),
+                Err(error) => assert!(tries < 3, "SET_OWNER and GET_FEATURES: {error:?}"),
+            }
+            tries += 1;
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
