@@ -11,7 +11,7 @@ use super::script::{Go, Script, Word};
 use super::{Path, Recall, Registration, State, lifecycle, orders};
 use crate::mpath::Multipath;
 use crate::mpath::snapshot::PathId;
-use crate::scsi::reservation::{Key, Out, OutAction, Type};
+use crate::scsi::reservation::{Held, Key, Out, OutAction, Type};
 
 impl State {
     /// The guest's key and the type, if it holds such a reservation.
@@ -31,26 +31,14 @@ pub(super) fn take(s: &mut Script<'_>) -> Go<()> {
     let victim = match s.held(&paths)? {
         // (A path may be away with a key that the guest had before.)
         Ok((_, Some(held))) if is_guests(held.key) && held.kind == kind => held.key,
-        Ok((_, held)) => {
-            // Another host has ended it, or reserved since.
-            let ours = held.filter(|h| h.key == key || h.kind.is_of_all_registrants());
-            s.once(|map, fx| map.reserved_by(ours.map(|h| h.kind), None, fx));
-            orders::check_registration(s, key)?;
-            return Ok(());
-        }
+        Ok((_, held)) => return has_ended(s, key, held),
         Err(_) => return rest(s, &paths),
     };
     let out = Out::new(OutAction::Preempt, key, victim).of_type(kind);
     let mut in_vain = Vec::new();
     for path in &paths {
         match s.out(*path, out)? {
-            Word::Good(_) => {
-                s.once(|map, fx| {
-                    map.unsettle_others(*path);
-                    map.took_over(*path, fx);
-                });
-                return Ok(());
-            }
+            Word::Good(_) => return taken(s, *path, key),
             Word::Lost { maybe: true, .. } => {
                 // (Whether it was done or not, the guest's key stays.)
                 let recall = Recall { perhaps: None, untold: true, given: false };
@@ -66,6 +54,30 @@ pub(super) fn take(s: &mut Script<'_>) -> Go<()> {
         }
     }
     rest(s, &in_vain)
+}
+
+/// Another host has ended it, or reserved since; or the array has forgotten it.
+fn has_ended(s: &mut Script<'_>, key: Key, held: Option<Held>) -> Go<()> {
+    let ours = held.filter(|h| h.key == key || h.kind.is_of_all_registrants());
+    s.once(|map, fx| map.reserved_by(ours.map(|h| h.kind), None, fx));
+    orders::check_registration(s, key)?;
+    Ok(())
+}
+
+/// The path has it now, and is the only one that is registered. Where there was
+/// nothing left to take, that has ended its own registration, too.
+fn taken(s: &mut Script<'_>, path: PathId, key: Key) -> Go<()> {
+    s.once(|map, _| map.unsettle_others(path));
+    match s.held(&[path])? {
+        Ok((_, held)) if held.is_none_or(|h| h.key != key) => {
+            s.unsettle(path);
+            has_ended(s, key, held)
+        }
+        Ok(_) | Err(_) => {
+            s.once(|map, fx| map.took_over(path, fx));
+            Ok(())
+        }
+    }
 }
 
 fn is_registered(path: &Path) -> bool {

@@ -38,10 +38,10 @@ impl Multipath {
 
     /// The array lists the guest's key more often than ghosts could have it.
     pub(super) fn vouch(&mut self, keys: &Numbered<Vec<Key>>) {
-        let Some(key) = self.reservations.state.key() else { return };
+        let Some(registered) = self.reservations.state.registered else { return };
         let ghosts = self.all().filter(|p| p.nexus.ghost).count() + self.reservations.ghosts;
-        if keys.what.iter().filter(|one| **one == key).count() > ghosts {
-            self.reservations.vouched = Some((key, keys.generation));
+        if registered.count(&keys.what) > ghosts {
+            self.reservations.vouched = Some((registered.key, keys.generation));
         }
     }
 
@@ -79,11 +79,15 @@ impl Multipath {
 
     /// The guest has no registration, and wanted none.
     pub(super) fn unregister(&mut self, fx: &mut Effects) {
+        self.has_nothing();
+        fx.push(Effect::Remember(None));
+        told(fx, News::Unregistered);
+    }
+
+    pub(super) fn has_nothing(&mut self) {
         self.reservations.state = State::default();
         (self.reservations.ghosts, self.reservations.vouched) = (0, None);
         self.reservations.haunted = None;
-        fx.push(Effect::Remember(None));
-        told(fx, News::Unregistered);
     }
 
     /// The guest has no registration; what its nexuses have nobody knows.

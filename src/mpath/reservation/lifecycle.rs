@@ -353,9 +353,7 @@ impl Multipath {
     }
 
     fn was_preempted(&mut self, key: Key, fx: &mut Effects) {
-        self.reservations.state = State::default();
-        (self.reservations.ghosts, self.reservations.vouched) = (0, None);
-        self.reservations.haunted = None;
+        self.has_nothing();
         for path in self.paths.iter_mut().flatten() {
             if path.nexus.registration == Registration::Registered {
                 path.nexus.settled(Registration::None);

@@ -223,13 +223,14 @@ fn replace_lost(s: &mut Script<'_>, out: Out) -> Go<Ended> {
 /// cannot have ended the guest's own, `untold`: somebody else has, if it is gone.
 fn doubtful(s: &mut Script<'_>, unsettled: &Unsettled, untold: bool) {
     if unsettled.maybe {
-        s.once(|map, _| map.doubt_registration(Recall { untold, ..Recall::default() }));
+        doubt(s, untold);
     }
 }
 
-/// What the guest has, the array is to be asked.
-fn doubt(s: &mut Script<'_>) {
-    s.once(|map, _| map.doubt_registration(Recall::default()));
+/// What the guest has, the array is to be asked. If it has nothing, that is
+/// somebody else's doing where it is `untold`.
+fn doubt(s: &mut Script<'_>, untold: bool) {
+    s.once(|map, _| map.doubt_registration(Recall { untold, ..Recall::default() }));
 }
 
 impl Multipath {

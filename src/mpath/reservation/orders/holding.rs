@@ -129,7 +129,13 @@ pub(super) fn release_own(s: &mut Script<'_>, key: Key, out: Out) -> Go<Ended> {
             s.once(|map, fx| map.reserved_by(None, None, fx));
             Ended::With(Outcome::Good)
         }
-        Word::Conflict(outcome) | Word::Refused(outcome) => Ended::With(outcome),
+        // There was nothing to take over: then taking it has ended the path's own registration.
+        Word::Conflict(outcome) => {
+            s.unsettle(leader);
+            check_registration(s, key)?;
+            Ended::With(outcome)
+        }
+        Word::Refused(outcome) => Ended::With(outcome),
         Word::Lost { .. } => {
             let mut unsettled = Unsettled::default();
             unsettled.take(&word);
@@ -159,7 +165,7 @@ fn take_over(s: &mut Script<'_>, key: Key, kind: Type) -> Go<Option<PathId>> {
                 return Ok(Some(path));
             }
             Word::Lost { maybe: true, .. } => {
-                doubt(s);
+                doubt(s, false);
                 return Ok(None);
             }
             Word::Conflict(_) => conflict = true,

@@ -93,7 +93,7 @@ fn was_preempted(s: &mut Script<'_>, path: PathId, key: Key, out: Out) -> Go<Opt
         return preempted(s, path, key, out, true).map(Some);
     }
     let untold = keeps_registration(s, key, out);
-    s.once(|map, _| map.doubt_registration(Recall { untold, ..Recall::default() }));
+    doubt(s, untold);
     Ok(Some(Ended::With(Outcome::Good)))
 }
 
@@ -110,10 +110,6 @@ fn keeps_registration(s: &mut Script<'_>, key: Key, out: Out) -> bool {
 /// host can have ended that.
 fn preempted(s: &mut Script<'_>, leader: PathId, key: Key, out: Out, stays: bool) -> Go<Ended> {
     let own = out.action_key == key || out.action_key.is_none();
-    let doubt = |s: &mut Script<'_>| {
-        let recall = Recall { untold: stays, ..Recall::default() };
-        s.once(|map, _| map.doubt_registration(recall));
-    };
     if own {
         s.once(|map, _| map.unsettle_others(leader));
     }
@@ -132,13 +128,13 @@ fn preempted(s: &mut Script<'_>, leader: PathId, key: Key, out: Out, stays: bool
             return Ok(Ended::With(Outcome::Good));
         }
         Err(_) => {
-            doubt(s);
+            doubt(s, stays);
             return Ok(Ended::With(Outcome::Good));
         }
     }
     let before = s.state().held;
     let Ok((_, held)) = s.held(&paths)? else {
-        doubt(s);
+        doubt(s, stays);
         return Ok(Ended::With(Outcome::Good));
     };
     let ours = held.filter(|h| h.key == key || h.kind.is_of_all_registrants());

@@ -1,6 +1,7 @@
 //! Reservations that admit their holder's nexus alone: one path carries, and
 //! the reservation follows the guest's I/O.
 
+use super::array::conflict;
 use super::*;
 
 const ALONE: [Type; 2] = [Type::WriteExclusive, Type::ExclusiveAccess];
@@ -162,5 +163,43 @@ fn no_path_begins_to_carry_while_the_guest_reserves_the_lu_for_one_nexus() {
         assert_eq!(in_use(&world).len(), 1);
         assert_eq!(world.order(release(kind)), Some(Outcome::Good));
         assert_eq!(in_use(&world), ["a", "b"]);
+    }
+}
+
+/// Until a path is about to take the reservation over.
+fn until_it_is_taken(world: &mut World) {
+    let takes = |ask: &Ask| matches!(ask, Ask::Out(out) if out.action == OutAction::Preempt);
+    while !world.rig.asks.first().is_some_and(|(_, _, ask)| takes(ask)) {
+        if world.rig.asks.is_empty() {
+            let generation = world.rig.table().generation;
+            world.rig.event(Event::Quiet { generation });
+        } else {
+            world.one();
+        }
+    }
+}
+
+/// What takes a reservation over that is not there any more removes its own
+/// registration: PREEMPT of a key that holds nothing removes all that have it
+/// (SPC-5 5.14.11.4).
+#[test]
+fn an_array_that_forgets_a_reservation_while_it_is_taken_over_leaves_no_path_in_use_unregistered() {
+    for kind in [Type::WriteExclusive, Type::WriteExclusiveRegistrantsOnly] {
+        let mut world = World::new(2);
+        world.other_registers();
+        assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+        assert_eq!(world.order(reserve(kind)), Some(Outcome::Good));
+        world.rig.fail("a");
+        if !kind.is_of_holder_alone() {
+            world.give(release(kind));
+        }
+        until_it_is_taken(&mut world);
+        world.array.unregister("a");
+        world.run();
+        assert_eq!(world.key(), None, "{kind:?}");
+        assert_eq!(world.rig.attentions, [SenseCode::REGISTRATIONS_PREEMPTED]);
+        assert_eq!(in_use(&world), ["b"]);
+        let released = (!kind.is_of_holder_alone()).then(conflict);
+        assert_eq!(world.rig.answers.get(2).map(|(_, outcome)| *outcome), released);
     }
 }

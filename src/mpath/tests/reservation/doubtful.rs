@@ -182,13 +182,7 @@ fn a_reservation_of_all_registrants_does_not_outlive_the_guest_by_keys_that_it_h
 /// The path is in use again, and still at the command that it did not answer.
 #[test]
 fn an_order_that_waits_for_a_path_that_is_at_another_command_keeps_no_timer_busy() {
-    let policy = Policy {
-        no_path_retry: NoPathRetry::Queue,
-        queue_timeout: Some(Duration::from_secs(20)),
-        prio: PrioKind::Const,
-        ..multibus()
-    };
-    let mut world = World::with(Rig::new(policy, &["a"]));
+    let mut world = World::that_queues_for_20_s();
     world.give(out(OutAction::Clear, KEY, NONE));
     let (path, job, ask) = world.rig.asks.remove(0);
     for _ in 0..7 {

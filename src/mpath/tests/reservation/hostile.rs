@@ -83,13 +83,7 @@ fn a_register_that_assumes_no_registration_is_refused_though_some_path_has_none(
 
 #[test]
 fn an_order_waits_no_longer_for_a_path_than_a_request_may() {
-    let policy = Policy {
-        no_path_retry: NoPathRetry::Queue,
-        queue_timeout: Some(Duration::from_secs(20)),
-        prio: PrioKind::Const,
-        ..multibus()
-    };
-    let mut world = World::with(Rig::new(policy, &["a"]));
+    let mut world = World::that_queues_for_20_s();
     world.rig.fail("a");
     assert_eq!(world.order(register(NONE, KEY)), None);
     world.rig.pass(Duration::from_secs(19));

@@ -53,6 +53,17 @@ impl World {
         World::with(Rig::new(policy, &NAMES[..paths]))
     }
 
+    /// One path, `a`.
+    pub(super) fn that_queues_for_20_s() -> World {
+        let policy = Policy {
+            no_path_retry: NoPathRetry::Queue,
+            queue_timeout: Some(Duration::from_secs(20)),
+            prio: PrioKind::Const,
+            ..multibus()
+        };
+        World::with(Rig::new(policy, &["a"]))
+    }
+
     pub(super) fn with(rig: Rig) -> World {
         let (array, fault) = (Array::default(), None);
         World {
