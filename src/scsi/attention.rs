@@ -94,10 +94,20 @@ struct Teller {
     /// It had nothing to tell at this time: what was sent before may have
     /// told of the epoch itself.
     drained: Option<u64>,
-    /// It has told by a command that was out when our own event was about to be
-    /// caused: of that, or of what was before; then it tells once more. The same of a
-    /// reservation's release, of which the guest rather hears once for two.
-    early: bool,
+    more: More,
+}
+
+/// What a path that has told may still have to tell, and is no other event. A
+/// command that was out when our own event was about to be caused tells of that,
+/// or of what was before; so does one that was out at a reservation's release,
+/// of which the guest rather hears once for two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum More {
+    Nothing,
+    /// It was such a command that told.
+    Once,
+    /// It was a later one: an earlier one may come back yet.
+    ByEarlierCommand,
 }
 
 impl State {
@@ -122,17 +132,25 @@ impl Epoch {
         if self.told_by.len() == MAX_TELLERS {
             self.told_by.pop_front();
         }
-        self.told_by.push_back(Teller { path, drained, early: false });
+        self.told_by.push_back(Teller { path, drained, more: More::Nothing });
+    }
+
+    /// Commands sent before that may tell of what was before ([`More`]).
+    fn own_since(&self) -> Option<u64> {
+        let released = SenseCode::RESERVATIONS_RELEASED;
+        let released = self.code == (released.asc, released.ascq);
+        self.own.or(released.then_some(self.since))
     }
 
     /// The same of what met the unit attention, by a command sent at `sent`.
     fn tells(&mut self, path: u64, sent: u64) {
+        let more = match self.own_since() {
+            Some(since) if sent < since => More::Once,
+            Some(_) => More::ByEarlierCommand,
+            None => More::Nothing,
+        };
         self.told_by(path, None);
-        let released = SenseCode::RESERVATIONS_RELEASED;
-        let released = self.code == (released.asc, released.ascq);
-        let since = self.own.or(released.then_some(self.since));
-        let early = since.is_some_and(|since| sent < since);
-        self.told_by.iter_mut().filter(|t| t.path == path).for_each(|t| t.early = early);
+        self.told_by.iter_mut().filter(|t| t.path == path).for_each(|t| t.more = more);
     }
 }
 
@@ -228,8 +246,11 @@ impl Attentions {
         };
         // News whenever it was sent, unless it had nothing to tell since.
         let silent = replaced.as_ref().map_or(Some(None), its);
-        let told_by =
-            silent.map(|drained| Teller { path, drained: drained.or(Some(0)), early: false });
+        let told_by = silent.map(|drained| Teller {
+            path,
+            drained: drained.or(Some(0)),
+            more: More::Nothing,
+        });
         let (silent, told_by) = (silent.map(|_| path), told_by.into_iter().collect());
         let since = self.tick();
         state.begin((code.asc, code.ascq), since, told_by);
@@ -341,10 +362,15 @@ impl Attentions {
         }
         // Of paths that are not joined there are only those that were expected.
         if let Some(epoch) = state.epochs.iter_mut().find(|e| e.code == code) {
+            let earlier = epoch.own_since().is_some_and(|since| sent < since);
             let teller = epoch.told_by.iter_mut().find(|t| t.path == path);
             let news = teller.map(|t| {
-                let early = std::mem::take(&mut t.early);
-                !early && t.drained.is_none_or(|at| at <= sent)
+                let has_more =
+                    t.more == More::Once || (t.more == More::ByEarlierCommand && earlier);
+                if has_more {
+                    t.more = More::Nothing;
+                }
+                !has_more && t.drained.is_none_or(|at| at <= sent)
             });
             if news == Some(true) {
                 epoch.told_by.clear();
@@ -359,7 +385,7 @@ impl Attentions {
             return if news == Some(true) { Hearing::News } else { Hearing::Known };
         }
         if self.joined {
-            let told_by = VecDeque::from([Teller { path, drained: None, early: false }]);
+            let told_by = VecDeque::from([Teller { path, drained: None, more: More::Nothing }]);
             state.begin(code, self.tick(), told_by);
         }
         state.is_news(code, self.tick());

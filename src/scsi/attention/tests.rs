@@ -344,3 +344,16 @@ fn what_is_seen_otherwise_is_told_once_whether_a_path_tells_of_it_or_not() {
     attentions.seen(code, since);
     assert_eq!(attentions.take(), Some(preempted));
 }
+
+#[test]
+fn a_command_from_before_our_own_event_that_comes_back_after_a_later_one_is_no_news() {
+    let (code, preempted) = (SenseCode::REGISTRATIONS_PREEMPTED, ua(0x2a, 0x05));
+    let attentions = Attentions::new(true);
+    let slow = attentions.now();
+    for _ in 0..2 {
+        attentions.has_happened(attentions.expect_of_others(1, code));
+    }
+    assert_eq!(attentions.met(2, attentions.now(), &preempted), Hearing::Known, "the second");
+    assert_eq!(attentions.met(2, slow, &preempted), Hearing::Known, "the first");
+    assert_eq!(attentions.met(2, slow, &preempted), Hearing::News, "another host's");
+}
