@@ -179,7 +179,7 @@ impl Daemon {
             self.read_signals();
             self.read_mail();
             self.read_inlet();
-            self.maps.look_for_quiet(self.clock.now());
+            self.maps.look_at_queues(self.clock.now());
             self.maps.run_timers(self.clock.now());
             self.serve_administrators();
             self.look_for_paths();

@@ -380,9 +380,13 @@ impl Maps {
         }
     }
 
-    /// Tells the engines of suspended maps on which nothing is out any more.
-    pub(super) fn look_for_quiet(&mut self, now: Time) {
-        self.maps.values_mut().for_each(|map| map.look_for_quiet(now));
+    /// What has waited for queue threads: engines of suspended maps on which
+    /// nothing is out any more, paths that are to be registered.
+    pub(super) fn look_at_queues(&mut self, now: Time) {
+        for map in self.maps.values_mut() {
+            map.look_for_quiet(now);
+            map.look_for_entry();
+        }
     }
 
     /// The first moment at which an engine wants to run.

@@ -55,6 +55,13 @@ impl Ask {
             Ask::Out(out) => Op::Cdb { cdb: out.cdb(), direction: Direction::Out },
         }
     }
+
+    /// It registers the path, whatever that had: not to be sent before every
+    /// queue thread works by the newest table, which may bar the path.
+    pub fn enters(&self) -> bool {
+        let registers = |out: &Out| out.action == OutAction::RegisterAndIgnore;
+        matches!(self, Ask::Out(out) if registers(out) && !out.action_key.is_none())
+    }
 }
 
 /// What came of it.

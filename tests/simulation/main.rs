@@ -63,6 +63,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (79345, "a fenced guest came back by a registration that all ports have in common"),
     (86214, "a path that came back in transition was asked about by nobody"),
     (99875, "other groups made followover follow a path that had come back before"),
+    (101465, "what a slow command told of our own preemption was told to the guest"),
     (115345, "an array that denied a registration once cost the guest its reservation"),
     (184481, "the guest's reservation by a key it had before was taken for another host's"),
     (199333, "a guest that was refused to leave, and fenced, was not told"),

@@ -388,12 +388,12 @@ impl ReservationLaws {
     /// engine has it by now, of which the queue thread may not know.
     pub(crate) fn may_go(&self, of: &Reservations, it: ItNexus, path: PathId, carries: bool) {
         let key = of.key_of(it);
-        // The engine has it carry nothing, and the queue thread does not know yet: it may have
-        // a key that the guest had before, which nobody has preempted; or be registered at this
-        // moment, to lose that again when the others turn out to have lost theirs (a known
-        // limit: the engine does not wait for queue threads to know that a path is barred).
+        // The queue thread may not know yet that the engine has it carry nothing, since it has
+        // a key that the guest had before, which nobody has preempted.
+        let older = |key: Key| self.had.contains(&key) && self.kept.is_none_or(|k| k.key != key);
         // An array that has wrongly refused to remove a registration keeps it for good.
-        let late = !carries || (self.answers_wrongly && self.kept.is_none());
+        let wrong = self.answers_wrongly && self.kept.is_none();
+        let late = wrong || (!carries && key.is_some_and(older));
         assert!(
             !self.fenced || key.is_none() || late,
             "{path} is registered again, though the guest was fenced"

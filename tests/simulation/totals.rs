@@ -50,6 +50,8 @@ totals! {
     /// PERSISTENT RESERVE OUT; commands of the engine's that follow.
     orders,
     asked,
+    /// Paths to be registered that waited for the queue thread.
+    entries_held,
     /// How they ended: RESERVE, PREEMPT of others' keys and of its own, and
     /// others that went well; with a conflict; otherwise.
     reserved,

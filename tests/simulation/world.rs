@@ -364,6 +364,7 @@ impl World {
                 Message::Table(table) => {
                     self.touched = true;
                     self.core.set_table(table);
+                    self.look_for_entry();
                 }
                 Message::ToEngine(event) => self.engine(event),
                 Message::Retire(path) => {

@@ -46,6 +46,8 @@ pub(super) struct Reservations {
     untold: usize,
     /// A command is out.
     at_work: bool,
+    /// Nor this one yet: until every queue thread works by this table.
+    entry: Option<(u64, PathId, u32, Ask)>,
 }
 
 impl Reservations {
@@ -60,6 +62,7 @@ impl Reservations {
             suspended: None,
             untold: 0,
             at_work: false,
+            entry: None,
         }
     }
 
@@ -260,6 +263,27 @@ impl Map {
 
     pub(super) fn reserve(&mut self, path: PathId, job: u32, ask: Ask) {
         self.reservations.at_work = true;
+        self.reservations.entry = None;
+        let table = self.generation();
+        if ask.enters() && !self.acknowledged(table) {
+            self.reservations.entry = Some((table, path, job, ask));
+        } else {
+            self.send_reserving(path, job, ask);
+        }
+    }
+
+    /// A path is registered once every queue thread knows that it carries
+    /// nothing: should the guest turn out to have been preempted, the path loses
+    /// that again, and nothing of the guest's has gone by it meanwhile.
+    pub(in crate::control) fn look_for_entry(&mut self) {
+        let ready = |map: &Map, entry: &(u64, PathId, u32, Ask)| map.acknowledged(entry.0);
+        if let Some((_, path, job, ask)) = self.reservations.entry.filter(|e| ready(self, e)) {
+            self.reservations.entry = None;
+            self.send_reserving(path, job, ask);
+        }
+    }
+
+    fn send_reserving(&mut self, path: PathId, job: u32, ask: Ask) {
         let now = self.lun.as_ref().map_or(0, |lun| lun.attentions.moment());
         self.reservations.last_seen.asks(job, ask, now);
         self.with_checking(path, |checking| checking.reserve(job, ask));

@@ -29,6 +29,8 @@ pub(super) struct Hosts {
     next_key: u64,
     /// A suspended table of which the engine has not heard that all is quiet.
     suspended: Option<u64>,
+    /// A path to be registered, once the queue thread works by this table.
+    entry: Option<(u64, PathId, u32, Ask)>,
     quiet: u64,
     last_seen: LastSeen,
     /// The last command.
@@ -54,6 +56,7 @@ impl Hosts {
             next_order: 0,
             next_key: 0,
             suspended: None,
+            entry: None,
             quiet: 0,
             last_seen: LastSeen::default(),
             asked: None,
@@ -261,22 +264,46 @@ impl World {
     }
 
     pub(super) fn reserve(&mut self, path: PathId, job: u32, ask: Ask) {
-        self.totals.asked += 1;
         let barred = self.map.path(path).is_none_or(|p| !p.carries());
         let held = self.map.reservation_facts().held;
+        let alone = held.is_some_and(|kind| !kind.is_of_registrants());
+        let table = self.map.table().map_or(0, |table| table.generation);
+        let Some(hosts) = &mut self.hosts else { panic!("{path} is asked {ask:?} for nobody") };
+        if let Ask::Out(out) = &ask {
+            hosts.laws.may_be_asked(out, barred, alone);
+        }
+        hosts.at_work = true;
+        hosts.entry = None;
+        if ask.enters() && self.core.table().generation < table {
+            hosts.entry = Some((table, path, job, ask));
+            self.totals.entries_held += 1;
+        } else {
+            self.send_reserving(path, job, ask);
+        }
+    }
+
+    /// The queue thread works by another table.
+    pub(super) fn look_for_entry(&mut self) {
+        let table = self.core.table().generation;
+        let Some(hosts) = &mut self.hosts else { return };
+        if let Some((_, path, job, ask)) = hosts.entry.filter(|entry| entry.0 <= table) {
+            hosts.entry = None;
+            self.send_reserving(path, job, ask);
+        }
+    }
+
+    fn send_reserving(&mut self, path: PathId, job: u32, ask: Ask) {
+        self.totals.asked += 1;
         let it = self.wire.plug(path).and_then(|plug| self.array.ports(plug.nexus));
         let of = self.array.reservations(LuId(0));
-        let alone = held.is_some_and(|kind| !kind.is_of_registrants());
-        let Some(hosts) = &mut self.hosts else { panic!("{path} is asked {ask:?} for nobody") };
+        let Some(hosts) = &mut self.hosts else { return };
         let (told, ordered) = match &ask {
             Ask::In(_) => (&[][..], false),
             Ask::Out(out) => {
-                hosts.laws.may_be_asked(out, barred, alone);
                 hosts.laws.removes(out, it, of);
                 (out.told_to_others(), hosts.laws.may_end())
             }
         };
-        hosts.at_work = true;
         let now = self.scsi.as_ref().map_or(0, |s| s.attentions.moment());
         hosts.last_seen.asks(job, ask, now);
         hosts.asked = Some((job, ask));
@@ -360,6 +387,9 @@ impl World {
     }
 
     pub(super) fn answered(&mut self, order: OrderId, outcome: Outcome) {
+        let held = |t: &PathTable| t.queueing == Queueing::Hold && t.hold_for.is_none();
+        let held = self.map.table().is_some_and(|table| held(table));
+        assert!(!held || outcome != Outcome::NoPath, "{order:?} ends while requests are held");
         let live = self.live();
         let of = self.array.reservations(LuId(0));
         let Some(hosts) = &mut self.hosts else { return };
