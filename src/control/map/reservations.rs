@@ -46,9 +46,12 @@ pub(super) struct Reservations {
     untold: usize,
     /// A command is out.
     at_work: bool,
-    /// Nor this one yet: until every queue thread works by this table.
-    entry: Option<(u64, PathId, u32, Ask)>,
+    /// This one is not yet: until every queue thread works by this table.
+    entry: Option<(u64, Asked)>,
 }
+
+/// A command of the engine's: by which path, its number, what.
+type Asked = (PathId, u32, Ask);
 
 impl Reservations {
     pub(super) fn new(keeper: Option<Keeper>) -> Reservations {
@@ -73,6 +76,21 @@ impl Reservations {
         }
         self.answers.push_back((self.noted, order, outcome));
         None
+    }
+
+    /// What is to be sent now. A path is registered once every queue thread
+    /// knows that it carries nothing: should the guest turn out to have been
+    /// preempted the path loses that again, and nothing of the guest's has gone by
+    /// it meanwhile.
+    fn to_send(&mut self, asked: Asked, table: u64, acknowledged: u64) -> Option<Asked> {
+        self.at_work = true;
+        self.entry = Some((table, asked)).filter(|_| asked.2.enters() && acknowledged < table);
+        self.entry.is_none().then_some(asked)
+    }
+
+    /// What has waited for queue threads.
+    fn entry(&mut self, acknowledged: u64) -> Option<Asked> {
+        self.entry.take_if(|(table, _)| *table <= acknowledged).map(|(_, asked)| asked)
     }
 
     /// A note was tried: whoever has waited for it.
@@ -262,28 +280,25 @@ impl Map {
     }
 
     pub(super) fn reserve(&mut self, path: PathId, job: u32, ask: Ask) {
-        self.reservations.at_work = true;
-        self.reservations.entry = None;
-        let table = self.generation();
-        if ask.enters() && !self.acknowledged(table) {
-            self.reservations.entry = Some((table, path, job, ask));
-        } else {
-            self.send_reserving(path, job, ask);
+        let (table, acknowledged) = (self.generation(), self.queues.acknowledged(self.slot));
+        if let Some(asked) = self.reservations.to_send((path, job, ask), table, acknowledged) {
+            self.send_reserving(asked);
         }
     }
 
-    /// A path is registered once every queue thread knows that it carries
-    /// nothing: should the guest turn out to have been preempted, the path loses
-    /// that again, and nothing of the guest's has gone by it meanwhile.
+    /// Whether every queue thread works by the table that a path to be registered
+    /// waits for.
     pub(in crate::control) fn look_for_entry(&mut self) {
-        let ready = |map: &Map, entry: &(u64, PathId, u32, Ask)| map.acknowledged(entry.0);
-        if let Some((_, path, job, ask)) = self.reservations.entry.filter(|e| ready(self, e)) {
-            self.reservations.entry = None;
-            self.send_reserving(path, job, ask);
+        if self.reservations.entry.is_none() {
+            return;
+        }
+        let acknowledged = self.queues.acknowledged(self.slot);
+        if let Some(asked) = self.reservations.entry(acknowledged) {
+            self.send_reserving(asked);
         }
     }
 
-    fn send_reserving(&mut self, path: PathId, job: u32, ask: Ask) {
+    fn send_reserving(&mut self, (path, job, ask): Asked) {
         let now = self.lun.as_ref().map_or(0, |lun| lun.attentions.moment());
         self.reservations.last_seen.asks(job, ask, now);
         self.with_checking(path, |checking| checking.reserve(job, ask));
@@ -335,6 +350,7 @@ impl Map {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scsi::reservation::{InAction, OutAction};
 
     fn noted(number: u64) -> Reservations {
         Reservations { noted: number, ..Reservations::new(None) }
@@ -362,6 +378,30 @@ mod tests {
         reservations.waits_for_note(OrderId(2), Outcome::Good);
         assert_eq!(reservations.kept(2).len(), 2);
         assert_eq!(reservations.kept(2).len(), 0);
+    }
+
+    #[test]
+    fn a_path_is_registered_once_every_queue_thread_has_the_table_and_other_commands_at_once() {
+        let path = PathId { slot: 1, generation: 0 };
+        let ask = |action, key| Ask::Out(Out::new(action, Key::NONE, key));
+        let entry = (path, 7, ask(OutAction::RegisterAndIgnore, Key(1)));
+        let mut reservations = Reservations::new(None);
+        assert_eq!(reservations.to_send(entry, 5, 5), Some(entry), "they all have it");
+        assert_eq!(reservations.to_send(entry, 6, 5), None);
+        assert_eq!(reservations.entry(5), None);
+        assert_eq!(reservations.entry(6), Some(entry));
+        assert_eq!(reservations.entry(7), None, "once");
+        for (action, key) in
+            [(OutAction::RegisterAndIgnore, Key::NONE), (OutAction::Register, Key(1))]
+        {
+            let other = (path, 8, ask(action, key));
+            assert_eq!(reservations.to_send(other, 9, 6), Some(other), "it brings nothing back");
+        }
+        // One that the engine has given up is not sent after the next.
+        assert_eq!(reservations.to_send(entry, 9, 6), None);
+        let other = (path, 9, Ask::In(InAction::ReadKeys));
+        assert_eq!(reservations.to_send(other, 9, 6), Some(other));
+        assert_eq!(reservations.entry(9), None);
     }
 
     #[test]
