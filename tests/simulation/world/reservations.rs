@@ -4,10 +4,10 @@
 use super::*;
 use crate::jobs::{Job, Reserving, Task, What};
 use crate::reservation_laws::{
-    CLEARED, FENCED, Given, OURS, RELEASED, ReservationLaws, THEIRS, TOLD,
+    CLEARED, FENCED, Given, OURS, RELEASED, ReservationLaws, THEIRS, TOLD, View,
 };
 use vhost_mpath::mpath::errand::{Errand, LastSeen};
-use vhost_mpath::mpath::reservation::{Answer, Ask, News, Remembered};
+use vhost_mpath::mpath::reservation::{Answer, Ask, News, Registration, Remembered};
 use vhost_mpath::scsi::attention::Expected;
 use vhost_mpath::scsi::block::Direction;
 use vhost_mpath::scsi::reservation::{Key as PrKey, OutAction, Type};
@@ -581,15 +581,14 @@ impl World {
         if self.trace {
             eprintln!("{:?} fault of {}: {fault:?}", self.now, self.wire.plugs[at].id);
         }
-        match fault {
-            Fault::PowerLoss => return self.power_is_lost(nexus),
-            Fault::ReserveFails { .. } => hosts.laws.answers_wrongly = true,
-            _ => {}
+        if matches!(fault, Fault::PowerLoss) {
+            return self.power_is_lost(nexus);
         }
         let [before, after] =
             self.happens_to_reservations(|world| world.array.inject(world.now, nexus, fault));
         self.totals.forgotten += u64::from(after < before);
         if let Some(hosts) = &mut self.hosts {
+            hosts.laws.answers_wrongly |= matches!(fault, Fault::ReserveFails { .. });
             hosts.laws.silent_losses += u64::from(after < before);
             if after == 0 {
                 hosts.laws.known = None;
@@ -658,8 +657,44 @@ impl World {
         let Some(hosts) = &mut self.hosts else { return };
         hosts.laws.look(self.moment, of, &live);
         hosts.laws.nothing_is_taken(of, &out);
+        if hosts.laws.answers_wrongly && out.is_empty() {
+            self.answers_well_again(&live);
+        }
         let wrong = self.other.reservations(LuId(0));
         assert_eq!(wrong.generation(), 0, "another LU was told to register something");
+    }
+
+    /// Once no path answers PERSISTENT RESERVE OUT wrongly any more, nothing about reservations is
+    /// under way, and the engine and the array agree.
+    fn answers_well_again(&mut self, live: &[ItNexus]) {
+        let wrongly = |plug: &Plug| {
+            let words = self.array.condition(plug.nexus).unwrap_or_default();
+            words.contains("reserving: ")
+        };
+        let facts = self.map.reservation_facts();
+        let busy = facts.unsure || facts.orders > 0 || self.wire.jobs.iter().any(is_reserving);
+        // (A path that has denied its registration may be taken for one that was registered late.)
+        let settled = match facts.registered {
+            Some(_) => Registration::Registered,
+            None => Registration::None,
+        };
+        let mut paths = self.wire.plugs.iter().filter_map(|plug| self.map.path(plug.id));
+        let unsettled = paths.any(|path| path.registration() != settled);
+        let of = self.array.reservations(LuId(0));
+        let Some(hosts) = &mut self.hosts else { return };
+        let laws = &mut hosts.laws;
+        let wrong = self.wire.plugs.iter().any(wrongly);
+        if busy || unsettled || wrong || !laws.given.is_empty() {
+            return;
+        }
+        let agrees = |view: View| {
+            let held = view.held.and_then(|(kind, ours)| ours.then_some(kind));
+            view.key == laws.kept.map(|kept| kept.key) && held == facts.held
+        };
+        let all = |it: &ItNexus| of.key_of(*it) == laws.kept.map(|kept| kept.key);
+        if View::of(of, live).is_some_and(agrees) && live.iter().all(all) {
+            laws.answers_wrongly = false;
+        }
     }
 
     // --- what the guest is told -----------------------------------------------------
