@@ -171,6 +171,12 @@ impl AccessLaws {
                     self.looks(time, *path, map);
                 }
                 Effect::Check { path, .. } => self.looks(time, *path, map),
+                // (What its opening has read may leave nothing to ask it for a while.)
+                Effect::Notify(Change::PathAdded { path }) => {
+                    if let Ok(path) = map.path_by_name(path) {
+                        self.watched(path.id, time);
+                    }
+                }
                 Effect::Notify(Change::AccessChanged { path, access }) => {
                     let Ok(path) = map.path_by_name(path) else { continue };
                     if let Some(state) = access.state.filter(|s| s.carries_io()) {
