@@ -43,6 +43,9 @@ struct Watched {
     /// asked since.
     told: Option<Time>,
     asked: bool,
+    /// The number of the latest reading of any path then: a later one that says
+    /// so, too, whoever it is by, has asked for it.
+    told_after: u32,
     /// When its array was busy, if nothing has changed since.
     busy: Option<Time>,
 }
@@ -95,6 +98,7 @@ impl AccessLaws {
                 transition: None,
                 told: None,
                 asked: true,
+                told_after: 0,
                 busy: None,
             });
             self.paths.len() - 1
@@ -115,8 +119,10 @@ impl AccessLaws {
                 if *verdict == PathVerdict::Passive
                     && map.path(*path).is_some_and(|p| p.epoch == *epoch && p.carries()) =>
             {
+                let latest = self.paths.iter().map(|w| w.latest).max();
                 let watched = self.watched(*path, time);
                 (watched.told, watched.asked) = (Some(time), false);
+                watched.told_after = latest.unwrap_or(0);
             }
             Event::Checked { path, .. }
             | Event::Proven { path, .. }
@@ -132,6 +138,8 @@ impl AccessLaws {
                 if *reading != watched.latest {
                     watched.before = priority;
                     self.says = Says::Nothing;
+                } else if let Some(alua) = &found.alua {
+                    self.says_passive(*reading, &alua.groups, map);
                 }
             }
             Event::Activated { path, result, .. } => {
@@ -171,6 +179,12 @@ impl AccessLaws {
                     self.looks(time, *path, map);
                 }
                 Effect::Check { path, .. } => self.looks(time, *path, map),
+                // (What its opening has read may leave nothing to ask it for a while.)
+                Effect::Notify(Change::PathAdded { path }) => {
+                    if let Ok(path) = map.path_by_name(path) {
+                        self.watched(path.id, time);
+                    }
+                }
                 Effect::Notify(Change::AccessChanged { path, access }) => {
                     let Ok(path) = map.path_by_name(path) else { continue };
                     if let Some(state) = access.state.filter(|s| s.carries_io()) {
@@ -220,6 +234,16 @@ impl AccessLaws {
         for watched in &mut self.paths {
             let own = map.path(watched.path).and_then(|p| p.access.group);
             watched.asked |= watched.path == path || (own.is_some() && own == group);
+        }
+    }
+
+    /// A reading by one path speaks for the others, too, where it was begun
+    /// after they were told.
+    fn says_passive(&mut self, reading: u32, groups: &[(u16, AccessState, bool)], map: &Multipath) {
+        let passive = |g: u16| groups.iter().any(|said| said.0 == g && !said.1.carries_io());
+        for watched in self.paths.iter_mut().filter(|w| reading > w.told_after) {
+            let own = map.path(watched.path).and_then(|p| p.access.group);
+            watched.asked |= own.is_some_and(passive);
         }
     }
 

@@ -38,6 +38,17 @@ struct Note {
     tries: u32,
     /// When its array was busy, if nothing has changed since.
     busy: Option<Time>,
+    /// When an activation was begun that has not been answered; whether it has
+    /// been given up: then its answer says nothing of the array as it is.
+    begun: Option<Time>,
+    given_up: bool,
+}
+
+impl Note {
+    fn of(path: PathId) -> Note {
+        let (passive, tries, guessed, given_up) = (0, 0, false, false);
+        Note { path, passive, guessed, tries, busy: None, begun: None, given_up }
+    }
 }
 
 /// What the administrator has set about requests without a path.
@@ -87,7 +98,7 @@ impl Reasons {
     fn note(&mut self, path: PathId) -> &mut Note {
         let at = self.notes.iter().position(|n| n.path == path);
         let at = at.unwrap_or_else(|| {
-            self.notes.push(Note { path, passive: 0, guessed: false, tries: 0, busy: None });
+            self.notes.push(Note::of(path));
             self.notes.len() - 1
         });
         &mut self.notes[at]
@@ -122,7 +133,10 @@ impl Reasons {
                 // The states were read at its end.
                 self.told = moment;
                 let note = self.note(path);
-                note.busy = (result == Activation::Busy).then_some(time);
+                if !std::mem::take(&mut note.given_up) {
+                    note.busy = (result == Activation::Busy).then_some(time);
+                }
+                note.begun = None;
                 if !matches!(result, Activation::Retry { .. }) {
                     note.tries = 0;
                 }
@@ -147,6 +161,7 @@ impl Reasons {
                     assert!(note.tries <= most, "{path} is activated for ever: {}", note.tries);
                     let rests = note.busy.is_some_and(|at| at + Duration::from_secs(2) > time);
                     assert!(!rests, "{path} is activated, and was busy just now");
+                    note.begun = Some(time);
                 }
                 Effect::Notify(change) => {
                     self.guessed(moment, change, map);
@@ -219,6 +234,10 @@ impl Reasons {
         paths: &[PathId],
         setting: Setting,
     ) {
+        let timeout = map.policy().checker_timeout;
+        for note in &mut self.notes {
+            note.given_up |= note.begun.is_some_and(|at| at + timeout <= time);
+        }
         let Some(table) = map.table() else { return };
         for view in table.groups.iter().flat_map(|g| &g.paths) {
             let told = self.notes.iter().find(|n| n.path == view.id).map_or(0, |n| n.passive);
