@@ -36,13 +36,21 @@ impl Multipath {
         }
     }
 
-    /// The array lists the guest's key more often than ghosts could have it.
+    /// The array lists the guest's key more often than ghosts could have it, or nobody can
+    /// have removed it meanwhile.
     pub(super) fn vouch(&mut self, keys: &Numbered<Vec<Key>>) {
         let Some(registered) = self.reservations.state.registered else { return };
         let ghosts = self.all().filter(|p| p.nexus.ghost).count() + self.reservations.ghosts;
-        if registered.count(&keys.what) > ghosts {
+        let listed = registered.count(&keys.what);
+        if listed > ghosts || (listed > 0 && self.is_vouched_for(keys.generation)) {
             self.reservations.vouched = Some((registered.key, keys.generation));
         }
+    }
+
+    /// The guest had that key at that PRGENERATION, by what is no ghost; so many commands
+    /// of ours have been executed since that make another.
+    pub(super) fn vouch_at(&mut self, key: Key, generation: u32, commands: u32) {
+        self.reservations.vouched = Some((key, generation.wrapping_add(commands)));
     }
 
     /// A command of ours has been executed that makes another PRGENERATION.
@@ -52,15 +60,22 @@ impl Multipath {
         }
     }
 
-    /// Nobody but us has done anything since the guest's key was registered by what
-    /// is no ghost.
+    /// Of a key that the array lists: it was there all the time since it was registered by
+    /// what is no ghost. To remove it and to register it again makes two PRGENERATIONs.
     pub(super) fn is_vouched_for(&self, generation: u32) -> bool {
-        self.vouched() == Some(generation)
+        self.vouched().is_some_and(|vouched| generation.wrapping_sub(vouched) <= 1)
     }
 
-    /// Somebody has, or a command of ours that was lost was executed.
+    /// It may have been removed and registered again.
     pub(super) fn has_changed(&self, generation: u32) -> bool {
-        self.vouched().is_some_and(|vouched| vouched != generation)
+        self.vouched().is_some() && !self.is_vouched_for(generation)
+    }
+
+    /// The same of what this path has; where nothing vouches for it, and it has just joined,
+    /// as well.
+    pub(super) fn may_have_changed(&self, generation: u32, path: PathId) -> bool {
+        let joined = self.path(path).is_some_and(|p| p.nexus.had.is_none());
+        self.has_changed(generation) || (joined && self.vouched().is_none())
     }
 
     fn vouched(&self) -> Option<u32> {

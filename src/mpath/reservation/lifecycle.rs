@@ -35,32 +35,6 @@ impl Remembered {
         keys.iter().filter(|key| **key == self.key).count()
     }
 
-    /// Whether it was there all the time from `before` one more registration
-    /// of it until `after`: who preempts it leaves none, so that there is but
-    /// the new one. Where this path had its own among them (and has denied
-    /// it), PRGENERATION tells that nothing else happened.
-    /// (`haunted`: others may have been registered late, as ghosts are.)
-    fn has_stayed(
-        self,
-        before: &Numbered<Vec<Key>>,
-        after: &Numbered<Vec<Key>>,
-        haunted: bool,
-    ) -> bool {
-        let (was, is) = (self.count(&before.what), self.count(&after.what));
-        let ours_alone = after.generation == before.generation.wrapping_add(1);
-        is > was || (is > 1 && !haunted) || (is > 0 && ours_alone)
-    }
-
-    /// Whether it was there all the time, where another path says that it still
-    /// is registered: that vouches for it if its registration is not the one
-    /// that was just made by this path. It is where an array has one for all
-    /// ports; then nothing but our two commands has happened, or the guest was
-    /// preempted before them.
-    fn is_vouched_for(self, before: &Numbered<Vec<Key>>, after: &Numbered<Vec<Key>>) -> bool {
-        let ours_alone = after.generation == before.generation.wrapping_add(2);
-        self.count(&after.what) > 1 || ours_alone
-    }
-
     fn entry(self) -> Out {
         self.out(OutAction::RegisterAndIgnore, Key::NONE)
     }
@@ -97,26 +71,27 @@ pub(super) fn admit(s: &mut Script<'_>, path: PathId) -> Go<()> {
     if registered.count(&before.what) == 0 {
         return preempted(s, registered.key);
     }
-    let alone = Some(&before).filter(|_| witnesses.is_empty());
-    let Some(already) = test_or_enter(s, path, registered, alone)? else { return Ok(()) };
+    let Some(already) = test_or_enter(s, path, &witnesses, registered, &before)? else {
+        return Ok(());
+    };
     let witness = ask_witnesses(s, &witnesses, registered)?;
     let read_by: Vec<PathId> = [path].into_iter().chain(witnesses.iter().copied()).collect();
+    let mut listed = 0;
     let stays = match (witness, already) {
-        (Witness::Registered | Witness::Absent, true) => true,
-        (Witness::Registered, false) => match s.registrations(&read_by)? {
-            Ok((_, after)) => registered.is_vouched_for(&before, &after),
-            Err(_) => return haunt(s, path),
-        },
-        // They have lost theirs alone, or all has been removed since.
-        (Witness::Lost, true) => match s.out(path, registered.renewal())? {
-            Word::Good(_) => true,
-            Word::Conflict(_) => false,
-            _ => return rest(s, path),
-        },
-        (_, false) => match s.registrations(&read_by)? {
+        (Witness::Registered, true) => {
+            // (The path's own command, and the witness's.)
+            s.once(|map, _| map.vouch_at(registered.key, before.generation, 2));
+            true
+        }
+        (Witness::Absent, true) => true,
+        // They have lost theirs alone, or all has been removed since: once more, without them.
+        (Witness::Lost, true) => return Ok(()),
+        (witness, false) => match s.registrations(&read_by)? {
             Ok((_, after)) => {
-                let haunted = s.is(|map| map.ghosts(path) > 0);
-                registered.has_stayed(&before, &after, haunted)
+                listed = registered.count(&after.what);
+                // (What vouches for it is not what was just made by this path.)
+                let others = matches!(witness, Witness::Registered) && listed > 1;
+                others || s.is(|map| map.is_vouched_for(after.generation))
             }
             Err(_) => return haunt(s, path),
         },
@@ -129,28 +104,28 @@ pub(super) fn admit(s: &mut Script<'_>, path: PathId) -> Go<()> {
     if stays {
         let now = s.now();
         s.once(|map, fx| map.admitted(now, path, already, fx));
-    } else {
-        s.enter(path, removal())?;
-        preempted(s, registered.key)?;
+        return Ok(());
     }
-    Ok(())
+    s.enter(path, removal())?;
+    if listed > 1 {
+        // Of the guest's, or of what came late: to be found out without this path's.
+        return rest(s, path);
+    }
+    preempted(s, registered.key)
 }
 
 /// Registers the path if it is not registered; whether it was `already`.
-/// `None`: it could not be. `alone`: no other path of ours is registered that
-/// could be asked, but the array lists these.
+/// `None`: it could not be, or what else is registered is to be seen to first.
 fn test_or_enter(
     s: &mut Script<'_>,
     path: PathId,
+    witnesses: &[PathId],
     registered: Remembered,
-    alone: Option<&Numbered<Vec<Key>>>,
+    before: &Numbered<Vec<Key>>,
 ) -> Go<Option<bool>> {
     // (Before it counts what follows.)
-    let alone = alone.filter(|alone| !s.is(|map| map.is_vouched_for(alone.generation)));
-    let changed = match alone {
-        Some(alone) => s.is(|map| map.has_changed(alone.generation)),
-        None => false,
-    };
+    let alone = witnesses.is_empty() && !s.is(|map| map.is_vouched_for(before.generation));
+    let changed = alone && s.is(|map| map.may_have_changed(before.generation, path));
     let already = match s.out(path, registered.renewal())? {
         Word::Good(_) => true,
         Word::Conflict(_) => {
@@ -167,8 +142,8 @@ fn test_or_enter(
             return Ok(None);
         }
     };
-    if let Some(alone) = alone {
-        match is_ghosts(s, path, registered, alone, already.then_some(changed))? {
+    if alone {
+        match is_ghosts(s, path, registered, before, already.then_some(changed))? {
             Some(false) => {}
             Some(true) => {
                 preempted(s, registered.key)?;
@@ -183,6 +158,16 @@ fn test_or_enter(
     if already {
         return Ok(Some(true));
     }
+    // Some arrays have one registration for all ports: what this path brings back, those that
+    // carry the guest's I/O have.
+    match ask_witnesses(s, witnesses, registered)? {
+        Witness::Registered => {
+            s.once(|map, _| map.vouch_at(registered.key, before.generation, 1));
+        }
+        Witness::Absent => {}
+        // None of them carries anything from now on: this one again, without them.
+        Witness::Lost => return Ok(None),
+    }
     match s.enter(path, registered.entry())? {
         Word::Good(_) => {
             // Until it is known that the guest still was registered then: should the path
@@ -196,6 +181,7 @@ fn test_or_enter(
     Ok(None)
 }
 
+/// By these paths the guest was registered before; whether one says that it still is.
 pub(super) fn ask_witnesses(
     s: &mut Script<'_>,
     paths: &[PathId],
@@ -366,31 +352,5 @@ impl Multipath {
         fx.push(Effect::Remember(None));
         fx.push(Effect::Attention(SenseCode::REGISTRATIONS_PREEMPTED));
         told(fx, News::Preempted(key));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_that_denies_its_registration_once_does_not_cost_the_guest_its_own() {
-        let ours = Remembered { key: Key(1), aptpl: false, all_tg_pt: false };
-        let keys = |generation, keys: &[u64]| {
-            let what = keys.iter().copied().map(Key).collect();
-            Numbered { generation, what }
-        };
-        // It had it all the time: nothing but our command has happened.
-        assert!(ours.has_stayed(&keys(7, &[1, 9]), &keys(8, &[1, 9]), false));
-        // So have paths that are away; a preempt would have left none of them.
-        assert!(ours.has_stayed(&keys(7, &[1, 1, 9]), &keys(9, &[1, 1, 9]), false));
-        // It is one more than before.
-        assert!(ours.has_stayed(&keys(7, &[1, 9]), &keys(9, &[1, 1, 9]), false));
-        // (Not if one of them may have been registered late.)
-        assert!(!ours.has_stayed(&keys(7, &[1, 1, 9]), &keys(9, &[1, 1, 9]), true));
-        // Preempted in between, and registered anew: not by the guest.
-        assert!(!ours.has_stayed(&keys(7, &[1, 9]), &keys(9, &[1, 9]), false));
-        assert!(!ours.has_stayed(&keys(7, &[1, 1, 9]), &keys(9, &[1, 9]), false));
-        assert!(!ours.has_stayed(&keys(7, &[1, 9]), &keys(9, &[9]), false));
     }
 }

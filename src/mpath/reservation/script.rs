@@ -248,8 +248,12 @@ impl<'a> Script<'a> {
 
     pub(super) fn out(&mut self, path: PathId, out: Out) -> Go<Word> {
         let word = self.ask(path, Ask::Out(out))?;
-        // (SPC-5 6.16.2: these two do not count.)
-        let counts = !matches!(out.action, OutAction::Reserve | OutAction::Release);
+        // (SPC-5 6.16.2: RESERVE and RELEASE do not count. What registers a path is what is
+        // looked for, and what removes nothing may count or not.)
+        let counts = !matches!(
+            out.action,
+            OutAction::Reserve | OutAction::Release | OutAction::RegisterAndIgnore
+        );
         if counts && matches!(word, Word::Good(_)) {
             self.once(|map, _| map.generated());
         }

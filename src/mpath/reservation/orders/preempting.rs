@@ -10,11 +10,14 @@ use super::*;
 /// registrations, too: guest I/O is held until they have them again.
 pub(super) fn preempt(s: &mut Script<'_>, out: Out) -> Go<Ended> {
     let Some(key) = own_key(s, &out) else { return by_one(s, out) };
+    // (What all registrants hold another host may have reserved just before.)
     let own = out.action_key == key || out.action_key.is_none();
-    match is_there(s, key, out.action_key)? {
-        Ok(true) => {}
-        Ok(false) => return by_one(s, out), // to be refused, by whichever path
-        Err(unsettled) => return Ok(Ended::Nobody(unsettled)),
+    if !own {
+        match is_there(s, out.action_key)? {
+            Ok(true) => {}
+            Ok(false) => return of_nobody(s, out),
+            Err(unsettled) => return Ok(Ended::Nobody(unsettled)),
+        }
     }
     if own && !s.suspend()? {
         return Ok(Ended::With(BUSY));
@@ -56,32 +59,37 @@ pub(super) fn preempt(s: &mut Script<'_>, out: Out) -> Go<Ended> {
     Ok(Ended::Nobody(unsettled))
 }
 
-/// Whether there is something to preempt: registrations of the key, or, without
-/// one, a reservation of all registrants.
-fn is_there(s: &mut Script<'_>, own: Key, key: Key) -> Go<Result<bool, Unsettled>> {
+/// Whether there are registrations of the key.
+fn is_there(s: &mut Script<'_>, key: Key) -> Go<Result<bool, Unsettled>> {
     let all = s.all();
-    if key.is_none() {
-        let of_all = |h: Held| h.kind.is_of_all_registrants();
-        let held = s.held(&all)?.map_err(Unsettled::harmless);
-        return Ok(held.map(|(_, held)| held.is_some_and(of_all)));
-    }
-    if key == own {
-        return Ok(Ok(true));
-    }
     Ok(s.keys(&all)?.map(|(_, keys)| keys.contains(&key)).map_err(Unsettled::harmless))
+}
+
+/// To be refused, by whichever path; or its victim has registered just now, and what
+/// that held is the guest's.
+fn of_nobody(s: &mut Script<'_>, out: Out) -> Go<Ended> {
+    let ended = by_one(s, out)?;
+    if matches!(ended, Ended::With(Outcome::Good)) {
+        let all = s.all();
+        s.held(&all)?.ok();
+    }
+    Ok(ended)
 }
 
 /// A path that was lost may have done it: then the array is as it is to be,
 /// and what the guest has by it is read.
 fn was_preempted(s: &mut Script<'_>, path: PathId, key: Key, out: Out) -> Go<Option<Ended>> {
     let Ok((_, keys)) = s.keys(&[path])? else { return Ok(None) };
+    let before = s.state().held;
     let own = out.action_key == key || out.action_key.is_none();
     let done = match keys.contains(&key) {
         // The key was there before.
         true if !own => !keys.contains(&out.action_key),
         true => {
             let held = s.held(&[path])?.ok().and_then(|(_, held)| held);
-            held.is_some_and(|h| h.key == key && Some(h.kind) == out.kind())
+            // (With no key nothing is taken where the guest had it.)
+            let new = out.action_key == key || before != out.kind();
+            new && held.is_some_and(|h| h.key == key && Some(h.kind) == out.kind())
         }
         // The guest's own: as by one path. (Who takes what all registrants hold stays.)
         false => out.action_key == key,

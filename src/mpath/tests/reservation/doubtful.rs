@@ -144,7 +144,8 @@ fn what_a_path_took_that_leaves_before_it_was_checked_brings_no_fenced_guest_bac
     world.other_registers();
     assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
     world.rig.add("c").expect("joins");
-    // READ KEYS, and a test that finds that it is not registered.
+    // READ KEYS, a test that finds that it is not registered, and another path that is.
+    world.one();
     world.one();
     world.one();
     world.fenced = true;
@@ -260,5 +261,102 @@ fn a_path_is_not_taken_for_a_ghost_where_nothing_is_known_to_have_changed() {
     world.rig.come_back("b");
     world.run();
     assert_eq!((world.key(), world.in_table("b")), (Some(KEY), true));
+    assert_eq!(world.rig.attentions, []);
+}
+
+/// The same, and no other path's I/O goes by what is registered again in between.
+#[test]
+fn a_path_that_returns_gives_a_fenced_guest_no_registration_that_all_paths_have() {
+    let fenced_at = |at| {
+        let mut world = of_one_registration(2);
+        assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+        world.rig.fail("b");
+        back(&mut world, "b");
+        world.fault = Some((world.count + at, Fault::Fenced));
+        while !world.rig.asks.is_empty() {
+            world.one();
+            let again = world.fenced && world.array.keys.contains_key("a");
+            assert!(!again, "fenced before command {at}, and registered again");
+        }
+        assert!(world.fenced, "there are {at}");
+    };
+    (1..=3).for_each(fenced_at);
+}
+
+/// What is registered by a path that is away is not the guest's, which another host has
+/// fenced before.
+#[test]
+fn what_came_late_by_one_path_vouches_for_no_other() {
+    let mut world = World::new(3);
+    world.other_registers();
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    world.rig.fail("c");
+    world.array.unregister("c");
+    back(&mut world, "c");
+    // READ KEYS, a test, a witness, and REGISTER AND IGNORE, which comes late.
+    (0..3).for_each(|_| world.one());
+    let (path, job, late) = world.rig.asks.remove(0);
+    world.fenced = true;
+    world.array.out(OTHER, out(OutAction::Preempt, OTHERS, KEY).of_type(RO));
+    world.array.ask("c", late);
+    world.rig.event(Event::Reserved { path, job, answer: world::gone() });
+    assert_eq!(world.array.keys.get("c"), Some(&KEY), "late, but it comes");
+    world.rig.fail("b");
+    world.rig.come_back("b");
+    while !world.rig.asks.is_empty() {
+        world.one();
+        let again = ["a", "b"].iter().any(|name| world.array.keys.contains_key(name));
+        assert!(!again, "registered again");
+    }
+    world.all_return();
+    assert_eq!(world.key(), None);
+    assert!(NAMES.iter().all(|name| !world.array.keys.contains_key(name)));
+}
+
+/// Nobody could say meanwhile whether the guest still was registered.
+#[test]
+fn a_path_that_left_with_what_it_was_given_too_late_does_not_bring_it_back() {
+    let mut world = World::new(2);
+    world.other_registers();
+    world.fault = Some((1, Fault::Before));
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    let now = world.rig.now;
+    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.rig.add("c").expect("joins");
+    // READ KEYS, a test, and the only witness is lost.
+    world.fault = Some((world.count + 3, Fault::Before));
+    (0..3).for_each(|_| world.one());
+    world.fenced = true;
+    world.array.out(OTHER, out(OutAction::Preempt, OTHERS, KEY).of_type(RO));
+    // REGISTER AND IGNORE EXISTING KEY.
+    world.one();
+    assert_eq!(world.array.keys.get("c"), Some(&KEY));
+    world.rig.map.lose_path(now, "c", &mut Vec::new()).expect("is there");
+    world.rig.asks.clear();
+    world.rig.add("c").expect("joins");
+    world.run();
+    assert_eq!((world.key(), world.array.keys.get("c")), (None, None));
+    assert_eq!(world.rig.attentions, [SenseCode::REGISTRATIONS_PREEMPTED]);
+}
+
+/// Which is one change: to fence the guest and to register the path late would be two.
+#[test]
+fn another_host_that_leaves_does_not_fence_a_guest_whose_path_may_have_been_registered_late() {
+    let mut world = World::new(1);
+    world.other_registers();
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    world.rig.fail("a");
+    world.rig.add("b").expect("joins");
+    // READ KEYS, a test, REGISTER AND IGNORE EXISTING KEY.
+    world.fault = Some((world.count + 3, Fault::Before));
+    world.run();
+    let now = world.rig.now;
+    for name in ["a", "b"] {
+        world.rig.map.lose_path(now, name, &mut Vec::new()).expect("is there");
+    }
+    world.array.out(OTHER, out(OutAction::RegisterAndIgnore, NONE, NONE));
+    world.rig.add("a").expect("joins");
+    world.run();
+    assert_eq!((world.key(), world.in_table("a")), (Some(KEY), true));
     assert_eq!(world.rig.attentions, []);
 }

@@ -525,3 +525,22 @@ fn a_reservation_by_the_key_that_a_guest_had_before_is_still_the_guests() {
         assert_eq!(world.rig.attentions, []);
     }
 }
+
+/// Nothing is reserved when the order is looked at.
+#[test]
+fn a_guest_that_takes_what_all_registrants_have_held_for_a_moment_uses_no_unregistered_path() {
+    for kind in [RO, EX, AR] {
+        for after in 0..4 {
+            let mut world = World::new(3);
+            world.other_registers();
+            assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+            world.give(preempt(NONE, kind));
+            world.fault = Some((world.count + 1 + after, Fault::Reserved));
+            world.run();
+            world.all_return();
+            let taken = world.array.held.is_some_and(|held| held.0 != Some(OTHER));
+            assert_eq!(taken, world.last() == Some(Outcome::Good), "{kind:?} after {after}");
+            assert!(NAMES.iter().all(|name| world.is_used_well(name)), "{kind:?} after {after}");
+        }
+    }
+}

@@ -239,7 +239,8 @@ fn a_registration_that_comes_late_does_not_outlive_a_preempt() {
     world.rig.fail("b");
     world.array.unregister("b");
     back(&mut world, "b");
-    // READ KEYS, a test, and REGISTER AND IGNORE, which is lost on its way.
+    // READ KEYS, a test, a witness, and REGISTER AND IGNORE, which is lost on its way.
+    world.one();
     world.one();
     world.one();
     let (path, job, ask) = world.rig.asks.remove(0);
@@ -278,7 +279,7 @@ fn a_path_that_cannot_be_registered_carries_nothing_is_told_once_and_tried_again
     world.array.unregister("b");
     back(&mut world, "b");
     let refusal = check(SenseCode::INVALID_FIELD_IN_PARAMETER_LIST);
-    for _ in 0..3 {
+    for _ in 0..4 {
         while let Some(at) =
             world.rig.asks.iter().position(
                 |a| matches!(a.2, Ask::Out(o) if o.action == OutAction::RegisterAndIgnore),

@@ -23,6 +23,8 @@ pub(super) enum Fault {
     Fenced,
     /// Another host clears everything just before.
     Cleared,
+    /// Another host reserves for all registrants just before.
+    Reserved,
     /// The LU fails it with a hardware error.
     Hardware,
     /// The LU is busy for so many commands.
@@ -166,6 +168,9 @@ impl World {
                 self.fenced = true;
                 self.other_registers();
                 self.array.out(OTHER, Out::new(OutAction::Clear, OTHERS, Key::NONE));
+            }
+            Some(Fault::Reserved) => {
+                self.array.out(OTHER, out(OutAction::Reserve, OTHERS, NONE).of_type(AR));
             }
             _ => {}
         }
