@@ -7,7 +7,9 @@
 //! what the guest knows; one that has tells of a new event. So does one that
 //! had nothing to tell when the epoch began: it has joined, or lost what it had
 //! to tell with its nexus, and was proven since ([`Attentions::drained`]); but
-//! not a command of it that is older than that proof. Not here: what a unit attention means for a path (that is `mpath::classify`).
+//! not a command of it that is older than that proof. An event of our own
+//! begins an epoch as well; what a path may still have to tell from before, it
+//! tells besides. Not here: what a unit attention means for a path (that is `mpath::classify`).
 //!
 //! Shared by the queue threads, the control thread and the checking threads.
 //! In the good path it costs one load ([`Attentions::is_pending`]); the lock
@@ -26,6 +28,9 @@ const MAX_PENDING: usize = 32;
 /// which at worst tells the guest twice.
 const MAX_EPOCHS: usize = 64;
 const MAX_TELLERS: usize = 256;
+/// Most epochs before the present one of a code, of which paths may still have
+/// to tell.
+const MAX_PAST: usize = 8;
 
 /// Events that concern a path's way to the LU, not the LU: asymmetric access
 /// state transition, asymmetric access state changed, implicit transition failed, I_T nexus loss, reported LUNs
@@ -72,6 +77,9 @@ struct Epoch {
     open: bool,
     /// It is our own doing, since then.
     own: Option<u64>,
+    /// Epochs of this code that our own one has followed, oldest first: a path that
+    /// has not told in one of them tells of that as well.
+    past: Vec<Epoch>,
 }
 
 /// An event that is our own doing ([`Attentions::expect_of_others`]).
@@ -79,12 +87,9 @@ struct Epoch {
 #[must_use]
 pub struct Expected {
     code: SenseCode,
-    /// The path that tells nothing of it; `None`: it may still have to tell of
-    /// what is known already.
-    silent: Option<u64>,
+    /// The path that tells nothing of it.
+    silent: u64,
     since: u64,
-    /// What was known before.
-    replaced: Option<Epoch>,
 }
 
 /// A path that has told in an epoch, or had nothing to tell of it.
@@ -116,7 +121,18 @@ impl State {
         if self.epochs.len() == MAX_EPOCHS {
             self.epochs.pop_front();
         }
-        self.epochs.push_back(Epoch { code, since, told_by, open: false, own: None });
+        let past = Vec::new();
+        self.epochs.push_back(Epoch { code, since, told_by, open: false, own: None, past });
+    }
+
+    /// The epoch that began with that event of our own.
+    fn expected(&mut self, Expected { code, since, .. }: &Expected) -> Option<&mut Epoch> {
+        let code = (code.asc, code.ascq);
+        let epoch = self.epochs.iter_mut().find(|epoch| epoch.code == code)?;
+        if epoch.own == Some(*since) {
+            return Some(epoch);
+        }
+        epoch.past.iter_mut().find(|past| past.own == Some(*since))
     }
 
     fn is_news(&mut self, code: (u8, u8), now: u64) {
@@ -133,6 +149,40 @@ impl Epoch {
             self.told_by.pop_front();
         }
         self.told_by.push_back(Teller { path, drained, more: More::Nothing });
+    }
+
+    /// The path has nothing to tell at `moment`.
+    fn drained(&mut self, path: u64, moment: u64) {
+        let told = self.told_by.iter().any(|t| t.path == path);
+        if self.since < moment && !self.open && !told {
+            self.told_by(path, Some(moment));
+        }
+        self.past.iter_mut().for_each(|past| past.drained(path, moment));
+    }
+
+    /// It follows what was before.
+    fn follows(&mut self, before: Option<Epoch>) {
+        let Some(mut before) = before else { return };
+        self.past = std::mem::take(&mut before.past);
+        self.past.push(before);
+        if self.past.len() > MAX_PAST {
+            self.past.remove(0);
+        }
+    }
+
+    /// What was before, as it would be without this.
+    fn before(&mut self) -> Option<Epoch> {
+        let mut before = self.past.pop()?;
+        before.past = std::mem::take(&mut self.past);
+        Some(before)
+    }
+
+    /// Takes what a path tells by a command sent at `sent` for that of an event
+    /// before this one, if it has not told of all.
+    fn was_before(&mut self, path: u64, sent: u64) -> bool {
+        let told = |t: &Teller| t.path == path && t.drained.is_none_or(|at| at <= sent);
+        let before = self.past.iter_mut().find(|past| !past.told_by.iter().any(told));
+        before.map(|past| past.told_by(path, None)).is_some()
     }
 
     /// Commands sent before that may tell of what was before ([`More`]).
@@ -204,11 +254,7 @@ impl Attentions {
     /// happened before. To be said of every path that joins or is proven.
     pub fn drained(&self, path: u64, moment: u64) {
         let mut state = self.lock();
-        for epoch in state.epochs.iter_mut().filter(|e| e.since < moment && !e.open) {
-            if !epoch.told_by.iter().any(|t| t.path == path) {
-                epoch.told_by(path, Some(moment));
-            }
-        }
+        state.epochs.iter_mut().for_each(|epoch| epoch.drained(path, moment));
     }
 
     /// What was expected has not happened.
@@ -238,37 +284,25 @@ impl Attentions {
     pub fn expect_of_others(&self, path: u64, code: SenseCode) -> Expected {
         let mut state = self.lock();
         let is_it = |epoch: &Epoch| epoch.code == (code.asc, code.ascq);
-        let replaced = state.epochs.iter().position(is_it);
-        let replaced = replaced.and_then(|at| state.epochs.remove(at));
-        let its = |epoch: &Epoch| {
-            let mut tellers = epoch.told_by.iter();
-            tellers.find(|teller| teller.path == path).map(|teller| teller.drained)
-        };
-        // News whenever it was sent, unless it had nothing to tell since.
-        let silent = replaced.as_ref().map_or(Some(None), its);
-        let told_by = silent.map(|drained| Teller {
-            path,
-            drained: drained.or(Some(0)),
-            more: More::Nothing,
-        });
-        let (silent, told_by) = (silent.map(|_| path), told_by.into_iter().collect());
+        let before = state.epochs.iter().position(is_it);
+        let before = before.and_then(|at| state.epochs.remove(at));
         let since = self.tick();
-        state.begin((code.asc, code.ascq), since, told_by);
+        // News whenever it was sent.
+        let silent = Teller { path, drained: Some(0), more: More::Nothing };
+        state.begin((code.asc, code.ascq), since, VecDeque::from([silent]));
         if let Some(epoch) = state.epochs.back_mut() {
             (epoch.open, epoch.own) = (true, Some(since));
+            epoch.follows(before);
         }
-        Expected { code, silent, since, replaced }
+        Expected { code, silent: path, since }
     }
 
     /// It has happened, or may have: a path that is found from now on to have
     /// nothing to tell will not tell of it.
     pub fn has_happened(&self, expected: Expected) {
-        let Expected { code, since, replaced, .. } = expected;
-        drop(replaced);
         let mut state = self.lock();
-        let is_it = |e: &Epoch| e.code == (code.asc, code.ascq) && e.since == since;
         let now = self.tick();
-        if let Some(epoch) = state.epochs.iter_mut().find(|e| is_it(e)) {
+        if let Some(epoch) = state.expected(&expected) {
             (epoch.open, epoch.since) = (false, now);
         }
     }
@@ -276,19 +310,22 @@ impl Attentions {
     /// It has not happened: what was told of it meanwhile was of something
     /// else, which the guest hears as if nothing had been expected.
     pub fn has_not_happened(&self, expected: Expected) {
-        let Expected { code, silent, since, replaced } = expected;
+        let Expected { code, silent, since } = expected;
         let mut state = self.lock();
-        let is_it = |e: &Epoch| e.code == (code.asc, code.ascq) && e.since == since;
-        let Some(at) = state.epochs.iter().position(is_it) else {
-            return; // another event has begun an epoch of its own, as news
-        };
-        let meanwhile = state.epochs.remove(at).map(|epoch| epoch.told_by).unwrap_or_default();
-        state.epochs.extend(replaced);
+        let its = |epoch: &Epoch| epoch.code == (code.asc, code.ascq);
+        let Some(at) = state.epochs.iter().position(its) else { return };
+        if state.epochs[at].since != since {
+            // Another event has begun an epoch since, as news or as our own.
+            let epoch = &mut state.epochs[at];
+            epoch.open &= epoch.own != Some(since);
+            return epoch.past.retain(|past| past.own != Some(since));
+        }
+        let Some(mut epoch) = state.epochs.remove(at) else { return };
+        state.epochs.extend(epoch.before());
         let sense = Sense::fixed(code);
-        let has_told = |teller: &Teller| Some(teller.path) != silent;
-        for Teller { path, drained, .. } in meanwhile.into_iter().filter(has_told) {
-            let code = (code.asc, code.ascq);
-            match (drained, state.epochs.iter_mut().find(|epoch| epoch.code == code)) {
+        let has_told = |teller: &Teller| teller.path != silent;
+        for Teller { path, drained, .. } in epoch.told_by.into_iter().filter(has_told) {
+            match (drained, state.epochs.iter_mut().find(|epoch| its(epoch))) {
                 (None, _) => {
                     if self.hear(&mut state, path, u64::MAX, &sense) == Hearing::News {
                         self.queue(&mut state, sense);
@@ -363,10 +400,13 @@ impl Attentions {
         // Of paths that are not joined there are only those that were expected.
         if let Some(epoch) = state.epochs.iter_mut().find(|e| e.code == code) {
             let earlier = epoch.own_since().is_some_and(|since| sent < since);
+            let has_told = epoch.told_by.iter().any(|t| t.path == path);
+            let was_before = has_told && epoch.was_before(path, sent);
             let teller = epoch.told_by.iter_mut().find(|t| t.path == path);
             let news = teller.map(|t| {
-                let has_more =
-                    t.more == More::Once || (t.more == More::ByEarlierCommand && earlier);
+                let has_more = was_before
+                    || t.more == More::Once
+                    || (t.more == More::ByEarlierCommand && earlier);
                 if has_more {
                     t.more = More::Nothing;
                 }

@@ -357,3 +357,56 @@ fn a_command_from_before_our_own_event_that_comes_back_after_a_later_one_is_no_n
     assert_eq!(attentions.met(2, slow, &preempted), Hearing::Known, "the first");
     assert_eq!(attentions.met(2, slow, &preempted), Hearing::News, "another host's");
 }
+
+#[test]
+fn a_path_that_tells_of_two_of_our_own_events_in_a_row_tells_of_no_other() {
+    let (code, released) = (SenseCode::RESERVATIONS_RELEASED, ua(0x2a, 0x04));
+    let attentions = Attentions::new(true);
+    attentions.has_happened(attentions.expect_of_others(1, code));
+    assert_eq!(attentions.met(3, attentions.moment(), &released), Hearing::Known);
+    // Path 4 had nothing to tell after the first.
+    attentions.drained(4, attentions.moment());
+    attentions.has_happened(attentions.expect_of_others(1, code));
+    for path in [2, 2, 3, 4] {
+        let sent = attentions.moment();
+        assert_eq!(attentions.met(path, sent, &released), Hearing::Known, "path {path}");
+    }
+    assert_eq!(attentions.met(2, attentions.moment(), &released), Hearing::News);
+    for path in [1, 3, 4] {
+        let sent = attentions.moment();
+        assert_eq!(attentions.met(path, sent, &released), Hearing::Known, "path {path}");
+    }
+    assert_eq!(attentions.met(1, attentions.moment(), &released), Hearing::News);
+}
+
+#[test]
+fn a_path_tells_of_our_own_event_after_that_of_another_host_once_each() {
+    let (code, preempted) = (SenseCode::REGISTRATIONS_PREEMPTED, ua(0x2a, 0x05));
+    let attentions = Attentions::new(true);
+    assert_eq!(attentions.met(1, attentions.moment(), &preempted), Hearing::News);
+    attentions.has_happened(attentions.expect_of_others(1, code));
+    // (Whoever did it tells of the first only.)
+    for path in [2, 2, 3] {
+        let sent = attentions.moment();
+        assert_eq!(attentions.met(path, sent, &preempted), Hearing::Known, "path {path}");
+    }
+    attentions.drained(3, attentions.moment());
+    assert_eq!(attentions.met(3, attentions.moment(), &preempted), Hearing::News);
+}
+
+#[test]
+fn another_hosts_event_while_our_own_is_out_leaves_paths_that_can_be_drained() {
+    let (code, preempted) = (SenseCode::REGISTRATIONS_PREEMPTED, ua(0x2a, 0x05));
+    for happens in [false, true] {
+        let attentions = Attentions::new(true);
+        let expected = attentions.expect_of_others(1, code);
+        assert_eq!(attentions.met(1, attentions.moment(), &preempted), Hearing::News);
+        if happens {
+            attentions.has_happened(expected);
+        } else {
+            attentions.has_not_happened(expected);
+        }
+        attentions.drained(2, attentions.moment());
+        assert_eq!(attentions.met(2, attentions.moment(), &preempted), Hearing::News);
+    }
+}

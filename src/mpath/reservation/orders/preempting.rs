@@ -30,13 +30,14 @@ pub(super) fn preempt(s: &mut Script<'_>, out: Out) -> Go<Ended> {
             return by_one(s, out);
         }
     }
+    let keeps = keeps_registration(s, key, out)?;
     let mut unsettled = Unsettled::default();
     let sure = s.registered();
     let mut is_lus = false;
     for path in s.trusted() {
         if unsettled.maybe {
             // By the path that was lost, or not?
-            if let Some(ended) = was_preempted(s, path, key, out)? {
+            if let Some(ended) = was_preempted(s, path, key, out, keeps)? {
                 return Ok(ended);
             }
         }
@@ -46,8 +47,7 @@ pub(super) fn preempt(s: &mut Script<'_>, out: Out) -> Go<Ended> {
                 // (Carried out twice, the first leaves what the second takes: a type that
                 // all registrants hold, say.)
                 let once = !unsettled.maybe || out.action_key != key;
-                let stays = once && keeps_registration(s, key, out);
-                return preempted(s, path, key, out, stays);
+                return preempted(s, path, key, out, once && keeps);
             }
             Word::Refused(outcome) => return Ok(Ended::With(outcome)),
             Word::Conflict(_) | Word::Lost { .. } => unsettled.take(&word),
@@ -78,7 +78,13 @@ fn of_nobody(s: &mut Script<'_>, out: Out) -> Go<Ended> {
 
 /// A path that was lost may have done it: then the array is as it is to be,
 /// and what the guest has by it is read.
-fn was_preempted(s: &mut Script<'_>, path: PathId, key: Key, out: Out) -> Go<Option<Ended>> {
+fn was_preempted(
+    s: &mut Script<'_>,
+    path: PathId,
+    key: Key,
+    out: Out,
+    keeps: bool,
+) -> Go<Option<Ended>> {
     let Ok((_, keys)) = s.keys(&[path])? else { return Ok(None) };
     let before = s.state().held;
     let own = out.action_key == key || out.action_key.is_none();
@@ -100,18 +106,23 @@ fn was_preempted(s: &mut Script<'_>, path: PathId, key: Key, out: Out) -> Go<Opt
     if !own {
         return preempted(s, path, key, out, true).map(Some);
     }
-    let untold = keeps_registration(s, key, out);
-    doubt(s, untold);
+    doubt(s, keeps);
     Ok(Some(Ended::With(Outcome::Good)))
 }
 
-/// Whether the guest is registered by the path that has preempted for it, be it
+/// Whether the guest will be registered by the path that preempts for it, be it
 /// itself: who takes a reservation is (SPC-5 5.14.11.4). If it is found not to be,
 /// that is somebody else's doing.
-fn keeps_registration(s: &mut Script<'_>, key: Key, out: Out) -> bool {
-    let of_one = |kind: Type| !kind.is_of_all_registrants();
+fn keeps_registration(s: &mut Script<'_>, key: Key, out: Out) -> Go<bool> {
     // (With no key it is taken from all registrants, or nothing is done.)
-    out.action_key != key || s.state().held.is_some_and(of_one)
+    if out.action_key != key {
+        return Ok(true);
+    }
+    // What was released by a command that was lost, or ended by another host with a
+    // registration that the guest had before, it does not hold any more.
+    let of_one = |kind: &Type| !kind.is_of_all_registrants();
+    let believed = s.state().held.filter(of_one);
+    Ok(holds(s, key)?.unwrap_or(believed).is_some())
 }
 
 /// The path has done it; if the guest `stays` registered by it, nobody but another

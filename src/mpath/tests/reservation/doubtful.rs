@@ -360,3 +360,28 @@ fn another_host_that_leaves_does_not_fence_a_guest_whose_path_may_have_been_regi
     assert_eq!((world.key(), world.in_table("a")), (Some(KEY), true));
     assert_eq!(world.rig.attentions, []);
 }
+
+/// It had released it by a command that was lost; or another host had cleared
+/// everything, and the guest has registered another key.
+#[test]
+fn a_guest_that_preempts_itself_and_holds_nothing_any_more_is_not_told_that_it_was_fenced() {
+    for cleared in [false, true] {
+        let mut world = World::new(2);
+        world.other_registers();
+        assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+        assert_eq!(world.order(reserve(RO)), Some(Outcome::Good));
+        world.array.held = None;
+        world.fenced = true;
+        let mut key = KEY;
+        if cleared {
+            world.array.out(OTHER, out(OutAction::Clear, OTHERS, NONE));
+            key = NEXT;
+            let anew = out(OutAction::RegisterAndIgnore, NONE, key);
+            assert_eq!(world.order(anew), Some(Outcome::Good));
+        }
+        let own = out(OutAction::Preempt, key, key).of_type(RO);
+        assert_eq!(world.order(own), Some(Outcome::Good));
+        assert_eq!((world.key(), world.array.keys.get("a")), (None, None));
+        assert_eq!(world.rig.attentions, [], "it was its own doing");
+    }
+}
