@@ -357,7 +357,8 @@ impl Dispatcher {
         let Some(index) = self.parts.find(cookie) else { return };
         let Some((path, epoch)) = self.paths.take_off(&mut self.parts, index) else { return };
         let good = matches!(completion, Completion::Good | Completion::Short(_));
-        let part = &self.parts[index];
+        let part = &mut self.parts[index];
+        part.wake = now;
         let came = Came { want: part.want, issued: part.issued, good };
         self.selector.completed(now, path.slot, &came);
         self.judge(now, index, path, epoch, completion);

@@ -14,6 +14,9 @@ use crate::mpath::snapshot::PathId;
 use crate::scsi::sense::Key;
 use crate::scsi::status::{HostByte, Status};
 
+/// Most unit attentions after which a command whose time is up is repeated.
+const ATTENTIONS: u8 = 5;
+
 impl Dispatcher {
     pub(super) fn judge(
         &mut self,
@@ -109,6 +112,12 @@ impl Dispatcher {
                 part.tried.insert(path);
                 self.make_ready(index);
             }
+            // It is told once, and is not the LU's answer to a request: that is
+            // what comes next.
+            Next::Later { .. } if is_attention(&outcome) && part.again < ATTENTIONS => {
+                part.again += 1;
+                self.make_ready(index);
+            }
             Next::Later { .. } => self.end_part(index, outcome, verdict.rule, Some(path)),
             Next::Other | Next::OtherThenLater { .. } | Next::OtherPassthrough => {
                 if let Next::OtherThenLater { delay } = verdict.next {
@@ -183,6 +192,11 @@ impl Dispatcher {
         }
         true
     }
+}
+
+fn is_attention(outcome: &Outcome) -> bool {
+    let Outcome::Lu { status: Status::CHECK_CONDITION, sense, .. } = outcome else { return false };
+    sense.code().is_some_and(|code| code.key == Key::UnitAttention)
 }
 
 /// The outcome a completion stands for if it is delivered.

@@ -87,10 +87,11 @@ pub(super) struct Part {
     /// Every path that lost it did so by a timeout; `None`: none has lost it.
     pub(super) only_timeouts: Option<bool>,
     /// Since when it has waited for the LU, or for transport trouble to pass;
-    /// later by what paths that failed have cost.
+    /// later by what paths that failed have cost, and by waiting for room on one.
     pub(super) first_delay: Option<Time>,
     /// Since when it has been held, now and again.
     pub(super) held_since: Option<Time>,
+    /// From when on it wants a path: it came back then, or its delay ended.
     pub(super) wake: Time,
     /// The last answer, the rule and the path it came by.
     pub(super) answer: Option<(Outcome, &'static str, PathId)>,

@@ -238,6 +238,8 @@ impl Paths {
         part.path = id;
         part.epoch = epoch;
         part.issued = now;
+        // The LU was not asked while all paths were full.
+        part.first_delay = part.first_delay.map(|since| since + now.since(part.wake));
         if part.passthrough {
             part.next_is_passthrough = false;
         }

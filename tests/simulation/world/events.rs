@@ -218,6 +218,9 @@ impl World {
         kind.is_over();
         (kind.told, kind.heard) = (false, false);
         kind.untold = paths.map(|p| p.id).collect();
+        if self.trace {
+            eprintln!("{:?} {} is to be told by {:?}", self.now, kind.code, kind.untold);
+        }
         self.totals.events += 1;
     }
 

@@ -163,6 +163,9 @@ impl World {
             self.nexus_lost(id);
             self.array.inject(self.now, nexus, Fault::Plug);
         } else if self.map.path(id).is_some() {
+            // What is out may yet tell of an event that the array asks it for no more.
+            self.nexus_lost(id);
+            let plug = &mut self.wire.plugs[at];
             // As a unit attention that a plug leaves behind.
             self.other.inject(self.now, nexus, Fault::Plug);
             let (attention, telling) = (true, None);

@@ -82,6 +82,12 @@ impl World {
         if self.hosts.is_some() {
             self.advance(Duration::from_secs(8));
         }
+        // A path's last words may cost two activations: of another group, and of this again.
+        for _ in 0..6 {
+            if !self.story.alua() && self.pending.iter().any(Option::is_some) {
+                self.advance(Duration::from_secs(2));
+            }
+        }
         assert!(
             self.pending.iter().all(Option::is_none),
             "the last reads do not end: {}",
@@ -96,6 +102,14 @@ impl World {
     /// believes is true.
     pub(super) fn stays_quiet(&mut self) {
         self.advance(Duration::from_secs(60));
+        // What is sampled, or held back for a time, and what waits for its failback, has its turn.
+        for _ in 0..4 {
+            let groups = self.map.topology().groups;
+            let open = groups.iter().flat_map(|g| &g.paths).any(|p| p.marginal);
+            if open || self.map.topology().failback_at.is_some() {
+                self.advance(Duration::from_secs(60));
+            }
+        }
         self.progress.quiet = true;
         self.advance(Duration::from_secs(60));
         // These measure or roll dice: what they find is never the same.

@@ -174,6 +174,37 @@ fn the_time_that_a_failing_path_takes_is_none_of_the_lus() {
 }
 
 #[test]
+fn the_time_that_a_command_waits_for_room_is_none_of_the_lus() {
+    let mut rig = Rig::single();
+    rig.submit(1, read(0, 8));
+    rig.next(check(2, 0x04, 0x01));
+    rig.submit(2, read(8, 8));
+    rig.wire.room = [0; 4];
+    rig.pass(Duration::from_millis(200));
+    rig.now = rig.now + Duration::from_secs(30);
+    rig.wire.room = [64; 4];
+    rig.next(Completion::Good);
+    rig.next(check(2, 0x04, 0x01));
+    assert_eq!(rig.ended.len(), 1, "it has been asked for a moment only: {:?}", rig.ended);
+    rig.pass(Duration::from_millis(200));
+    rig.next(Completion::Good);
+    assert!(rig.ended.iter().all(|(_, end)| matches!(end, End::Finished(Outcome::Good))));
+}
+
+#[test]
+fn a_unit_attention_is_no_answer_though_the_budget_has_ended() {
+    let mut rig = Rig::single();
+    rig.submit(1, write(0, 8));
+    rig.next(check(2, 0x04, 0x01));
+    rig.pass(Duration::from_millis(200));
+    rig.now = rig.now + Duration::from_secs(30);
+    rig.next(check(6, 0x8b, 0x02));
+    assert!(rig.ended.is_empty(), "{:?}", rig.outcome());
+    rig.next(Completion::Good);
+    assert_eq!(rig.outcome(), Outcome::Good);
+}
+
+#[test]
 fn answers_from_before_an_outage_do_not_count_after_it() {
     let mut rig = Rig::new();
     rig.submit(1, read(0, 8));
