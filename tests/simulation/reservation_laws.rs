@@ -253,6 +253,8 @@ pub(crate) struct ReservationLaws {
     pub(crate) held: bool,
     /// All registrants hold it.
     of_all: bool,
+    /// A nexus of ours has the key that is kept.
+    has_kept: bool,
     pub(crate) compared: u64,
 }
 
@@ -281,6 +283,7 @@ impl ReservationLaws {
             theirs: (Vec::new(), false),
             held: false,
             of_all: false,
+            has_kept: false,
             compared: 0,
         }
     }
@@ -630,6 +633,20 @@ impl ReservationLaws {
         let lost = lost && !(denied && self.of_all);
         assert!(!lost || ordered, "the guest has lost its reservation");
         (self.held, self.of_all) = (held, is_of_all(of));
+        self.comes_late(of);
+    }
+
+    /// In an array with one registration for all ports, a command to register of an order
+    /// before the last, which was lost and comes late, brings the older key back: the guest is
+    /// taken for preempted, and told so.
+    fn comes_late(&mut self, of: &Reservations) {
+        let has = |key| of.registrations().any(|(it, its)| it.initiator == OURS && its == key);
+        let has_kept = self.kept.is_some_and(|kept| has(kept.key));
+        let had_kept = std::mem::replace(&mut self.has_kept, has_kept);
+        let ordered = self.given.iter().any(Given::registers);
+        let gone = self.per_initiator() && self.kept.is_some() && had_kept && !has_kept;
+        let older = gone && !ordered && self.had.iter().any(|key| has(*key));
+        self.silent_losses += u64::from(older);
     }
 
     /// Another host, or a fault, has changed what there is from `before`.
