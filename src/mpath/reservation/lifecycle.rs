@@ -10,7 +10,7 @@
 
 use super::ghosts::{Holds, haunt, holds_yet, is_ghosts, lay_ghost};
 use super::script::{Go, Script, Word};
-use super::{Ask, News, Recall, Registration, Remembered, State, told};
+use super::{Ask, News, Recall, Registration, Remembered, State, conflict, told};
 use crate::io::{Outcome, Time};
 use crate::mpath::Multipath;
 use crate::mpath::check::SOON;
@@ -127,6 +127,9 @@ pub(super) fn admit(s: &mut Script<'_>, path: PathId) -> Go<()> {
             None => return haunt(s, path),
         };
     if stays {
+        if already {
+            conflict::ask_who_holds(s, path, &read_by)?;
+        }
         let now = s.now();
         s.once(|map, fx| map.admitted(now, path, already, fx));
     } else {

@@ -262,3 +262,25 @@ fn a_path_is_not_taken_for_a_ghost_where_nothing_is_known_to_have_changed() {
     assert_eq!((world.key(), world.in_table("b")), (Some(KEY), true));
     assert_eq!(world.rig.attentions, []);
 }
+
+/// Another host held the LU when a path met a conflict, and then the guest took it.
+#[test]
+fn a_conflict_from_before_the_guest_held_the_lu_makes_no_later_one_the_guests() {
+    let mut world = World::new(2);
+    world.other_registers();
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    world.array.reserve(OTHER, EX);
+    world.give(preempt(OTHERS, RO));
+    world.rig.saw("b", PathVerdict::Conflict);
+    world.run();
+    assert_eq!(world.last(), Some(Outcome::Good));
+    assert!(world.in_table("a") && world.in_table("b"));
+    world.rig.fail("b");
+    world.array.keys.insert("b", KEY);
+    world.array.keys.remove("a");
+    world.array.reserve("b", RO);
+    world.rig.saw("a", PathVerdict::Conflict);
+    assert!(!world.in_table("a"), "the array is asked first");
+    world.run();
+    assert_eq!((world.in_table("a"), world.array.keys.get("a")), (true, Some(&KEY)));
+}
