@@ -311,12 +311,14 @@ fn hear_out(s: &mut Script<'_>) -> Go<()> {
     Ok(())
 }
 
-/// It was tried in vain, and is tried again once the path is checked.
+/// It was tried in vain, and is tried again once the path is checked. (One that has
+/// failed by it is tried as soon as it returns.)
 pub(super) fn rest(s: &mut Script<'_>, path: PathId) -> Go<()> {
     let again = s.now() + SOON;
     s.once(|map, _| {
         if let Some(path) = map.path_mut(path) {
-            path.nexus.rested = Some(path.standing.carries(path.access));
+            let carries = path.standing.carries(path.access);
+            path.nexus.rested = path.is_usable().then_some(carries);
             path.next_check = path.next_check.min(again);
         }
     });
