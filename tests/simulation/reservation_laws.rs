@@ -294,16 +294,24 @@ impl ReservationLaws {
 
     /// The engine has the guest's registration kept, or forgotten.
     /// (Of what paths have that are gone nobody knows whether it is the guest's
-    /// or came too late.)
+    /// or came too late.) `there`: of all paths of the map.
     pub(crate) fn remember(
         &mut self,
         what: Option<Remembered>,
         of: &Reservations,
         live: &[ItNexus],
+        there: &[ItNexus],
     ) {
         if let (Some(kept), None) = (self.kept, what) {
             let left = |(it, key): (ItNexus, Key)| it.initiator == OURS && key == kept.key;
-            self.silent_losses += u64::from(of.registrations().any(left));
+            let any_left = of.registrations().any(left);
+            self.silent_losses += u64::from(any_left);
+            let leaves = |g: &Given| g.registers() && g.out.action_key.is_none();
+            let own = self.given.iter().any(|g| leaves(g) || g.preempts_itself());
+            if any_left && !own && !there.iter().any(|it| of.key_of(*it) == Some(kept.key)) {
+                // What orders do then is what a guest is told that was preempted.
+                self.race();
+            }
             let gone = !live.iter().any(|it| of.key_of(*it) == Some(kept.key));
             // (Where the array denies or forgets registrations, the guest is rather taken for
             // preempted than brought back.)

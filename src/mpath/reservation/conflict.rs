@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use super::script::{Go, Script, Unsettled};
-use super::{Registration, Reservations, orders};
+use super::{Registration, Reservations, State, orders};
 use crate::io::Time;
 use crate::mpath::Multipath;
 use crate::mpath::check::SOON;
@@ -41,6 +41,25 @@ pub(super) fn judge(
     }
     if !is_lus && s.state().key() == Some(key) {
         unsettled.conflict = None;
+    }
+    Ok(())
+}
+
+/// A path that has met a conflict is registered. Where the guest holds the LU that
+/// was from before it did, and no path's conflict is the guest's; but another host may
+/// have ended that, and hold it.
+pub(super) fn ask_who_holds(s: &mut Script<'_>, path: PathId, by: &[PathId]) -> Go<()> {
+    let State { registered, held: believed, .. } = s.state();
+    let conflicted = s.is(|map| map.path(path).is_some_and(|p| p.nexus.conflicted));
+    let Some(key) = registered.map(|r| r.key).filter(|_| conflicted && believed.is_some()) else {
+        return Ok(());
+    };
+    if let Ok((_, held)) = s.held(by)? {
+        let ours = held.filter(|h| h.key == key || h.kind.is_of_all_registrants());
+        let kind = ours.map(|h| h.kind);
+        if kind != s.state().held {
+            s.once(|map, fx| map.reserved_by(kind, None, fx));
+        }
     }
     Ok(())
 }
@@ -77,9 +96,9 @@ impl Multipath {
     /// A path that has met a conflict is registered: it is the LU's word, and
     /// so is that of others that have met one meanwhile, if all have.
     pub(super) fn is_contested(&mut self, now: Time, found: PathId) {
-        if self.is_held_alone() {
-            // It is what every path but one has while the guest holds such a
-            // reservation.
+        if self.reservations.state.held.is_some() {
+            // It was from before the guest held the LU; or it is what every path
+            // but one has while the reservation admits no other.
             return;
         }
         self.reservations.contested = Some(now);

@@ -168,8 +168,11 @@ pub(super) fn is_ghosts(
     Ok(match holds_yet(s, &[path])? {
         Some(Holds::ByKey) => Some(false),
         // They will not return, or have not for long. (What is listed may be another
-        // path's, which is about to say so.)
-        Some(_) if gone || waits_in_vain(s, path) => {
+        // path's, which is about to say so, or to return and say so.)
+        Some(_)
+            if (gone && !s.is(|map| map.may_return_with(path, registered.key)))
+                || waits_in_vain(s, path) =>
+        {
             let anothers = s.is(|map| map.another_had(path, registered.key));
             (!anothers).then_some(true)
         }
@@ -213,6 +216,12 @@ impl Multipath {
         let usable = self.all().filter(|p| p.id != but && p.is_usable());
         let mut others = usable.filter(|p| !p.nexus.ghost && !Multipath::rests(p));
         others.any(|p| p.nexus.had == Some(key))
+    }
+
+    /// Another path that is away may be, likewise.
+    fn may_return_with(&self, but: PathId, key: Key) -> bool {
+        let mut away = self.all().filter(|p| p.id != but && !p.is_usable() && !p.nexus.ghost);
+        away.any(|p| p.nexus.had == Some(key))
     }
 
     /// Nothing that was registered by this path may come late any more.

@@ -10,7 +10,7 @@
 
 use super::ghosts::{Holds, haunt, holds_yet, is_ghosts, lay_ghost};
 use super::script::{Go, Script, Word};
-use super::{Ask, News, Recall, Registration, Remembered, State, told};
+use super::{Ask, News, Recall, Registration, Remembered, State, conflict, told};
 use crate::io::{Outcome, Time};
 use crate::mpath::Multipath;
 use crate::mpath::check::SOON;
@@ -102,6 +102,9 @@ pub(super) fn admit(s: &mut Script<'_>, path: PathId) -> Go<()> {
             None => return haunt(s, path),
         };
     if stays {
+        if already {
+            conflict::ask_who_holds(s, path, &read_by)?;
+        }
         let now = s.now();
         s.once(|map, fx| map.admitted(now, path, already, fx));
         return Ok(());
@@ -294,12 +297,14 @@ fn hear_out(s: &mut Script<'_>) -> Go<()> {
     Ok(())
 }
 
-/// It was tried in vain, and is tried again once the path is checked.
+/// It was tried in vain, and is tried again once the path is checked. (One that has
+/// failed by it is tried as soon as it returns.)
 pub(super) fn rest(s: &mut Script<'_>, path: PathId) -> Go<()> {
     let again = s.now() + SOON;
     s.once(|map, _| {
         if let Some(path) = map.path_mut(path) {
-            path.nexus.rested = Some(path.standing.carries(path.access));
+            let carries = path.standing.carries(path.access);
+            path.nexus.rested = path.is_usable().then_some(carries);
             path.next_check = path.next_check.min(again);
         }
     });

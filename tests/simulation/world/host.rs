@@ -138,9 +138,8 @@ impl World {
         }
         // (Without what came back, of one large request perhaps, before the first was known for
         // one.)
-        let burst = |from: &Time| {
-            lies.iter().filter(|at| (*from..*from + LEARNT).contains(*at)).count()
-        };
+        let burst =
+            |from: &Time| lies.iter().filter(|at| (*from..*from + LEARNT).contains(*at)).count();
         let told = lies.len() - lies.iter().map(burst).max().unwrap_or(0);
         assert!(told <= MOST_LIES, "{path} said EIO of {told} good commands in a minute");
     }

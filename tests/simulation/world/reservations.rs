@@ -132,9 +132,10 @@ impl World {
         paths.iter().filter(|path| !stale(path)).map(|(it, _)| *it).collect()
     }
 
-    /// The same as an order finds them. (Where the guest has no registration for certain, one
-    /// that carries nothing is cleaned before its order begins, though none carries anything.)
-    fn live_before(&self) -> Vec<ItNexus> {
+    /// The same as an order finds and leaves them. (Where the guest has no registration for
+    /// certain, one that carries nothing is cleaned before the next order begins, and before it
+    /// carries anything, though none carries anything.)
+    fn live_but_for_stale(&self) -> Vec<ItNexus> {
         let of = self.array.reservations(LuId(0));
         let facts = self.map.reservation_facts();
         let none = facts.registered.is_none() && !facts.unsure && facts.orders == 0;
@@ -224,13 +225,19 @@ impl World {
         busy
     }
 
+    /// Commands about reservations are out. (An answer may be from before.)
+    fn is_reserving(&self) -> bool {
+        let late = self.answers.iter().any(|(_, e)| matches!(e, Event::Reserved { .. }));
+        late || self.wire.jobs.iter().any(is_reserving)
+    }
+
     /// The control thread has it.
     pub(super) fn order_comes(&mut self, order: Order) {
         match order {
             Order::Given { order, cdb, list } => {
                 let out = Out::parse(&cdb, &list).expect("well composed");
-                let live = self.live_before();
-                let busy = self.wire.jobs.iter().any(is_reserving);
+                let live = self.live_but_for_stale();
+                let busy = self.is_reserving();
                 let of = self.array.reservations(LuId(0));
                 if let Some(hosts) = &mut self.hosts {
                     hosts.laws.ordered(self.now, order, of, &live, busy);
@@ -379,18 +386,21 @@ impl World {
 
     pub(super) fn remember(&mut self, what: Option<Remembered>) {
         let live = self.live();
+        let plugs = self.wire.plugs.iter().filter(|plug| self.map.path(plug.id).is_some());
+        let there: Vec<ItNexus> = plugs.filter_map(|plug| self.array.ports(plug.nexus)).collect();
         let Some(hosts) = &mut self.hosts else { return };
         if what.is_some() {
             hosts.last_seen.registered();
         }
-        hosts.laws.remember(what, self.array.reservations(LuId(0)), &live);
+        hosts.laws.remember(what, self.array.reservations(LuId(0)), &live, &there);
     }
 
     pub(super) fn answered(&mut self, order: OrderId, outcome: Outcome) {
         let held = |t: &PathTable| t.queueing == Queueing::Hold && t.hold_for.is_none();
         let held = self.map.table().is_some_and(|table| held(table));
         assert!(!held || outcome != Outcome::NoPath, "{order:?} ends while requests are held");
-        let live = self.live();
+        // (No path may carry anything now, and what the guest has given up be there yet.)
+        let live = self.live_but_for_stale();
         let of = self.array.reservations(LuId(0));
         let Some(hosts) = &mut self.hosts else { return };
         hosts.laws.answered(order, outcome, of, &live);
@@ -499,9 +509,7 @@ impl World {
         let host = self.story.hosts[0];
         let fault = Fault::Foreign { host: THEIRS, order };
         let kind = self.array.reservations(LuId(0)).held().map(|held| held.kind);
-        // (An answer may be from before.)
-        let late = self.answers.iter().any(|(_, e)| matches!(e, Event::Reserved { .. }));
-        let busy = late || self.wire.jobs.iter().any(is_reserving);
+        let busy = self.is_reserving();
         let of = self.array.reservations(LuId(0));
         let held: Vec<PrKey> =
             of.registrations().filter(|r| r.0.initiator == OURS).map(|r| r.1).collect();

@@ -47,7 +47,8 @@ pub(super) fn preempt(s: &mut Script<'_>, out: Out) -> Go<Ended> {
                 // (Carried out twice, the first leaves what the second takes: a type that
                 // all registrants hold, say.)
                 let once = !unsettled.maybe || out.action_key != key;
-                return preempted(s, path, key, out, once && keeps);
+                let holder = Some(path).filter(|_| own || !unsettled.maybe);
+                return preempted(s, path, holder, out, once && keeps);
             }
             Word::Refused(outcome) => return Ok(Ended::With(outcome)),
             Word::Conflict(_) | Word::Lost { .. } => unsettled.take(&word),
@@ -104,7 +105,7 @@ fn was_preempted(
         return Ok(None);
     }
     if !own {
-        return preempted(s, path, key, out, true).map(Some);
+        return preempted(s, path, None, out, true).map(Some);
     }
     doubt(s, keeps);
     Ok(Some(Ended::With(Outcome::Good)))
@@ -125,9 +126,18 @@ fn keeps_registration(s: &mut Script<'_>, key: Key, out: Out) -> Go<bool> {
     Ok(holds(s, key)?.unwrap_or(believed).is_some())
 }
 
-/// The path has done it; if the guest `stays` registered by it, nobody but another
-/// host can have ended that.
-fn preempted(s: &mut Script<'_>, leader: PathId, key: Key, out: Out, stays: bool) -> Go<Ended> {
+/// The path has done it, or says that it is done; if the guest `stays` registered by
+/// it, nobody but another host can have ended that. `holder`: who has the
+/// reservation if the guest has taken one, unless a path that was lost may have
+/// taken it before.
+fn preempted(
+    s: &mut Script<'_>,
+    leader: PathId,
+    holder: Option<PathId>,
+    out: Out,
+    stays: bool,
+) -> Go<Ended> {
+    let key = out.key;
     let own = out.action_key == key || out.action_key.is_none();
     if own {
         s.once(|map, _| map.unsettle_others(leader));
@@ -160,7 +170,7 @@ fn preempted(s: &mut Script<'_>, leader: PathId, key: Key, out: Out, stays: bool
     s.once(|map, fx| {
         let same = ours.is_some() && ours.map(|h| h.kind) == before;
         if own || !same {
-            map.reserved_by(ours.map(|h| h.kind), ours.map(|_| leader), fx);
+            map.reserved_by(ours.map(|h| h.kind), holder.filter(|_| ours.is_some()), fx);
         }
     });
     if own {

@@ -35,6 +35,9 @@ pub(super) fn register(s: &mut Script<'_>, out: Out) -> Go<Ended> {
             return Ok(Ended::With(BUSY));
         }
         (dropped, unsettled) = drop_registrations(s)?;
+        if s.state().registered.is_none() {
+            return by_one(s, out); // as a guest that has none
+        }
         gone = dropped && !unsettled.maybe;
         if dropped {
             out.action = OutAction::RegisterAndIgnore;
@@ -101,7 +104,8 @@ pub(super) fn register(s: &mut Script<'_>, out: Out) -> Go<Ended> {
 /// then it forbids the guest's own I/O by those of its paths that have none any
 /// more: so that is held. A path that is away may have one, for ever if it has
 /// left the map: then the guest preempts itself, which removes all of its
-/// registrations, or all but the one it does so by; whether it has.
+/// registrations, or all but the one it does so by; whether it has. (What is gone
+/// before it does was removed by another host: of that the guest is told.)
 fn drop_registrations(s: &mut Script<'_>) -> Go<(bool, Unsettled)> {
     let mut unsettled = Unsettled::default();
     let state = s.state();
@@ -109,6 +113,10 @@ fn drop_registrations(s: &mut Script<'_>) -> Go<(bool, Unsettled)> {
     drop_former(s, key, kind)?;
     let away = |p: &Path| p.nexus.registration == Registration::Unknown;
     if !s.is(|map| map.all().any(away) || !map.reservations.departed.is_empty()) {
+        return Ok((false, unsettled));
+    }
+    check_registration(s, key)?;
+    if s.state().key() != Some(key) {
         return Ok((false, unsettled));
     }
     let preempt = Out::new(OutAction::Preempt, key, key).of_type(kind);

@@ -203,3 +203,29 @@ fn an_array_that_forgets_a_reservation_while_it_is_taken_over_leaves_no_path_in_
         assert_eq!(world.rig.answers.get(2).map(|(_, outcome)| *outcome), released);
     }
 }
+
+/// The path that has taken it from another host is lost with the answer; another finds
+/// that it is done, or does the rest since the other host is there again.
+#[test]
+fn what_a_path_has_taken_that_was_lost_is_not_thought_to_be_held_by_the_next() {
+    for (kind, again) in ALONE.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+        let mut world = World::new(3);
+        world.other_registers();
+        assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+        world.array.reserve(OTHER, kind);
+        world.give(preempt(OTHERS, kind));
+        world.fault = Some((world.count + 2, Fault::After));
+        // READ KEYS, and PREEMPT.
+        world.one();
+        world.one();
+        assert_eq!(world.array.held, Some((Some("a"), kind)));
+        if again {
+            world.other_registers();
+        }
+        world.run();
+        assert_eq!(world.last(), Some(Outcome::Good));
+        let holder = world.array.held.and_then(|held| held.0).expect("held");
+        assert_eq!(in_use(&world), [holder], "{kind:?}, again: {again}");
+        assert_eq!(world.rig.attentions, []);
+    }
+}

@@ -385,3 +385,79 @@ fn a_guest_that_preempts_itself_and_holds_nothing_any_more_is_not_told_that_it_w
         assert_eq!(world.rig.attentions, [], "it was its own doing");
     }
 }
+
+/// One path may have been registered late and has left, the one that was registered is
+/// in doubt for a moment.
+#[test]
+fn a_guest_is_not_fenced_while_the_path_by_which_it_has_registered_may_return_and_say_so() {
+    let mut world = World::new(3);
+    world.other_registers();
+    world.fault = Some((1, Fault::Before));
+    world.give(register(NONE, KEY));
+    world.one();
+    let now = world.rig.now;
+    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.rig.fail("b");
+    world.run();
+    assert_eq!((world.last(), world.key()), (Some(Outcome::Good), Some(KEY)));
+    back(&mut world, "b");
+    world.run();
+    world.all_return();
+    for name in ["b", "c"] {
+        assert_eq!(world.array.keys.get(name), Some(&KEY), "{name}");
+        assert!(world.in_table(name), "{name}");
+    }
+    assert_eq!(world.rig.attentions, []);
+}
+
+/// Another host held the LU when a path met a conflict, and then the guest took it.
+#[test]
+fn a_conflict_from_before_the_guest_held_the_lu_makes_no_later_one_the_guests() {
+    let mut world = World::new(2);
+    world.other_registers();
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    world.array.reserve(OTHER, EX);
+    world.give(preempt(OTHERS, RO));
+    world.rig.saw("b", PathVerdict::Conflict);
+    world.run();
+    assert_eq!(world.last(), Some(Outcome::Good));
+    assert!(world.in_table("a") && world.in_table("b"));
+    world.rig.fail("b");
+    world.array.keys.insert("b", KEY);
+    world.array.keys.remove("a");
+    world.array.reserve("b", RO);
+    world.rig.saw("a", PathVerdict::Conflict);
+    assert!(!world.in_table("a"), "the array is asked first");
+    world.run();
+    assert_eq!((world.in_table("a"), world.array.keys.get("a")), (true, Some(&KEY)));
+}
+
+/// It meets a unit attention about where it leads, and is proven at once; another, which
+/// may be registered late, has left.
+#[test]
+fn a_path_that_was_in_doubt_for_a_moment_is_asked_for_its_registration_before_a_new_one() {
+    let mut world = World::new(2);
+    world.other_registers();
+    world.give(register(NONE, KEY));
+    while !world.rig.asks.iter().any(|(_, _, ask)| ask.enters()) {
+        world.one();
+    }
+    let now = world.rig.now;
+    world.rig.map.lose_path(now, "b", &mut Vec::new()).expect("is there");
+    world.rig.asks.clear();
+    world.rig.fail("a");
+    back(&mut world, "a");
+    let (path, job, _) = world.rig.asks.remove(0);
+    let lost = array::answer(array::check(SenseCode::NEXUS_LOSS));
+    world.rig.event(Event::Reserved { path, job, answer: lost });
+    assert!(!world.rig.path("a").is_usable());
+    world.rig.proven("a", Ok(super::lu()));
+    world.rig.add("c").expect("joins");
+    world.run();
+    world.all_return();
+    for name in ["a", "c"] {
+        assert_eq!(world.array.keys.get(name), Some(&KEY), "{name}");
+        assert!(world.in_table(name), "{name}");
+    }
+    assert_eq!(world.rig.attentions, []);
+}

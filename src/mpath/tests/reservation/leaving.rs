@@ -1,6 +1,7 @@
 //! A guest that gives its registration up while all registrants hold the
 //! reservation.
 
+use super::array::conflict;
 use super::*;
 
 /// Carries out the order; at each step what the guest may send goes by paths
@@ -82,6 +83,25 @@ fn whatever_is_lost_on_the_way_nothing_is_left_half_done() {
                 assert_eq!(has, world.key(), "{name}, {fault:?} at {at}");
                 assert!(world.in_table(name));
             }
+        }
+    }
+}
+
+/// It preempts itself, and what was gone before is not gone by that.
+#[test]
+fn a_guest_that_was_fenced_before_it_leaves_is_not_told_that_it_has_left() {
+    for order in [OutAction::Preempt, OutAction::Clear] {
+        for at in 0..3 {
+            let mut world = registrant(3);
+            world.other_registers();
+            world.rig.fail("b");
+            world.fenced = true;
+            let victim = if order == OutAction::Preempt { NONE } else { KEY };
+            world.array.out(OTHER, out(order, OTHERS, victim).of_type(EX));
+            world.fault = Some((world.count + 1 + at, Fault::Before));
+            assert_eq!(world.order(register(KEY, NONE)), Some(conflict()), "{order:?}, {at}");
+            assert_eq!(world.key(), None);
+            assert_eq!(world.rig.attentions, [SenseCode::REGISTRATIONS_PREEMPTED]);
         }
     }
 }
