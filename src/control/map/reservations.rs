@@ -78,11 +78,11 @@ impl Reservations {
         None
     }
 
-    /// What is to be sent now. A path is registered once every queue thread
+    /// A command begins: it, if it is to be sent now. A path is registered once every queue thread
     /// knows that it carries nothing: should the guest turn out to have been
     /// preempted the path loses that again, and nothing of the guest's has gone by
     /// it meanwhile.
-    fn to_send(&mut self, asked: Asked, table: u64, acknowledged: u64) -> Option<Asked> {
+    fn begin(&mut self, asked: Asked, table: u64, acknowledged: u64) -> Option<Asked> {
         self.at_work = true;
         self.entry = Some((table, asked)).filter(|_| asked.2.enters() && acknowledged < table);
         self.entry.is_none().then_some(asked)
@@ -281,7 +281,7 @@ impl Map {
 
     pub(super) fn reserve(&mut self, path: PathId, job: u32, ask: Ask) {
         let (table, acknowledged) = (self.generation(), self.queues.acknowledged(self.slot));
-        if let Some(asked) = self.reservations.to_send((path, job, ask), table, acknowledged) {
+        if let Some(asked) = self.reservations.begin((path, job, ask), table, acknowledged) {
             self.send_reserving(asked);
         }
     }
@@ -386,8 +386,8 @@ mod tests {
         let ask = |action, key| Ask::Out(Out::new(action, Key::NONE, key));
         let entry = (path, 7, ask(OutAction::RegisterAndIgnore, Key(1)));
         let mut reservations = Reservations::new(None);
-        assert_eq!(reservations.to_send(entry, 5, 5), Some(entry), "they all have it");
-        assert_eq!(reservations.to_send(entry, 6, 5), None);
+        assert_eq!(reservations.begin(entry, 5, 5), Some(entry), "they all have it");
+        assert_eq!(reservations.begin(entry, 6, 5), None);
         assert_eq!(reservations.entry(5), None);
         assert_eq!(reservations.entry(6), Some(entry));
         assert_eq!(reservations.entry(7), None, "once");
@@ -395,12 +395,12 @@ mod tests {
             [(OutAction::RegisterAndIgnore, Key::NONE), (OutAction::Register, Key(1))]
         {
             let other = (path, 8, ask(action, key));
-            assert_eq!(reservations.to_send(other, 9, 6), Some(other), "it brings nothing back");
+            assert_eq!(reservations.begin(other, 9, 6), Some(other), "it brings nothing back");
         }
         // One that the engine has given up is not sent after the next.
-        assert_eq!(reservations.to_send(entry, 9, 6), None);
+        assert_eq!(reservations.begin(entry, 9, 6), None);
         let other = (path, 9, Ask::In(InAction::ReadKeys));
-        assert_eq!(reservations.to_send(other, 9, 6), Some(other));
+        assert_eq!(reservations.begin(other, 9, 6), Some(other));
         assert_eq!(reservations.entry(9), None);
     }
 
