@@ -170,8 +170,8 @@ pub(super) fn is_ghosts(
         // They will not return, or have not for long. (What is listed may be another
         // path's, which is about to say so, or to return and say so.)
         Some(_)
-            if (gone && !s.is(|map| map.may_return_with(path, registered.key)))
-                || waits_in_vain(s, path) =>
+            if (gone && !s.is(|map| map.one_away_had(path, registered.key)))
+                || waits_in_vain(s) =>
         {
             let anothers = s.is(|map| map.another_had(path, registered.key));
             (!anothers).then_some(true)
@@ -180,17 +180,15 @@ pub(super) fn is_ghosts(
     })
 }
 
-/// Whether ghosts have been waited for as long as for any answer, and none of their
-/// paths is there: the guest is fenced rather than held for ever.
-fn waits_in_vain(s: &mut Script<'_>, path: PathId) -> bool {
+/// Whether ghosts have been waited for as long as for any answer, be their paths away, or
+/// be it that no path can say more than another: the guest is fenced rather than held for
+/// ever.
+fn waits_in_vain(s: &mut Script<'_>) -> bool {
     let (now, limit) = (s.now(), s.checker_timeout());
     s.once(|map, _| {
         map.reservations.haunted.get_or_insert(now);
     });
-    s.is(|map| {
-        let away = !map.all().any(|p| p.id != path && p.nexus.ghost && p.is_usable());
-        away && map.reservations.haunted.is_some_and(|since| since + limit <= now)
-    })
+    s.is(|map| map.reservations.haunted.is_some_and(|since| since + limit <= now))
 }
 
 /// The same of a path that may be registered although it should not be.
@@ -218,10 +216,10 @@ impl Multipath {
         others.any(|p| p.nexus.had == Some(key))
     }
 
-    /// Another path that is away may be, likewise.
-    fn may_return_with(&self, but: PathId, key: Key) -> bool {
-        let mut away = self.all().filter(|p| p.id != but && !p.is_usable() && !p.nexus.ghost);
-        away.any(|p| p.nexus.had == Some(key))
+    /// The same of one that is not in order, and may return.
+    fn one_away_had(&self, but: PathId, key: Key) -> bool {
+        let mut away = self.all().filter(|p| p.id != but && !p.is_usable());
+        away.any(|p| !p.nexus.ghost && p.nexus.had == Some(key))
     }
 
     /// Nothing that was registered by this path may come late any more.

@@ -55,8 +55,9 @@ pub(super) fn register(s: &mut Script<'_>, out: Out) -> Go<Ended> {
             Word::Good(_) => {
                 s.once(|map, fx| map.commit(path, after, fx));
                 // (What may hold the reservation is never taken away.)
-                if before.registered.is_none() {
+                if before.registered.is_none() && !late.is_empty() {
                     s.once(|map, _| map.expect_ghosts(&late));
+                    vouch(s, path, after)?;
                 }
                 return registered(s, path, before.key(), after);
             }
@@ -98,6 +99,16 @@ pub(super) fn register(s: &mut Script<'_>, out: Out) -> Go<Ended> {
         s.once(|map, _| map.doubt_registration(recall));
     }
     Ok(Ended::Nobody(unsettled))
+}
+
+/// At which PRGENERATION the guest was registered by this path, whatever comes late by others.
+fn vouch(s: &mut Script<'_>, path: PathId, after: Option<Remembered>) -> Go<()> {
+    let Some(after) = after else { return Ok(()) };
+    let Ok((_, listed)) = s.registrations(&[path])? else { return Ok(()) };
+    if let Word::Good(_) = s.out(path, after.renewal())? {
+        s.once(|map, _| map.vouch_at(after.key, listed.generation, 1));
+    }
+    Ok(())
 }
 
 /// A reservation of all registrants ends with the last registration, and until

@@ -335,6 +335,8 @@ fn a_path_that_left_with_what_it_was_given_too_late_does_not_bring_it_back() {
     world.rig.asks.clear();
     world.rig.add("c").expect("joins");
     world.run();
+    assert!(!world.in_table("c"));
+    world.all_return();
     assert_eq!((world.key(), world.array.keys.get("c")), (None, None));
     assert_eq!(world.rig.attentions, [SenseCode::REGISTRATIONS_PREEMPTED]);
 }
@@ -460,4 +462,26 @@ fn a_path_that_was_in_doubt_for_a_moment_is_asked_for_its_registration_before_a_
         assert!(world.in_table(name), "{name}");
     }
     assert_eq!(world.rig.attentions, []);
+}
+
+/// A path that may have been registered late is there, all paths have one registration,
+/// and all were away while another host did this and that.
+#[test]
+fn guest_io_does_not_wait_for_ever_for_what_no_path_can_say() {
+    let mut world = of_one_registration(3);
+    world.fault = Some((1, Fault::Before));
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    for name in NAMES {
+        world.lose(name);
+    }
+    for to in [NEXT, OTHERS, NONE] {
+        world.array.out(OTHER, out(OutAction::RegisterAndIgnore, NONE, to));
+    }
+    world.fenced = true;
+    for _ in 0..2 {
+        world.all_return();
+    }
+    assert!(NAMES.iter().all(|name| world.in_table(name)));
+    let key = world.key();
+    assert_eq!(world.array.keys.get("a").copied(), key);
 }

@@ -456,7 +456,8 @@ fn a_fenced_guest_is_not_told_that_it_has_preempted_itself() {
 }
 
 /// One path may have been registered late and stays away, the one that was registered
-/// has left: whose registration is listed nobody can say.
+/// has left, and another host has done this and that: whose registration is listed nobody
+/// can say.
 #[test]
 fn guest_io_does_not_wait_for_ever_for_a_path_that_may_have_been_registered_late() {
     let mut world = World::new(2);
@@ -464,6 +465,8 @@ fn guest_io_does_not_wait_for_ever_for_a_path_that_may_have_been_registered_late
     assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
     let now = world.rig.now;
     world.rig.map.lose_path(now, "b", &mut Vec::new()).expect("is there");
+    world.other_registers();
+    world.array.out(OTHER, out(OutAction::RegisterAndIgnore, NONE, NONE));
     world.rig.add("c").expect("joins");
     let pass = |world: &mut World, seconds| {
         for _ in 0..seconds {
