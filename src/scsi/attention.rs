@@ -299,6 +299,7 @@ impl Attentions {
 
     /// It has happened, or may have: a path that is found from now on to have
     /// nothing to tell will not tell of it.
+    #[allow(clippy::needless_pass_by_value)] // it is said once
     pub fn has_happened(&self, expected: Expected) {
         let mut state = self.lock();
         let now = self.tick();
@@ -309,6 +310,7 @@ impl Attentions {
 
     /// It has not happened: what was told of it meanwhile was of something
     /// else, which the guest hears as if nothing had been expected.
+    #[allow(clippy::needless_pass_by_value)] // it is said once
     pub fn has_not_happened(&self, expected: Expected) {
         let Expected { code, silent, since } = expected;
         let mut state = self.lock();
