@@ -67,6 +67,11 @@ impl Hosts {
         }
     }
 
+    /// A command about reservations is sent, or is sent again.
+    pub(super) fn sent(&mut self, job: u32, moment: u64) {
+        self.last_seen.sent(job, moment);
+    }
+
     /// What the guest sends next.
     fn compose(&mut self, theirs: Option<PrKey>) -> Out {
         use OutAction::{
