@@ -536,6 +536,7 @@ impl World {
             let gone = was && laws.is_none_of(&left);
             // (What a path that has left had before: a path may tell of it.)
             laws.told_meanwhile |= !gone;
+            laws.left_untold += u64::from(!gone);
             if gone && !laws.is_registering() {
                 let already = std::mem::replace(&mut laws.fenced, true);
                 laws.known = None;
@@ -677,7 +678,9 @@ impl World {
         let Some(hosts) = &mut self.hosts else { return false };
         let laws = &mut hosts.laws;
         laws.heard[kind] += 1;
-        laws.told_meanwhile |= kind != RELEASED && laws.is_registering();
+        if kind != RELEASED {
+            laws.hears_of_loss();
+        }
         self.totals.heard += 1;
         if self.trace {
             eprintln!("{:?} the guest hears {}", self.now, TOLD[kind]);
