@@ -73,7 +73,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (366365, "a registration that was forgotten passed for the LU's word"),
     (420837, "a watched path whose check was not answered was put off"),
     (465541, "a path came into use while the guest reserved for one nexus"),
-    (684913, "what a path told while it registered the guest anew hid that the guest was fenced later"),
+    (
+        684913,
+        "what a path told while it registered the guest anew hid that the guest was fenced later",
+    ),
     (698497, "a guest was not told that it is fenced, for its reservation was about to be moved"),
 ];
 

@@ -502,9 +502,9 @@ impl ReservationLaws {
             // What it has from now on is its own doing, and it knows.
             self.must_hear = false;
         }
-        if outcome == Outcome::NoPath && !self.is_registering() {
-            // (It has not been carried out, not even in part.)
-            self.fenced |= given.was.0;
+        if outcome != Outcome::Good && !self.is_registering() {
+            // (For want of a path it has not been carried out, not even in part.)
+            self.fenced |= given.was.0 && outcome == Outcome::NoPath;
             self.told_meanwhile |= given.was.1;
         }
         let (registers, ended) = (given.registers(), given.withdrawn);
