@@ -249,8 +249,9 @@ impl Daemon {
                 Mail::Proven { path, proof, identity } => {
                     self.maps.handle(now, map, Event::Proven { path, proof, identity });
                 }
-                Mail::Reserved { path, job, answer, told } => {
+                Mail::Reserved { path, job, answer, sent, told } => {
                     if let Some(map) = self.maps.get_mut(map) {
+                        map.sent_last(job, sent);
                         map.reserved(now, path, job, answer, told);
                     }
                 }

@@ -34,8 +34,9 @@ pub(super) enum Mail {
     /// A proof of identity ended.
     Proven { path: PathId, proof: u32, identity: Result<Identity, String> },
     /// A command about reservations ended. `told`: other paths may have to
-    /// tell of it.
-    Reserved { path: PathId, job: u32, answer: reservation::Answer, told: bool },
+    /// tell of it. `sent`: when it was sent last, by the clock of the guest's
+    /// unit attentions.
+    Reserved { path: PathId, job: u32, answer: reservation::Answer, sent: u64, told: bool },
     /// What is to be remembered of the map's reservations is on the disk, or
     /// could not be written; with the note's number.
     Kept { number: u64, result: Result<(), String> },

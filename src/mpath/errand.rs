@@ -87,7 +87,8 @@ impl Errand {
 /// When the guest was last known to be registered, by the clock of its unit
 /// attentions: what paths have told before that of the loss of a registration was
 /// of another (`scsi::attention::Attentions::seen`). What was told since the
-/// command was *sent* that shows it, or has registered the guest, may be of it.
+/// command was *sent* that shows it, or has registered the guest, may be of it: for
+/// the last time, where a unit attention had it repeated.
 #[derive(Clone, Debug, Default)]
 pub struct LastSeen {
     /// The last command, and when it was sent.
@@ -110,6 +111,14 @@ impl LastSeen {
             Ask::In(InAction::ReadKeys) => self.entered = false,
             Ask::Out(out) => self.entered |= out.action == OutAction::RegisterAndIgnore,
             Ask::In(_) => {}
+        }
+    }
+
+    /// It was sent once more: what has met a unit attention was not carried out, and
+    /// what the path has told by that came before what is carried out now.
+    pub fn sent(&mut self, job: u32, now: u64) {
+        if let Some((_, _, sent)) = self.asked.as_mut().filter(|asked| asked.0 == job) {
+            *sent = now;
         }
     }
 
@@ -254,6 +263,23 @@ mod tests {
         assert_eq!(seen.moment(), 20);
         seen.registered();
         assert_eq!(seen.moment(), 40);
+    }
+
+    #[test]
+    fn what_the_path_itself_tells_of_an_earlier_loss_is_no_word_of_the_registration_made_then() {
+        let mut seen = LastSeen::default();
+        seen.asks(1, *register().ask(), 10);
+        // It has met 06/2A/05, at 11, and was not carried out.
+        seen.sent(1, 12);
+        seen.answered(1, &Completion::Good);
+        seen.registered();
+        assert_eq!(seen.moment(), 12);
+        // (A thread may yet be at one that the engine has given up.)
+        seen.asks(2, *register().ask(), 20);
+        seen.sent(1, 25);
+        seen.answered(2, &Completion::Good);
+        seen.registered();
+        assert_eq!(seen.moment(), 20);
     }
 
     #[test]

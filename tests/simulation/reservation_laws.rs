@@ -168,6 +168,10 @@ pub(crate) struct Given {
     repaired: Option<(Outcome, Option<View>)>,
     before: Option<View>,
     pub(crate) withdrawn: bool,
+    /// Whether the guest was fenced before it ([`ReservationLaws::fenced`]), and of
+    /// which loss it had heard ([`ReservationLaws::told_meanwhile`]): so it is
+    /// again if nothing of the order was done.
+    was: (bool, bool),
     /// The engine was sent it, and that it is withdrawn.
     pub(crate) sent: bool,
     pub(crate) gone: bool,
@@ -183,6 +187,7 @@ impl Given {
             repaired: None,
             before: None,
             withdrawn: false,
+            was: (false, false),
             sent: false,
             gone: false,
         }
@@ -243,6 +248,9 @@ pub(crate) struct ReservationLaws {
     /// It heard of a loss while it registered, or of what it had before, and has
     /// not been seen registered since: of which, no path says.
     pub(crate) told_meanwhile: bool,
+    /// Losses of what it had before, of which a path may tell at any later time:
+    /// what the guest hears next may be of one.
+    pub(crate) left_untold: u64,
     /// The guest has been told that nobody knows what became of an order.
     pub(crate) unclear: bool,
     /// `heard`, when that was so.
@@ -278,6 +286,7 @@ impl ReservationLaws {
             heard: [0; 3],
             must_hear: false,
             told_meanwhile: false,
+            left_untold: 0,
             unclear: false,
             heard_before: [0; 3],
             theirs: (Vec::new(), false),
@@ -372,9 +381,16 @@ impl ReservationLaws {
         // (By the key that was removed nobody registers again.)
         let by_its_key = given.out.action == OutAction::Register && !given.out.key.is_none();
         if registers && !given.out.action_key.is_none() && !by_its_key {
-            self.fenced = false;
-            self.told_meanwhile = false;
+            let was = &mut given.was;
+            *was = (std::mem::take(&mut self.fenced), std::mem::take(&mut self.told_meanwhile));
         }
+    }
+
+    /// The guest hears of the loss of its registration, which may be another's.
+    pub(crate) fn hears_of_loss(&mut self) {
+        let earlier = self.left_untold > 0;
+        self.left_untold -= u64::from(earlier);
+        self.told_meanwhile |= earlier || self.is_registering();
     }
 
     /// An order is out that may give the guest a registration.
@@ -495,6 +511,11 @@ impl ReservationLaws {
         if outcome == Outcome::Good && given.registers() {
             // What it has from now on is its own doing, and it knows.
             self.must_hear = false;
+        }
+        if outcome != Outcome::Good && !self.is_registering() {
+            // (For want of a path it has not been carried out, not even in part.)
+            self.fenced |= given.was.0 && outcome == Outcome::NoPath;
+            self.told_meanwhile |= given.was.1;
         }
         let (registers, ended) = (given.registers(), given.withdrawn);
         self.on_its_way.push(Coming { order, registers, arrived: false, ended });

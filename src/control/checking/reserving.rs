@@ -32,17 +32,20 @@ impl Thread {
             Ask::In(_) => &[],
             Ask::Out(out) => out.told_to_others(),
         };
-        let answer = self.run_errand(Errand::new(ask), told);
-        Mail::Reserved { path: self.path, job, answer, told: !told.is_empty() }
+        let (sent, answer) = self.run_errand(Errand::new(ask), told);
+        Mail::Reserved { path: self.path, job, answer, sent, told: !told.is_empty() }
     }
 
-    fn run_errand(&self, mut errand: Errand, told: &[SenseCode]) -> Answer {
+    /// With when it was sent last, by the clock of the guest's unit attentions.
+    fn run_errand(&self, mut errand: Errand, told: &[SenseCode]) -> (u64, Answer) {
         let mut step = errand.begin();
+        let mut sent = 0;
         loop {
             let probe = match step {
-                Step::Done(answer) => return answer,
+                Step::Done(answer) => return (sent, answer),
                 Step::Issue(probe) => probe,
             };
+            sent = self.attentions.as_ref().map_or(0, |attentions| attentions.moment());
             let expected = self.expect(told);
             // A reservation's command is not cut short like a check's: whether
             // it was executed would not be known.

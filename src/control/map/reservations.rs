@@ -136,6 +136,11 @@ impl Map {
         self.handle(now, Event::Withdrawn { order });
     }
 
+    /// A command about reservations is about to end that was sent last then.
+    pub(in crate::control) fn sent_last(&mut self, job: u32, sent: u64) {
+        self.reservations.last_seen.sent(job, sent);
+    }
+
     /// A command about reservations ended. `told`: other paths may have to
     /// tell of it, and it is known ([`Attentions::expect_of_others`]) only
     /// until they have had the opportunity. They get it when what is under way

@@ -236,7 +236,10 @@ impl World {
             let next = task.on_answer(path, &answer);
             return self.go_on(path, task, next);
         }
-        if let Task::Reserve(_, reserving) = &mut task {
+        if let Task::Reserve(n, reserving) = &mut task {
+            if let (Some(hosts), Some(moment)) = (&mut self.hosts, drains) {
+                hosts.sent(*n, moment);
+            }
             if in_doubt {
                 // As the daemon's thread: nothing of the kind goes to another LU.
                 let completion = Completion::Errno { from: ErrnoFrom::Ioctl, code: libc::ESTALE };

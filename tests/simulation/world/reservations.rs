@@ -67,6 +67,11 @@ impl Hosts {
         }
     }
 
+    /// A command about reservations is sent, or is sent again.
+    pub(super) fn sent(&mut self, job: u32, moment: u64) {
+        self.last_seen.sent(job, moment);
+    }
+
     /// What the guest sends next.
     fn compose(&mut self, theirs: Option<PrKey>) -> Out {
         use OutAction::{
@@ -539,6 +544,7 @@ impl World {
             let gone = was && laws.is_none_of(&left);
             // (What a path that has left had before: a path may tell of it.)
             laws.told_meanwhile |= !gone;
+            laws.left_untold += u64::from(!gone);
             if gone && !laws.is_registering() {
                 let already = std::mem::replace(&mut laws.fenced, true);
                 laws.known = None;
@@ -715,7 +721,9 @@ impl World {
         let Some(hosts) = &mut self.hosts else { return false };
         let laws = &mut hosts.laws;
         laws.heard[kind] += 1;
-        laws.told_meanwhile |= kind != RELEASED && laws.is_registering();
+        if kind != RELEASED {
+            laws.hears_of_loss();
+        }
         self.totals.heard += 1;
         if self.trace {
             eprintln!("{:?} the guest hears {}", self.now, TOLD[kind]);

@@ -165,7 +165,8 @@ fn take_over(s: &mut Script<'_>, key: Key, kind: Type) -> Go<Option<PathId>> {
                 return Ok(Some(path));
             }
             Word::Lost { maybe: true, .. } => {
-                doubt(s, false);
+                // (Whether it was done or not, the guest's key stays.)
+                doubt(s, true);
                 return Ok(None);
             }
             Word::Conflict(_) => conflict = true,

@@ -485,3 +485,31 @@ fn guest_io_does_not_wait_for_ever_for_what_no_path_can_say() {
     let key = world.key();
     assert_eq!(world.array.keys.get("a").copied(), key);
 }
+
+/// To take its own reservation from a path that is down does not end the guest's
+/// registration, be it done or not: if that has gone, somebody else has ended it.
+#[test]
+fn a_guest_fenced_after_its_reservation_may_have_been_moved_hears_of_it() {
+    let mut moved = 0;
+    for order in [release(RO), register(KEY, NONE)] {
+        for at in 1..10 {
+            let mut world = World::new(2);
+            world.other_registers();
+            assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+            assert_eq!(world.order(reserve(RO)), Some(Outcome::Good));
+            let holder = world.facts().holder.expect("known");
+            let holder = world.rig.map.path(holder).expect("there").name.clone();
+            world.rig.fail(&holder);
+            world.fault = Some((world.count + at, Fault::Before));
+            if world.order(order) != Some(super::array::lu(Status::BUSY, Sense::EMPTY)) {
+                continue;
+            }
+            moved += 1;
+            world.fenced = true;
+            world.array.out(OTHER, Out::new(OutAction::Clear, OTHERS, NONE));
+            world.all_return();
+            assert_eq!(world.rig.attentions, [SenseCode::REGISTRATIONS_PREEMPTED], "{order:?}");
+        }
+    }
+    assert_eq!(moved, 2, "the one command that moves it was lost");
+}
