@@ -154,6 +154,10 @@ impl Epoch {
     /// The path has nothing to tell at `moment`.
     fn drained(&mut self, path: u64, moment: u64) {
         let told = self.told_by.iter().any(|t| t.path == path);
+        if self.open && told {
+            // Should it not happen, that was of what was before.
+            return;
+        }
         if self.since < moment && !self.open && !told {
             self.told_by(path, Some(moment));
         }

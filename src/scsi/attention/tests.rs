@@ -410,3 +410,16 @@ fn another_hosts_event_while_our_own_is_out_leaves_paths_that_can_be_drained() {
         assert_eq!(attentions.met(2, attentions.moment(), &preempted), Hearing::News);
     }
 }
+
+#[test]
+fn what_was_told_of_our_last_event_while_another_was_tried_in_vain_is_no_news() {
+    let released = ua(0x2a, 0x04);
+    let attentions = Attentions::new(true);
+    attentions.has_happened(attentions.expect_of_others(1, SenseCode::RESERVATIONS_RELEASED));
+    let sent = attentions.now();
+    let refused = attentions.expect_of_others(1, SenseCode::RESERVATIONS_RELEASED);
+    assert_eq!(attentions.met(2, sent, &released), Hearing::Known);
+    attentions.drained(2, attentions.moment());
+    attentions.has_not_happened(refused);
+    assert!(!attentions.is_pending());
+}
