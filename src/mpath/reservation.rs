@@ -56,11 +56,10 @@ impl Ask {
         }
     }
 
-    /// It registers the path, whatever that had: not to be sent before every
-    /// queue thread works by the newest table, which may bar the path.
+    /// It may register the path: not to be sent before every queue thread works
+    /// by the newest table, which may bar the path.
     pub fn enters(&self) -> bool {
-        let registers = |out: &Out| out.action == OutAction::RegisterAndIgnore;
-        matches!(self, Ask::Out(out) if registers(out) && !out.action_key.is_none())
+        matches!(self, Ask::Out(out) if out.enters())
     }
 }
 

@@ -388,18 +388,17 @@ mod tests {
     #[test]
     fn a_path_is_registered_once_every_queue_thread_has_the_table_and_other_commands_at_once() {
         let path = PathId { slot: 1, generation: 0 };
-        let ask = |action, key| Ask::Out(Out::new(action, Key::NONE, key));
-        let entry = (path, 7, ask(OutAction::RegisterAndIgnore, Key(1)));
+        let ask = |action, key, new| Ask::Out(Out::new(action, key, new));
+        let entry = (path, 7, ask(OutAction::RegisterAndIgnore, Key::NONE, Key(1)));
         let mut reservations = Reservations::new(None);
         assert_eq!(reservations.begin(entry, 5, 5), Some(entry), "they all have it");
         assert_eq!(reservations.begin(entry, 6, 5), None);
         assert_eq!(reservations.entry(5), None);
         assert_eq!(reservations.entry(6), Some(entry));
         assert_eq!(reservations.entry(7), None, "once");
-        for (action, key) in
-            [(OutAction::RegisterAndIgnore, Key::NONE), (OutAction::Register, Key(1))]
-        {
-            let other = (path, 8, ask(action, key));
+        let removal = ask(OutAction::RegisterAndIgnore, Key::NONE, Key::NONE);
+        for other in [removal, ask(OutAction::Register, Key(1), Key(1))] {
+            let other = (path, 8, other);
             assert_eq!(reservations.begin(other, 9, 6), Some(other), "it brings nothing back");
         }
         // One that the engine has given up is not sent after the next.

@@ -86,6 +86,11 @@ impl Multipath {
             path.epoch += 1;
             return;
         }
+        if path.nexus.registration == Registration::Unknown && !path.nexus.conflicted {
+            // It is being asked about already, by what has been found out otherwise: a path
+            // that is not registered has no word in whose conflict it is.
+            return;
+        }
         path.nexus.registration = Registration::Unknown;
         path.nexus.conflicted = true;
         path.nexus.consults = consults;

@@ -20,7 +20,7 @@ fn had(path: &Path) -> Option<Key> {
 
 impl Out {
     /// It may register what had no such registration.
-    fn enters(&self) -> bool {
+    pub(super) fn enters(&self) -> bool {
         let anew = match self.action {
             OutAction::Register => self.key != self.action_key,
             OutAction::RegisterAndIgnore => true,
@@ -85,12 +85,16 @@ impl Reservations {
         self.ghosts += usize::from(path.nexus.ghost || self.is_entering(path));
     }
 
-    /// A command is out that may register it, of which nobody hears any more.
+    /// A command is out that may register it, of which nobody hears any more. (With
+    /// another key than the guest's it is not taken for the guest's, whenever it comes.)
     fn is_entering(&self, path: &Path) -> bool {
         let Some(out) = path.nexus.job else { return false };
         let mut log = self.work.iter().flat_map(|work| &work.log);
         log.any(|entry| match entry {
-            Entry::Asked { job, ask: Ask::Out(ask), .. } if *job == out.number => ask.enters(),
+            Entry::Asked { job, ask: Ask::Out(ask), .. } if *job == out.number => {
+                let key = self.state.key();
+                ask.enters() && key.is_none_or(|key| key == ask.action_key)
+            }
             _ => false,
         })
     }

@@ -40,6 +40,9 @@ pub(super) struct Hosts {
     /// Such commands since paths were asked what they have to tell.
     untold: usize,
     at_work: bool,
+    /// Commands that may have registered these, of which no good word has come; until the
+    /// engine has found them registered.
+    entering: Vec<(u32, ItNexus)>,
     /// Ports of paths that have gone, and their groups.
     left: Vec<(u16, usize)>,
 }
@@ -63,6 +66,7 @@ impl Hosts {
             told: Vec::new(),
             untold: 0,
             at_work: false,
+            entering: Vec::new(),
             left: Vec::new(),
         }
     }
@@ -280,12 +284,16 @@ impl World {
         let held = self.map.reservation_facts().held;
         let alone = held.is_some_and(|kind| !kind.is_of_registrants());
         let table = self.map.table().map_or(0, |table| table.generation);
+        let it = self.wire.plug(path).and_then(|plug| self.array.ports(plug.nexus));
         let Some(hosts) = &mut self.hosts else { panic!("{path} is asked {ask:?} for nobody") };
         if let Ask::Out(out) = &ask {
             hosts.laws.may_be_asked(out, barred, alone);
         }
         hosts.at_work = true;
         hosts.entry = None;
+        if ask.enters() {
+            hosts.entering.extend(it.map(|it| (job, it)));
+        }
         if ask.enters() && self.core.table().generation < table {
             hosts.entry = Some((table, path, job, ask));
             self.totals.entries_held += 1;
@@ -334,6 +342,10 @@ impl World {
             let renews = out.action == OutAction::Register && out.key == out.action_key;
             hosts.laws.told_meanwhile &= !(renews && answer.completion == Completion::Good);
         }
+        // (What the engine has given up, it does not hear of.)
+        let heard = hosts.asked.is_some_and(|asked| asked.0 == job);
+        let good = heard && answer.completion == Completion::Good;
+        hosts.entering.retain(|(entering, _)| *entering != job || !good);
         let before = hosts.told.len();
         hosts.told.retain(|told| *told != job);
         hosts.untold += before - hosts.told.len();
@@ -397,6 +409,10 @@ impl World {
         if what.is_some() {
             hosts.last_seen.registered();
         }
+        // (Whether it was there before another host changed something, nobody knows.)
+        let one = hosts.laws.per_initiator();
+        let late = |it: &ItNexus| hosts.entering.iter().any(|(_, its)| one || its == it);
+        let live: Vec<ItNexus> = live.into_iter().filter(|it| !late(it)).collect();
         hosts.laws.remember(what, self.array.reservations(LuId(0)), &live, &there);
     }
 
@@ -667,9 +683,15 @@ impl World {
             _ => None,
         });
         let out: Vec<(Out, bool)> = jobs.collect();
+        let plugs = self.wire.plugs.iter().filter(|plug| {
+            let path = self.map.path(plug.id);
+            path.is_some_and(|path| path.registration() == Registration::Registered)
+        });
+        let found: Vec<ItNexus> = plugs.filter_map(|p| self.array.ports(p.nexus)).collect();
         let of = self.array.reservations(LuId(0));
         let Some(hosts) = &mut self.hosts else { return };
         hosts.laws.look(self.moment, of, &live);
+        hosts.entering.retain(|(_, it)| !found.contains(it));
         hosts.laws.nothing_is_taken(of, &out);
         if hosts.laws.answers_wrongly && out.is_empty() {
             self.answers_well_again(&live);

@@ -441,7 +441,8 @@ fn a_path_that_was_in_doubt_for_a_moment_is_asked_for_its_registration_before_a_
     let mut world = World::new(2);
     world.other_registers();
     world.give(register(NONE, KEY));
-    while !world.rig.asks.iter().any(|(_, _, ask)| ask.enters()) {
+    let anew = |ask: &Ask| matches!(ask, Ask::Out(o) if o.action == OutAction::RegisterAndIgnore);
+    while !world.rig.asks.iter().any(|(_, _, ask)| anew(ask)) {
         world.one();
     }
     let now = world.rig.now;
@@ -512,4 +513,19 @@ fn a_guest_fenced_after_its_reservation_may_have_been_moved_hears_of_it() {
         }
     }
     assert_eq!(moved, 2, "the one command that moves it was lost");
+}
+
+/// What was lost with it may have registered that, and not what the array lists.
+#[test]
+fn a_guest_that_was_changing_its_key_when_its_only_path_left_is_not_taken_for_fenced() {
+    let mut world = World::new(1);
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    world.give(out(OutAction::RegisterAndIgnore, KEY, NEXT));
+    let now = world.rig.now;
+    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.rig.asks.clear();
+    world.rig.add("a").expect("it returns");
+    world.run();
+    assert_eq!((world.key(), world.in_table("a")), (Some(KEY), true));
+    assert_eq!(world.rig.attentions, []);
 }
