@@ -100,6 +100,8 @@ struct Teller {
     /// told of the epoch itself.
     drained: Option<u64>,
     more: More,
+    /// When the command was sent by which it has told.
+    sent: u64,
 }
 
 /// What a path that has told may still have to tell, and is no other event. A
@@ -148,7 +150,7 @@ impl Epoch {
         if self.told_by.len() == MAX_TELLERS {
             self.told_by.pop_front();
         }
-        self.told_by.push_back(Teller { path, drained, more: More::Nothing });
+        self.told_by.push_back(Teller { path, drained, more: More::Nothing, sent: 0 });
     }
 
     /// The path has nothing to tell at `moment`.
@@ -204,7 +206,8 @@ impl Epoch {
             None => More::Nothing,
         };
         self.told_by(path, None);
-        self.told_by.iter_mut().filter(|t| t.path == path).for_each(|t| t.more = more);
+        let its = self.told_by.iter_mut().filter(|t| t.path == path);
+        its.for_each(|t| (t.more, t.sent) = (more, sent));
     }
 }
 
@@ -292,7 +295,7 @@ impl Attentions {
         let before = before.and_then(|at| state.epochs.remove(at));
         let since = self.tick();
         // News whenever it was sent.
-        let silent = Teller { path, drained: Some(0), more: More::Nothing };
+        let silent = Teller { path, drained: Some(0), more: More::Nothing, sent: 0 };
         state.begin((code.asc, code.ascq), since, VecDeque::from([silent]));
         if let Some(epoch) = state.epochs.back_mut() {
             (epoch.open, epoch.own) = (true, Some(since));
@@ -330,10 +333,10 @@ impl Attentions {
         state.epochs.extend(epoch.before());
         let sense = Sense::fixed(code);
         let has_told = |teller: &Teller| teller.path != silent;
-        for Teller { path, drained, .. } in epoch.told_by.into_iter().filter(has_told) {
+        for Teller { path, drained, sent, .. } in epoch.told_by.into_iter().filter(has_told) {
             match (drained, state.epochs.iter_mut().find(|epoch| its(epoch))) {
                 (None, _) => {
-                    if self.hear(&mut state, path, u64::MAX, &sense) == Hearing::News {
+                    if self.hear(&mut state, path, sent, &sense) == Hearing::News {
                         self.queue(&mut state, sense);
                     }
                 }
@@ -431,7 +434,8 @@ impl Attentions {
             return if news == Some(true) { Hearing::News } else { Hearing::Known };
         }
         if self.joined {
-            let told_by = VecDeque::from([Teller { path, drained: None, more: More::Nothing }]);
+            let told_by =
+                VecDeque::from([Teller { path, drained: None, more: More::Nothing, sent }]);
             state.begin(code, self.tick(), told_by);
         }
         state.is_news(code, self.tick());

@@ -423,3 +423,17 @@ fn what_was_told_of_our_last_event_while_another_was_tried_in_vain_is_no_news() 
     attentions.has_not_happened(refused);
     assert!(!attentions.is_pending());
 }
+
+#[test]
+fn what_a_slow_command_told_while_an_event_was_tried_in_vain_is_judged_by_when_it_was_sent() {
+    let released = ua(0x2a, 0x04);
+    let attentions = Attentions::new(true);
+    attentions.has_happened(attentions.expect_of_others(1, SenseCode::RESERVATIONS_RELEASED));
+    let slow = attentions.now();
+    let refused = attentions.expect_of_others(1, SenseCode::RESERVATIONS_RELEASED);
+    // Its command has met what there was to tell, and is not back yet.
+    attentions.drained(2, attentions.moment());
+    assert_eq!(attentions.met(2, slow, &released), Hearing::Known);
+    attentions.has_not_happened(refused);
+    assert!(!attentions.is_pending());
+}
