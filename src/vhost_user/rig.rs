@@ -318,6 +318,9 @@ impl Client {
 
     /// The same guest after its front-end has connected again.
     pub(super) fn reconnect(&mut self, path: &Path) {
+        // Away first: whoever comes while the last one is still there is sent away.
+        let (gone, _) = UnixStream::pair().unwrap();
+        self.frontend = Frontend::from_stream(gone, 8);
         self.frontend = Frontend::connect(path, 8).unwrap();
     }
 
