@@ -11,7 +11,7 @@ use super::*;
 pub(super) fn preempt(s: &mut Script<'_>, out: Out) -> Go<Ended> {
     let Some(key) = own_key(s, &out) else { return by_one(s, out) };
     // (What all registrants hold another host may have reserved just before.)
-    let own = out.action_key == key || out.action_key.is_none();
+    let own = preempts_itself(&out);
     if !own {
         match is_there(s, out.action_key)? {
             Ok(true) => {}
@@ -60,6 +60,11 @@ pub(super) fn preempt(s: &mut Script<'_>, out: Out) -> Go<Ended> {
     Ok(Ended::Nobody(unsettled))
 }
 
+/// Whether the guest's own key is among those it preempts; with none they are all.
+fn preempts_itself(out: &Out) -> bool {
+    out.action_key == out.key || out.action_key.is_none()
+}
+
 /// Whether there are registrations of the key.
 fn is_there(s: &mut Script<'_>, key: Key) -> Go<Result<bool, Unsettled>> {
     let all = s.all();
@@ -88,7 +93,7 @@ fn was_preempted(
 ) -> Go<Option<Ended>> {
     let Ok((_, keys)) = s.keys(&[path])? else { return Ok(None) };
     let before = s.state().held;
-    let own = out.action_key == key || out.action_key.is_none();
+    let own = preempts_itself(&out);
     let done = match keys.contains(&key) {
         // The key was there before.
         true if !own => !keys.contains(&out.action_key),
@@ -138,7 +143,7 @@ fn preempted(
     stays: bool,
 ) -> Go<Ended> {
     let key = out.key;
-    let own = out.action_key == key || out.action_key.is_none();
+    let own = preempts_itself(&out);
     if own {
         s.once(|map, _| map.unsettle_others(leader));
     }

@@ -70,8 +70,7 @@ fn a_path_that_joins_does_not_take_anothers_registration_for_one_that_came_too_l
     world.other_registers();
     world.fault = Some((1, Fault::Before));
     assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.leaves("a");
     world.rig.fail("b");
     world.rig.add("c").expect("joins");
     // READ KEYS, and a test that finds that it is not registered.
@@ -118,8 +117,7 @@ fn a_reservation_that_was_made_unheard_is_found_by_the_next_path() {
     assert_eq!(world.order(reserve(EX)), None);
     world.rig.event(Event::Withdrawn { order: OrderId(2) });
     assert_eq!(world.array.held, Some((Some("a"), EX)));
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.leaves("a");
     back(&mut world, "b");
     world.run();
     assert_eq!(world.facts().held, Some(EX));
@@ -153,8 +151,7 @@ fn what_a_path_took_that_leaves_before_it_was_checked_brings_no_fenced_guest_bac
     // REGISTER AND IGNORE EXISTING KEY.
     world.one();
     assert_eq!(world.array.keys.get("c"), Some(&KEY));
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "c", &mut Vec::new()).expect("is there");
+    world.leaves("c");
     world.run();
     world.rig.saw("a", PathVerdict::Conflict);
     world.run();
@@ -170,8 +167,7 @@ fn what_a_path_took_that_leaves_before_it_was_checked_brings_no_fenced_guest_bac
 fn a_reservation_of_all_registrants_does_not_outlive_the_guest_by_keys_that_it_had_before() {
     let mut world = World::new(3);
     assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "c", &mut Vec::new()).expect("is there");
+    world.leaves("c");
     assert_eq!(world.order(register(KEY, NEXT)), Some(Outcome::Good));
     let held = out(OutAction::Reserve, NEXT, NONE).of_type(AR);
     assert_eq!(world.order(held), Some(Outcome::Good));
@@ -220,8 +216,7 @@ fn left_while_it_registers(fenced: bool) -> World {
         world.rig.event(Event::Reserved { path, job, answer });
     }
     let (.., late) = world.rig.asks[0];
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.leaves("a");
     world.rig.asks.clear();
     if fenced {
         world.array.ask("a", late);
@@ -255,8 +250,7 @@ fn a_path_is_not_taken_for_a_ghost_where_nothing_is_known_to_have_changed() {
     let mut world = of_one_registration(2);
     world.fault = Some((1, Fault::Before));
     assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.leaves("a");
     world.rig.fail("b");
     world.rig.come_back("b");
     world.run();
@@ -320,8 +314,7 @@ fn a_path_that_left_with_what_it_was_given_too_late_does_not_bring_it_back() {
     world.other_registers();
     world.fault = Some((1, Fault::Before));
     assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.leaves("a");
     world.rig.add("c").expect("joins");
     // READ KEYS, a test, and the only witness is lost.
     world.fault = Some((world.count + 3, Fault::Before));
@@ -331,7 +324,7 @@ fn a_path_that_left_with_what_it_was_given_too_late_does_not_bring_it_back() {
     // REGISTER AND IGNORE EXISTING KEY.
     world.one();
     assert_eq!(world.array.keys.get("c"), Some(&KEY));
-    world.rig.map.lose_path(now, "c", &mut Vec::new()).expect("is there");
+    world.leaves("c");
     world.rig.asks.clear();
     world.rig.add("c").expect("joins");
     world.run();
@@ -352,9 +345,8 @@ fn another_host_that_leaves_does_not_fence_a_guest_whose_path_may_have_been_regi
     // READ KEYS, a test, REGISTER AND IGNORE EXISTING KEY.
     world.fault = Some((world.count + 3, Fault::Before));
     world.run();
-    let now = world.rig.now;
     for name in ["a", "b"] {
-        world.rig.map.lose_path(now, name, &mut Vec::new()).expect("is there");
+        world.leaves(name);
     }
     world.array.out(OTHER, out(OutAction::RegisterAndIgnore, NONE, NONE));
     world.rig.add("a").expect("joins");
@@ -397,8 +389,7 @@ fn a_guest_is_not_fenced_while_the_path_by_which_it_has_registered_may_return_an
     world.fault = Some((1, Fault::Before));
     world.give(register(NONE, KEY));
     world.one();
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.leaves("a");
     world.rig.fail("b");
     world.run();
     assert_eq!((world.last(), world.key()), (Some(Outcome::Good), Some(KEY)));
@@ -445,8 +436,7 @@ fn a_path_that_was_in_doubt_for_a_moment_is_asked_for_its_registration_before_a_
     while !world.rig.asks.iter().any(|(_, _, ask)| anew(ask)) {
         world.one();
     }
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "b", &mut Vec::new()).expect("is there");
+    world.leaves("b");
     world.rig.asks.clear();
     world.rig.fail("a");
     back(&mut world, "a");
@@ -521,8 +511,7 @@ fn a_guest_that_was_changing_its_key_when_its_only_path_left_is_not_taken_for_fe
     let mut world = World::new(1);
     assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
     world.give(out(OutAction::RegisterAndIgnore, KEY, NEXT));
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "a", &mut Vec::new()).expect("is there");
+    world.leaves("a");
     world.rig.asks.clear();
     world.rig.add("a").expect("it returns");
     world.run();

@@ -463,8 +463,7 @@ fn guest_io_does_not_wait_for_ever_for_a_path_that_may_have_been_registered_late
     let mut world = World::new(2);
     world.fault = Some((1, Fault::Before));
     assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, "b", &mut Vec::new()).expect("is there");
+    world.leaves("b");
     world.other_registers();
     world.array.out(OTHER, out(OutAction::RegisterAndIgnore, NONE, NONE));
     world.rig.add("c").expect("joins");

@@ -10,11 +10,6 @@ fn registered(paths: usize) -> World {
     world
 }
 
-fn away(world: &mut World, name: &str) {
-    let now = world.rig.now;
-    world.rig.map.lose_path(now, name, &mut Vec::new()).expect("is there");
-}
-
 fn back(world: &mut World, name: &str) {
     world.rig.pass(Duration::from_secs(5));
     world.rig.all_checked(UP);
@@ -35,10 +30,10 @@ fn reads(world: &World) -> Vec<Key> {
 #[test]
 fn a_path_that_has_left_the_map_is_not_read_as_another_initiator() {
     let mut world = registered(3);
-    away(&mut world, "b");
+    world.leaves("b");
     assert_eq!(world.array.keys.len(), 4, "the array has it still");
     assert_eq!(reads(&world), [KEY, OTHERS]);
-    away(&mut world, "c");
+    world.leaves("c");
     assert_eq!(reads(&world), [KEY, OTHERS]);
     world.rig.add("b").expect("joins");
     world.run();
@@ -53,7 +48,7 @@ fn a_key_that_was_given_up_is_not_read_though_a_path_still_has_it() {
         [(register(KEY, NEXT), vec![NEXT, OTHERS]), (register(KEY, NONE), vec![OTHERS])]
     {
         let mut world = registered(3);
-        away(&mut world, "b");
+        world.leaves("b");
         world.lose("c");
         assert_eq!(world.order(then), Some(Outcome::Good));
         assert_eq!(world.array.keys.values().filter(|key| **key == KEY).count(), 2);
@@ -70,7 +65,7 @@ fn a_key_that_was_given_up_is_not_read_though_a_path_still_has_it() {
 #[test]
 fn what_the_array_lists_no_more_is_not_waited_for() {
     let mut world = registered(3);
-    away(&mut world, "b");
+    world.leaves("b");
     world.lose("c");
     assert_eq!(world.order(out(OutAction::Clear, KEY, NONE)), Some(Outcome::Good));
     assert_eq!(world.rig.map.reservation(), []);

@@ -118,6 +118,12 @@ impl World {
         }
     }
 
+    /// Its device has gone from the host; what the engine asks for then nobody carries out.
+    pub(super) fn leaves(&mut self, name: &str) {
+        let now = self.rig.now;
+        self.rig.map.lose_path(now, name, &mut Vec::new()).expect("is there");
+    }
+
     /// Another host registers.
     pub(super) fn other_registers(&mut self) {
         self.array.out(OTHER, Out::new(OutAction::RegisterAndIgnore, Key::NONE, OTHERS));
