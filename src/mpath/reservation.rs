@@ -574,6 +574,11 @@ impl Multipath {
         self.reservations.suspension.is_some()
     }
 
+    /// No table has said so yet on behalf of who holds it now.
+    pub(super) fn is_to_suspend(&self) -> bool {
+        self.reservations.suspension.is_some_and(|s| s.generation.is_none())
+    }
+
     /// The guest has a key registered.
     pub(super) fn is_registered(&self) -> bool {
         self.reservations.state.registered.is_some()

@@ -85,7 +85,8 @@ impl Multipath {
             registered: self.is_registered(),
             hold_for: self.policy.queue_timeout,
         };
-        if self.published.as_deref() == Some(&table) {
+        // (Who is to be quiet says so once of each table.)
+        if self.published.as_deref() == Some(&table) && !self.is_to_suspend() {
             return;
         }
         self.generation += 1;

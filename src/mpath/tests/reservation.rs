@@ -116,6 +116,23 @@ fn told(story: &[Out], paths: usize) -> (World, Array, Out) {
     (world, bare, *last)
 }
 
+#[test]
+fn each_order_that_holds_guest_io_is_told_when_it_is_quiet() {
+    for paths in [1, 3] {
+        let mut world = World::new(paths);
+        assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+        assert_eq!(world.order(reserve(EX)), Some(Outcome::Good));
+        // The later ones begin while guest I/O is held for the one before.
+        for kind in [RO, EX, RO] {
+            world.give(preempt(KEY, kind));
+        }
+        world.run();
+        for order in 3..=5 {
+            assert_eq!(world.ended(order), Some(Outcome::Good), "order {order}, {paths} paths");
+        }
+    }
+}
+
 fn is_ambiguous(outcome: Outcome) -> bool {
     outcome == array::check(SenseCode::IO_PROCESS_TERMINATED)
 }
