@@ -47,14 +47,14 @@ pub(super) fn judge(
 
 /// A path that has met a conflict is registered. Where the guest holds the LU that
 /// was from before it did, and no path's conflict is the guest's; but another host may
-/// have ended that, and hold it.
+/// have ended that, and hold it. Or another path of ours does, by an order of which
+/// nobody heard that it was done.
 pub(super) fn ask_who_holds(s: &mut Script<'_>, path: PathId, by: &[PathId]) -> Go<()> {
     let State { registered, held: believed, .. } = s.state();
     let conflicted = s.is(|map| map.path(path).is_some_and(|p| p.nexus.conflicted));
-    let Some(key) = registered.map(|r| r.key).filter(|_| conflicted && believed.is_some()) else {
-        return Ok(());
-    };
-    if let Ok((_, held)) = s.held(by)? {
+    let Some(key) = registered.map(|r| r.key).filter(|_| conflicted) else { return Ok(()) };
+    // (If it is the guest that holds it unknowingly, that is noticed as it is read.)
+    if let (Ok((_, held)), true) = (s.held(by)?, believed.is_some()) {
         let ours = held.filter(|h| h.key == key || h.kind.is_of_all_registrants());
         let kind = ours.map(|h| h.kind);
         if kind != s.state().held {

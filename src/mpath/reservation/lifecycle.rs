@@ -331,7 +331,8 @@ impl Multipath {
         if let Some(key) = key.filter(|_| joined) {
             self.reservations.returned(key);
         }
-        let Some(path) = self.path_mut(id) else { return };
+        // (By the last command it may have been lost: it begins anew.)
+        let Some(path) = self.path_mut(id).filter(|p| p.is_usable()) else { return };
         let conflicted = path.nexus.conflicted;
         if conflicted && !already {
             told(fx, News::Repaired(path.name.clone()));

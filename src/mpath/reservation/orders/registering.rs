@@ -187,12 +187,12 @@ pub(super) fn registered(
             }
         }
     }
-    // Another host may have ended everything just before, which REGISTER AND IGNORE does
-    // not notice.
-    let believed = s.state().held.filter(|_| before == Some(after.key));
+    // Another host may have ended everything just before, which this does not notice.
+    let believed = s.state().held;
     if believed.is_some() {
         let held = s.held(&[leader])?.map(|(_, held)| held);
-        let ours = |held: &Held| held.key == after.key || held.kind.is_of_all_registrants();
+        let own = |key: Key| key == after.key || Some(key) == before;
+        let ours = |held: &Held| own(held.key) || held.kind.is_of_all_registrants();
         if let Ok(held) = held {
             let kind = held.filter(ours).map(|held| held.kind);
             if kind != believed {

@@ -2,6 +2,7 @@
 //! in common, and what came of a command that was lost.
 
 use super::*;
+use crate::mpath::reservation::Registration;
 
 /// A path is checked and proven, or only proven; nothing is answered yet.
 fn back(world: &mut World, name: &str) {
@@ -517,4 +518,64 @@ fn a_guest_that_was_changing_its_key_when_its_only_path_left_is_not_taken_for_fe
     world.run();
     assert_eq!((world.key(), world.in_table("a")), (Some(KEY), true));
     assert_eq!(world.rig.attentions, []);
+}
+
+#[test]
+fn a_path_that_was_lost_by_its_last_command_is_not_taken_for_registered() {
+    let returns = |fault| {
+        let mut world = World::new(2);
+        assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+        world.rig.fail("b");
+        back(&mut world, "b");
+        let first = world.count + 1;
+        world.fault = fault;
+        let mut after_each = Vec::new();
+        while !world.rig.asks.is_empty() {
+            world.one();
+            let path = world.rig.path("b");
+            after_each.push((path.is_usable(), path.nexus.registration));
+        }
+        (first..=world.count, after_each)
+    };
+    let (commands, after_each) = returns(None);
+    assert_eq!(after_each.last(), Some(&(true, Registration::Registered)));
+    for at in commands {
+        for fault in [Fault::Before, Fault::After, Fault::Lost("b")] {
+            let (_, after_each) = returns(Some((at, fault)));
+            let wrong = after_each.contains(&(false, Registration::Registered));
+            assert!(!wrong, "{fault:?} at {at}: {after_each:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reservation_that_another_host_has_ended_is_not_the_guests_though_it_registers_anew() {
+    for then in [KEY, NEXT] {
+        let mut world = World::new(3);
+        assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+        assert_eq!(world.order(reserve(EX)), Some(Outcome::Good));
+        // Nobody has heard of that yet.
+        world.fault = Some((world.count + 1, Fault::Cleared));
+        let anyhow = out(OutAction::RegisterAndIgnore, NONE, then);
+        assert_eq!(world.order(anyhow), Some(Outcome::Good));
+        world.all_return();
+        assert_eq!((world.key(), world.facts().held), (Some(then), None));
+        for name in NAMES {
+            assert!(world.is_used_well(name), "{name} is not used: {then:?}");
+        }
+    }
+}
+
+/// The guest's last order, of which nobody could say whether it was done, seems to have
+/// been: a key that it had at some time is listed.
+#[test]
+fn a_guest_that_holds_the_lu_by_a_path_unknowingly_meets_no_conflicts_by_the_others() {
+    let mut world = World::new(2);
+    assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
+    world.array.reserve("a", EX);
+    assert_eq!(world.facts().held, None);
+    world.rig.saw("b", PathVerdict::Conflict);
+    world.run();
+    assert_eq!(world.facts().held, Some(EX));
+    assert_eq!((world.in_table("a"), world.in_table("b")), (true, false));
 }
