@@ -44,8 +44,8 @@ pub(super) struct World {
     pub(super) per_initiator: bool,
     /// Another host may have removed registrations.
     pub(super) fenced: bool,
-    /// The last order was to clear everything, which one path may know of
-    /// before the engine does.
+    /// An order is to clear everything, which one path may know of before the
+    /// engine does.
     clears: bool,
 }
 
@@ -209,7 +209,8 @@ impl World {
 
     pub(super) fn give(&mut self, out: Out) {
         self.orders += 1;
-        self.clears = out.action == OutAction::Clear;
+        self.clears &= self.facts().orders > 0;
+        self.clears |= out.action == OutAction::Clear;
         self.rig.event(Event::Ordered { order: OrderId(self.orders), out });
     }
 
