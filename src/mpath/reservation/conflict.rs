@@ -19,7 +19,7 @@ use crate::mpath::Multipath;
 use crate::mpath::check::SOON;
 use crate::mpath::path::Path;
 use crate::mpath::snapshot::PathId;
-use crate::scsi::reservation::Key;
+use crate::scsi::reservation::{Held, Key};
 
 /// How long a path waits for the others to meet a conflict.
 const CONSULTATION: Duration = Duration::from_millis(100);
@@ -55,13 +55,18 @@ pub(super) fn ask_who_holds(s: &mut Script<'_>, path: PathId, by: &[PathId]) -> 
     let Some(key) = registered.map(|r| r.key).filter(|_| conflicted) else { return Ok(()) };
     // (If it is the guest that holds it unknowingly, that is noticed as it is read.)
     if let (Ok((_, held)), true) = (s.held(by)?, believed.is_some()) {
-        let ours = held.filter(|h| h.key == key || h.kind.is_of_all_registrants());
-        let kind = ours.map(|h| h.kind);
-        if kind != s.state().held {
-            s.once(|map, fx| map.reserved_by(kind, None, fx));
-        }
+        is_held(s, held, &[key]);
     }
     Ok(())
+}
+
+/// This is who holds the LU, which the guest believed to be itself; by any of its keys.
+pub(super) fn is_held(s: &mut Script<'_>, held: Option<Held>, own: &[Key]) {
+    let ours = held.filter(|h| own.contains(&h.key) || h.kind.is_of_all_registrants());
+    let kind = ours.map(|h| h.kind);
+    if kind != s.state().held {
+        s.once(|map, fx| map.reserved_by(kind, None, fx));
+    }
 }
 
 impl Reservations {

@@ -188,16 +188,9 @@ pub(super) fn registered(
         }
     }
     // Another host may have ended everything just before, which this does not notice.
-    let believed = s.state().held;
-    if believed.is_some() {
-        let held = s.held(&[leader])?.map(|(_, held)| held);
-        let own = |key: Key| key == after.key || Some(key) == before;
-        let ours = |held: &Held| own(held.key) || held.kind.is_of_all_registrants();
-        if let Ok(held) = held {
-            let kind = held.filter(ours).map(|held| held.kind);
-            if kind != believed {
-                s.once(|map, fx| map.reserved_by(kind, None, fx));
-            }
+    if s.state().held.is_some() {
+        if let Ok((_, held)) = s.held(&[leader])? {
+            conflict::is_held(s, held, &[after.key, before.unwrap_or(after.key)]);
         }
     }
     Ok(Ended::With(Outcome::Good))

@@ -4,13 +4,6 @@
 use super::*;
 use crate::mpath::reservation::Registration;
 
-/// A path is checked and proven, or only proven; nothing is answered yet.
-fn back(world: &mut World, name: &str) {
-    world.rig.pass(Duration::from_secs(5));
-    world.rig.all_checked(UP);
-    world.rig.proven(name, Ok(super::lu()));
-}
-
 /// An array that registers an initiator port once, by whatever target port.
 fn of_one_registration(paths: usize) -> World {
     let mut world = World::new(paths);
@@ -27,7 +20,7 @@ fn a_guest_fenced_while_a_path_returns_stays_so_where_all_paths_have_one_registr
         let mut world = of_one_registration(2);
         assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
         world.rig.fail("b");
-        back(&mut world, "b");
+        world.back("b");
         let first = world.count + 1;
         world.fault = fault;
         world.run();
@@ -77,7 +70,7 @@ fn a_path_that_joins_does_not_take_anothers_registration_for_one_that_came_too_l
     // READ KEYS, and a test that finds that it is not registered.
     world.one();
     world.one();
-    back(&mut world, "b");
+    world.back("b");
     world.run();
     world.all_return();
     assert_eq!(world.key(), Some(KEY));
@@ -119,7 +112,7 @@ fn a_reservation_that_was_made_unheard_is_found_by_the_next_path() {
     world.rig.event(Event::Withdrawn { order: OrderId(2) });
     assert_eq!(world.array.held, Some((Some("a"), EX)));
     world.leaves("a");
-    back(&mut world, "b");
+    world.back("b");
     world.run();
     assert_eq!(world.facts().held, Some(EX));
     assert_eq!(world.array.held, Some((Some("b"), EX)), "or the guest's own would conflict");
@@ -189,7 +182,7 @@ fn an_order_that_waits_for_a_path_that_is_at_another_command_keeps_no_timer_busy
     }
     assert!(!world.rig.path("a").is_usable());
     world.give(register(NONE, KEY));
-    back(&mut world, "a");
+    world.back("a");
     assert!(world.in_table("a") && world.rig.asks.is_empty());
     // (A timer that does not help is an error.)
     world.rig.pass(Duration::from_secs(24));
@@ -205,7 +198,7 @@ fn left_while_it_registers(fenced: bool) -> World {
     let mut world = of_one_registration(1);
     assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
     world.rig.fail("a");
-    back(&mut world, "a");
+    world.back("a");
     world.one();
     if fenced {
         world.fenced = true;
@@ -266,7 +259,7 @@ fn a_path_that_returns_gives_a_fenced_guest_no_registration_that_all_paths_have(
         let mut world = of_one_registration(2);
         assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
         world.rig.fail("b");
-        back(&mut world, "b");
+        world.back("b");
         world.fault = Some((world.count + at, Fault::Fenced));
         while !world.rig.asks.is_empty() {
             world.one();
@@ -287,7 +280,7 @@ fn what_came_late_by_one_path_vouches_for_no_other() {
     assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
     world.rig.fail("c");
     world.array.unregister("c");
-    back(&mut world, "c");
+    world.back("c");
     // READ KEYS, a test, a witness, and REGISTER AND IGNORE, which comes late.
     (0..3).for_each(|_| world.one());
     let (path, job, late) = world.rig.asks.remove(0);
@@ -394,7 +387,7 @@ fn a_guest_is_not_fenced_while_the_path_by_which_it_has_registered_may_return_an
     world.rig.fail("b");
     world.run();
     assert_eq!((world.last(), world.key()), (Some(Outcome::Good), Some(KEY)));
-    back(&mut world, "b");
+    world.back("b");
     world.run();
     world.all_return();
     for name in ["b", "c"] {
@@ -440,7 +433,7 @@ fn a_path_that_was_in_doubt_for_a_moment_is_asked_for_its_registration_before_a_
     world.leaves("b");
     world.rig.asks.clear();
     world.rig.fail("a");
-    back(&mut world, "a");
+    world.back("a");
     let (path, job, _) = world.rig.asks.remove(0);
     let lost = array::answer(array::check(SenseCode::NEXUS_LOSS));
     world.rig.event(Event::Reserved { path, job, answer: lost });
@@ -526,7 +519,7 @@ fn a_path_that_was_lost_by_its_last_command_is_not_taken_for_registered() {
         let mut world = World::new(2);
         assert_eq!(world.order(register(NONE, KEY)), Some(Outcome::Good));
         world.rig.fail("b");
-        back(&mut world, "b");
+        world.back("b");
         let first = world.count + 1;
         world.fault = fault;
         let mut after_each = Vec::new();

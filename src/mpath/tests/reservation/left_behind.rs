@@ -10,13 +10,6 @@ fn registered(paths: usize) -> World {
     world
 }
 
-fn back(world: &mut World, name: &str) {
-    world.rig.pass(Duration::from_secs(5));
-    world.rig.all_checked(UP);
-    world.rig.proven(name, Ok(super::lu()));
-    world.run();
-}
-
 /// READ KEYS, as the front edits it.
 fn reads(world: &World) -> Vec<Key> {
     let all: Vec<Key> = world.array.keys.values().copied().collect();
@@ -53,7 +46,8 @@ fn a_key_that_was_given_up_is_not_read_though_a_path_still_has_it() {
         assert_eq!(world.order(then), Some(Outcome::Good));
         assert_eq!(world.array.keys.values().filter(|key| **key == KEY).count(), 2);
         assert_eq!(reads(&world), what);
-        back(&mut world, "c");
+        world.back("c");
+        world.run();
         assert_eq!(reads(&world), what);
         world.rig.add("b").expect("joins");
         world.run();

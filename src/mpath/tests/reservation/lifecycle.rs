@@ -16,12 +16,6 @@ pub(super) fn holding(paths: usize) -> World {
     world
 }
 
-fn back(world: &mut World, name: &str) {
-    world.rig.pass(Duration::from_secs(5));
-    world.rig.all_checked(UP);
-    world.rig.proven(name, Ok(super::lu()));
-}
-
 pub(super) fn told(world: &mut World) -> Vec<News> {
     let news = |change| match change {
         Change::Reservation(news) => Some(news),
@@ -36,7 +30,7 @@ fn a_path_that_returns_carries_nothing_before_it_is_registered() {
     world.rig.fail("a");
     world.array.unregister("a");
     world.array.reserve("b", RO);
-    back(&mut world, "a");
+    world.back("a");
     assert!(world.rig.path("a").is_usable() && world.rig.path("a").is_barred());
     assert!(!world.in_table("a"));
     world.run();
@@ -62,7 +56,7 @@ fn one_that_joins_while_nothing_is_registered_is_asked_nothing() {
     world.rig.add("c").expect("joins");
     assert!(world.in_table("c") && world.rig.asks.is_empty());
     world.rig.fail("c");
-    back(&mut world, "c");
+    world.back("c");
     assert!(world.in_table("c") && world.rig.asks.is_empty());
 }
 
@@ -72,7 +66,7 @@ fn what_the_guest_gives_up_while_a_path_is_away_is_removed_when_it_returns() {
     world.rig.fail("a");
     assert_eq!(world.order(register(KEY, NONE)), Some(Outcome::Good));
     assert_eq!(world.array.held, None, "nobody is left holding");
-    back(&mut world, "a");
+    world.back("a");
     assert!(!world.in_table("a"));
     world.run();
     assert!(world.in_table("a"));
@@ -200,7 +194,7 @@ fn whatever_happens_while_a_path_is_registered_it_is_all_or_none_in_the_end() {
             if lost {
                 world.array.unregister("a");
             }
-            back(&mut world, "a");
+            world.back("a");
             let first = world.count + 1;
             world.fault = fault;
             world.run();
@@ -238,7 +232,7 @@ fn a_registration_that_comes_late_does_not_outlive_a_preempt() {
     let mut world = holding(2);
     world.rig.fail("b");
     world.array.unregister("b");
-    back(&mut world, "b");
+    world.back("b");
     // READ KEYS, a test, a witness, and REGISTER AND IGNORE, which is lost on its way.
     world.one();
     world.one();
@@ -277,7 +271,7 @@ fn a_path_that_cannot_be_registered_carries_nothing_is_told_once_and_tried_again
     let mut world = holding(2);
     world.rig.fail("b");
     world.array.unregister("b");
-    back(&mut world, "b");
+    world.back("b");
     let refusal = check(SenseCode::INVALID_FIELD_IN_PARAMETER_LIST);
     for _ in 0..4 {
         while let Some(at) =
@@ -350,7 +344,7 @@ fn a_path_that_does_not_answer_fails_and_is_asked_nothing_until_it_does() {
     assert!(!world.rig.path("a").is_usable());
     world.run();
     assert_eq!(world.last(), Some(Outcome::Good), "by the other");
-    back(&mut world, "a");
+    world.back("a");
     assert!(world.rig.asks.is_empty() && !world.in_table("a"), "one command at a time");
     let late = world.array.ask("a", ask);
     world.rig.event(Event::Reserved { path, job, answer: late });
