@@ -49,7 +49,11 @@ lane_work() {
     # shellcheck disable=SC2086  # words
     "$HERE/rig" --lane "$1" --timeout "$timeout" --paths "$paths" run $job </dev/null >"$log" 2>&1 &
     child=$!
-    wait $child || echo "  $job" >>"$LANES_DIR/failed"
+    wait $child || {
+      echo "  $job" >>"$LANES_DIR/failed"
+      # For whoever runs the rig among other things (scripts/test).
+      [ -z "${FAILURES:-}" ] || { echo "-- rig: $job"; tail -n 40 "$log"; } >>"$FAILURES"
+    }
     child=''
     flock "$LANES_DIR/lock" sh -c 'printf "\n---- %s: %s s in lane %s\n" "$1" "$2" "$3"; cat "$4"' say "$job" $((SECONDS - began)) "$1" "$log"
   done
