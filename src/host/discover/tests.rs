@@ -1,3 +1,5 @@
+use std::os::unix::fs::MetadataExt;
+
 use super::super::tests::Dir;
 use super::*;
 use crate::scsi::vpd::{Association, Designator, DesignatorKind};
@@ -51,10 +53,13 @@ impl Host {
         self.probed(hctl, name, dev);
     }
 
+    /// The address' entry is moved away, and keeps its inode: sysfs gives none
+    /// out again soon, the file system of this test may at once.
     fn delete(&self, hctl: &str, dev: &str) {
-        for link in [format!("class/scsi_disk/{hctl}"), format!("dev/block/{dev}")] {
-            fs::remove_file(self.0.0.join(link)).unwrap();
-        }
+        let entry = self.0.0.join(format!("class/scsi_disk/{hctl}"));
+        let inode = fs::symlink_metadata(&entry).unwrap().ino();
+        fs::rename(entry, self.0.0.join(format!("deleted-{inode}"))).unwrap();
+        fs::remove_file(self.0.0.join(format!("dev/block/{dev}"))).unwrap();
         fs::remove_dir_all(self.0.0.join(format!("class/scsi_device/{hctl}"))).unwrap();
         fs::remove_dir_all(self.0.0.join(Host::device(hctl))).unwrap();
     }
@@ -97,8 +102,6 @@ fn another_lu_under_an_old_name_is_another_disk() {
     disks.look();
     // Deleted and found again between two looks, as another LU of one name.
     host.delete("1:0:0:0", "8:0");
-    // (Else the file system of this test gives the new entry the old inode.)
-    host.0.put("spare", "");
     host.disk("1:0:0:0", "sda", "8:0", 2);
     let found = disks.look();
     assert_eq!(names(&found), ["-1:0:0:0", "+sda"]);
