@@ -66,6 +66,12 @@ pub enum Next {
     /// has, they agree and it is the LU's answer (LU-versus-path verdict). A
     /// path that is the only usable one is asked twice.
     Other,
+    /// Like `Other`, but what all agree on may have passed already: so many
+    /// rounds over the paths, one at once after the other.
+    OtherInRounds {
+        /// Rounds in all.
+        rounds: u8,
+    },
     /// Like `Other`, but what all agree on may pass: ask again after `delay`,
     /// until the command's time budget has run out.
     OtherThenLater {
@@ -164,7 +170,7 @@ const HOST_ERROR_DELAY: Duration = Duration::from_millis(100);
 #[rustfmt::skip]
 pub const TABLE: &[Row] = {
     use Executed::{Maybe, No};
-    use Next::{Again, Deliver, Done, Later, Other, OtherPassthrough, OtherThenLater, Own};
+    use Next::{Again, Deliver, Done, Later, Other, OtherInRounds, OtherPassthrough, OtherThenLater, Own};
     use PathVerdict::{Check, Doubt, Fail, Keep, Marginal, Passive, Refresh};
     use When::{AnyErrno, AnyHost, Asc, Code, Deferred, Errno, Host};
     use ErrnoFrom::{Block, File, Ioctl};
@@ -239,7 +245,9 @@ pub const TABLE: &[Row] = {
     ("miscompare",                When::Key(0xe),                       Keep,  Deliver,          Maybe),
     ("aborted-protection",        Asc(0xb, 0x10),                       Keep,  Deliver,          Maybe),
     ("aborted-duration-limit",    Asc(0xb, 0x2e),                       Keep,  Deliver,          Maybe),
-    ("aborted",                   When::Key(0xb),                       Check, Other,            Maybe),
+    // Nothing is wrong with the command, and no front-end of block requests repeats it: as often as
+    // Linux's sd would for a disk of one path, or more.
+    ("aborted",                   When::Key(0xb),                       Check, OtherInRounds { rounds: 3 }, Maybe),
     ("sense-none",                When::NoSense,                        Check, Other,            Maybe),
     // The block layer's word: errno decides first, sense is fetched only where it is ambiguous.
     // What the LU refuses, or one controller's hardware error.
@@ -284,6 +292,7 @@ pub const RAW: &[(&str, Next)] = &[
     // Not before the other paths were asked: it may be one controller's word.
     ("becoming-ready", Next::Other),
     ("not-ready",      Next::Other),
+    ("aborted",        Next::Other),
     ("unknown",        Next::Deliver),
 ];
 

@@ -354,8 +354,8 @@ fn document() -> String {
          *marginal*: used last.\n\
          * *deliver*: the guest gets the LU's answer. *own*: the guest gets an error that is no path's. *again*: the\n\
          same path, so often. *later*: any path, after so long. *other*: a path that has not answered yet; what all\n\
-         say is the LU's word. *other, later*: the same, and again after so long. *other, passthrough*: the same, by\n\
-         SCSI passthrough for its sense.\n\n\
+         say is the LU's word. *other, N rounds*: the same, when they have said so often. *other, later*: the same, and\n\
+         again after so long. *other, passthrough*: the same, by SCSI passthrough for its sense.\n\n\
          | rule | seen | path | command | maybe executed | guest's own |\n|---|---|---|---|---|---|\n",
     );
     for &(rule, when, path, next, executed) in TABLE {
@@ -429,6 +429,7 @@ fn in_words(next: Next) -> String {
         Next::Again { tries } => format!("again, {tries} times"),
         Next::Later { delay } => format!("later, {} ms", delay.as_millis()),
         Next::Other => "other".to_owned(),
+        Next::OtherInRounds { rounds } => format!("other, {rounds} rounds"),
         Next::OtherThenLater { delay } => format!("other, later, {} ms", delay.as_millis()),
         Next::OtherPassthrough => "other, passthrough".to_owned(),
     }

@@ -117,6 +117,11 @@ impl Dispatcher {
             {
                 self.delay(now, index, pause);
             }
+            (Some(_), _) if part.rounds.is_some_and(|left| left > 0) => {
+                part.rounds = part.rounds.map(|left| left - 1);
+                part.new_round();
+                self.ready.push_front(index);
+            }
             (Some((outcome, rule, path)), _) => self.end_part(index, outcome, rule, Some(path)),
             (None, _) => self.end_part(index, Outcome::NoPath, "no-answer", None),
         }

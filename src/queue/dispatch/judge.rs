@@ -119,9 +119,16 @@ impl Dispatcher {
                 self.make_ready(index);
             }
             Next::Later { .. } => self.end_part(index, outcome, verdict.rule, Some(path)),
-            Next::Other | Next::OtherThenLater { .. } | Next::OtherPassthrough => {
-                if let Next::OtherThenLater { delay } = verdict.next {
-                    part.patience = Some(delay);
+            Next::Other
+            | Next::OtherInRounds { .. }
+            | Next::OtherThenLater { .. }
+            | Next::OtherPassthrough => {
+                match verdict.next {
+                    Next::OtherThenLater { delay } => part.patience = Some(delay),
+                    Next::OtherInRounds { rounds } => {
+                        part.rounds.get_or_insert(rounds.saturating_sub(1));
+                    }
+                    _ => {}
                 }
                 // A path that failed may come back and be tried again; one
                 // that merely answered has had its say.

@@ -76,6 +76,8 @@ pub(super) struct Part {
     pub(super) asked_twice: bool,
     /// What all paths agree on may pass: pause before the next round.
     pub(super) patience: Option<Duration>,
+    /// What all paths agree on may have passed already: rounds yet to come.
+    pub(super) rounds: Option<u8>,
     /// A path of this round had transport trouble that did not fail it.
     pub(super) trouble: bool,
     /// Immediate repetitions.
@@ -130,6 +132,7 @@ impl Part {
             tried: PathSet::default(),
             asked_twice: false,
             patience: None,
+            rounds: None,
             trouble: false,
             again: 0,
             attentions: 0,
@@ -226,6 +229,7 @@ impl Parts {
         part.conflicted = None;
         part.accused = None;
         part.new_round();
+        part.rounds = None;
         part.again = 0;
         part.attentions = 0;
         part.same_path = None;

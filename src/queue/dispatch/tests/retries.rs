@@ -49,10 +49,35 @@ fn the_lus_own_word_is_delivered_at_once_byte_for_byte_and_costs_no_path() {
 fn what_two_paths_agree_on_is_the_lus_word() {
     let mut rig = Rig::new();
     rig.submit(1, read(0, 8));
-    let first = rig.next(check(0xb, 0x4b, 0));
-    let second = rig.next(check(0xb, 0x4b, 0));
+    let first = rig.next(check(4, 0x44, 0));
+    let second = rig.next(check(4, 0x44, 0));
     assert_ne!(first.path, second.path);
-    assert_eq!(sense_code(&rig.outcome()), Some(SenseCode::new(Key::AbortedCommand, 0x4b, 0)));
+    assert_eq!(sense_code(&rig.outcome()), Some(SenseCode::new(Key::HardwareError, 0x44, 0)));
+}
+
+/// One fault that ends a few commands so must not be the guest's, which has
+/// nobody to repeat them (sd repeats them five times).
+#[test]
+fn a_command_that_the_lu_has_aborted_is_repeated_by_every_path_three_times() {
+    for (paths, tries) in [(1, 6), (2, 6), (3, 9)] {
+        let listed: Vec<(u8, u32)> = (0..paths).map(|slot| (slot, 1)).collect();
+        for good_at_last in [true, false] {
+            let mut rig = Rig::of(settings(limits()), &[&listed]);
+            rig.submit(1, read(0, 8));
+            for _ in 1..tries {
+                rig.next(check(0xb, 0x4b, 0));
+            }
+            assert!(rig.ended.is_empty(), "{paths} paths");
+            rig.next(if good_at_last { Completion::Good } else { check(0xb, 0x4b, 0) });
+            match rig.outcome() {
+                Outcome::Good => assert!(good_at_last),
+                other => assert_eq!(
+                    (good_at_last, sense_code(&other)),
+                    (false, Some(SenseCode::new(Key::AbortedCommand, 0x4b, 0)))
+                ),
+            }
+        }
+    }
 }
 
 #[test]
@@ -68,9 +93,9 @@ fn what_only_one_path_says_is_its_own_trouble() {
 fn the_only_path_is_asked_twice() {
     let mut rig = Rig::single();
     rig.submit(1, read(0, 8));
-    rig.next(check(0xb, 0x4b, 0));
-    rig.next(check(0xb, 0x4b, 0));
-    assert_eq!(sense_code(&rig.outcome()), Some(SenseCode::new(Key::AbortedCommand, 0x4b, 0)));
+    rig.next(check(4, 0x44, 0));
+    rig.next(check(4, 0x44, 0));
+    assert_eq!(sense_code(&rig.outcome()), Some(SenseCode::new(Key::HardwareError, 0x44, 0)));
     assert_eq!(rig.wire.count, 2);
 }
 
@@ -275,13 +300,13 @@ fn many_paths_with_a_unit_attention_each_are_no_error() {
 fn a_unit_attention_whose_repetition_is_lost_is_nobodys_answer() {
     let mut rig = Rig::of(settings(limits()), &[&[(0, 1), (1, 1), (2, 1)]]);
     rig.submit(1, read(0, 8));
-    rig.next(check(0xb, 0x47, 0));
-    rig.next(check(0xb, 0x47, 0));
+    rig.next(check(4, 0x44, 0));
+    rig.next(check(4, 0x44, 0));
     let last = rig.next(check(6, 0x2a, 0x01));
     let again = rig.next(GONE);
     assert_eq!(last.path, again.path);
     // What the two paths left have agreed on.
-    assert_eq!(sense_code(&rig.outcome()), Some(SenseCode::new(Key::AbortedCommand, 0x47, 0)));
+    assert_eq!(sense_code(&rig.outcome()), Some(SenseCode::new(Key::HardwareError, 0x44, 0)));
 }
 
 #[test]
