@@ -110,7 +110,7 @@ fn an_error_the_guest_sees_is_told_with_its_sense() {
     assert_eq!((&data["sense"], &data["command"]), (&"03/11/00".into(), &"READ".into()), "{event}");
     assert_eq!((&data["lba"], &data["blocks"]), (&8.into(), &8.into()));
     assert!(data["rule"] == "medium" && data["path"].is_string(), "{event}");
-    assert!(daemon.log().contains("Unrecovered read error"), "{}", daemon.log());
+    daemon.until_said("Unrecovered read error");
     // No path's fault.
     assert!(daemon.ctl("show status").contains("(2 usable)"));
 }
@@ -124,6 +124,7 @@ fn a_failing_guest_does_not_fill_the_log() {
         daemon.ctl(&format!("sim {path} sense 03/11/00 0"));
     }
     (0..200).for_each(|_| assert_eq!(guest.read(), 1));
+    daemon.until_said("the guest sees an error");
     let told = daemon.log().matches("the guest sees an error").count();
     assert!((1..=20).contains(&told), "{told} lines");
 }

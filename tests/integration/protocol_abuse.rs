@@ -578,11 +578,7 @@ fn unshared_memory_is_told_with_what_to_add() {
     let (_, abuse) =
         ABUSES.iter().find(|(name, _)| name.starts_with("memory without")).expect("listed");
     abuse(&mut rude);
-    let until = Instant::now() + Duration::from_secs(5);
-    while !daemon.log().contains("share=on") {
-        assert!(Instant::now() < until, "no hint in:\n{}", daemon.log());
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    daemon.until_said("share=on");
 }
 
 /// A socket among them could be the front-end's own end of the connection,

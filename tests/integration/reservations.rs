@@ -360,6 +360,7 @@ fn another_hosts_reservation_is_an_io_error_and_an_event_and_no_paths_failure() 
     }
     let event = daemon.qmp().event("RESERVATION_CONFLICT");
     assert_eq!((&event["lba"], &event["command"]), (&json!(8), &json!("WRITE")));
+    daemon.until_said("another host has reserved");
     let told = daemon.log().matches("another host has reserved").count();
     assert!((1..=10).contains(&told), "told {told} times");
     assert_eq!(daemon.usable(), 2);

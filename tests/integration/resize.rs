@@ -217,9 +217,8 @@ fn a_hostile_channel_stops_nobody_and_leaks_nothing() {
     assert_eq!(front_end.sectors(), 42 * MIB / 512);
     drop(kept);
     assert_eq!(open_files(daemon.pid()), files, "{}", daemon.log());
-    let log = daemon.log();
-    assert!(log.contains("the back-end channel is lost (the front-end sent something"), "{log}");
-    assert!(log.contains("the back-end channel is lost (the front-end closed it"), "{log}");
+    daemon.until_said("the back-end channel is lost (the front-end sent something");
+    daemon.until_said("the back-end channel is lost (the front-end closed it");
 }
 
 /// A file that the administrator made longer is noticed by the next check.

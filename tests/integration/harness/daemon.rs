@@ -111,6 +111,12 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits for the log to say so.
+    #[track_caller]
+    pub(crate) fn until_said(&self, what: &str) {
+        until(&format!("{what:?} in the log:\n{}", self.log()), || self.log().contains(what));
+    }
+
     /// `vhost-mpath ctl …`: whether it succeeded, and what it said.
     pub(crate) fn try_ctl(&self, verb: &str) -> (bool, String) {
         let output = Command::new(PROGRAM)

@@ -182,6 +182,17 @@ impl Daemon {
         self.log.lock().expect("log").clone()
     }
 
+    /// Waits for it to have said so: its log comes by a pipe, its answers and
+    /// events by another way.
+    #[track_caller]
+    pub(crate) fn until_said(&self, what: &str) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !self.log().contains(what) {
+            assert!(Instant::now() < until, "{what:?} is not in the log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// The present process.
     pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().expect("running").id()
