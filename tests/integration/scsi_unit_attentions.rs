@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::cdb;
+use crate::harness::daemon::until;
 use crate::harness::scsi_guest::ScsiGuest;
 use crate::harness::scsi_queue::{LU_RESET, Task, lun};
 use crate::harness::sim_daemon::{Daemon, Setup};
@@ -126,10 +127,15 @@ fn an_event_that_a_check_met_is_not_lost() {
     let (mut daemon, mut guest) = start(2);
     for _ in 0..3 {
         daemon.fault_of("sim0", json!({"fault": "lu-reset"}));
-        // The checks are first.
+        // The checks are first, and over before the guest is.
         for path in 0..2 {
             daemon.reinstate(path);
         }
+        until("both are checked and proven", || {
+            let paths = daemon.qmp().execute("query-paths", &json!({}));
+            let mut these = paths.as_array().expect("paths").iter().take(2);
+            these.all(|path| path["checking"] == false && path["dm_st"] == "active")
+        });
         assert_eq!(heard(&mut daemon, &mut guest), ["06/29/03"]);
     }
 }

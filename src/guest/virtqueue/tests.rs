@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsRawFd;
 
 use proptest::prelude::*;
@@ -262,7 +262,13 @@ fn a_ring_in_memory_that_is_not_shared_is_recognized() {
 fn await_event(event: &EventFd, what: &str) {
     let epoll = Epoll::new().unwrap();
     epoll.ctl(ControlOperation::Add, event.as_raw_fd(), EpollEvent::new(EventSet::IN, 0)).unwrap();
-    let ready = epoll.wait(10_000, &mut [EpollEvent::default()]).unwrap();
+    let ready = loop {
+        match epoll.wait(10_000, &mut [EpollEvent::default()]) {
+            // The process was stopped, and goes on.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            waited => break waited.unwrap(),
+        }
+    };
     assert_eq!(ready, 1, "a {what} was lost");
     event.read().unwrap();
 }

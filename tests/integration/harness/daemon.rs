@@ -14,6 +14,10 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_vhost-mpath");
 /// For what takes milliseconds, on a machine that may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Nothing was waited for: less than any timeout that could have been, and
+/// enough for a machine that has much else to do.
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(2500);
+
 /// A directory of its own, removed afterwards.
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
