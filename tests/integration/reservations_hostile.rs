@@ -131,7 +131,11 @@ fn allocation_lengths_of_any_size_cut_the_one_answer() {
                     let words = format!("action {action}, {len} allocated, room {room}: {answer}");
                     assert!(answer.is_good(), "{words}");
                     let most = usize::from(len).min(room as usize).min(whole.len());
-                    assert_eq!(answer.transferred(), &whole[..most], "{words}");
+                    let got = answer.transferred();
+                    assert_eq!(got.len(), most, "{words}");
+                    // (But PRGENERATION: a path may be registered anew meanwhile.)
+                    let same = if action == 2 { 0 } else { most.min(4) };
+                    assert_eq!(got[same..], whole[same..most], "{words}");
                 }
             }
         }

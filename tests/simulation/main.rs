@@ -75,6 +75,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (465541, "a path came into use while the guest reserved for one nexus"),
     (684913, "what a path told while it registered the guest hid that it was fenced later"),
     (698497, "a guest was not told that it is fenced, for its reservation was about to be moved"),
+    (769777, "a guest was taken for fenced whose registration a path in transition had"),
     (870497, "a guest that preempted itself, holding nothing any more, was told that it is fenced"),
     (1049345, "a path that told of two things the guest had done was taken for another host's"),
 ];

@@ -11,6 +11,7 @@ use super::lifecycle::{Witness, ask_witnesses, removal, rest};
 use super::script::{Go, Script, Word};
 use super::{Ask, Remembered};
 use crate::mpath::Multipath;
+use crate::mpath::path::Path;
 use crate::mpath::snapshot::PathId;
 use crate::scsi::reservation::{Held, InAction, Key, Numbered, full_status};
 
@@ -216,9 +217,11 @@ impl Multipath {
         others.any(|p| p.nexus.had == Some(key))
     }
 
-    /// The same of one that is not in order, and may return.
+    /// The same of one that is not in order, or has just been asked in vain, and may
+    /// say so later.
     fn one_away_had(&self, but: PathId, key: Key) -> bool {
-        let mut away = self.all().filter(|p| p.id != but && !p.is_usable());
+        let silent = |p: &&Path| !p.is_usable() || Multipath::rests(p);
+        let mut away = self.all().filter(|p| p.id != but).filter(silent);
         away.any(|p| !p.nexus.ghost && p.nexus.had == Some(key))
     }
 
