@@ -438,11 +438,12 @@ impl Multipath {
         fx: &mut Effects,
     ) {
         let Some(path) = self.path_mut(id) else { return };
-        let answers = matches!(verdict, Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost);
+        let answers =
+            matches!(verdict, Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost { .. });
         match verdict {
             Verdict::Up { .. } | Verdict::Resized => path.standing.ghost = false,
-            Verdict::Ghost => path.standing.ghost = true,
-            Verdict::Pending => {}
+            Verdict::Ghost { .. } => path.standing.ghost = true,
+            Verdict::Pending { .. } => {}
             _ => return,
         }
         let usable = path.is_usable();
@@ -457,7 +458,7 @@ impl Multipath {
             path.standing.known(check, false);
             let access = Access { state: None, ..path.access };
             self.set_access(now, id, access, fx);
-        } else if path.standing.unread && verdict == Verdict::Ghost {
+        } else if path.standing.unread && matches!(verdict, Verdict::Ghost { .. }) {
             path.standing.told = false; // it is so
         }
         if usable {

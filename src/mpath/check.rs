@@ -75,8 +75,8 @@ impl Multipath {
         path.check = None;
         path.checker_state = match verdict {
             Verdict::Up { .. } | Verdict::Resized => CheckerState::Ready,
-            Verdict::Ghost => CheckerState::Ghost,
-            Verdict::Pending => CheckerState::Pending,
+            Verdict::Ghost { .. } => CheckerState::Ghost,
+            Verdict::Pending { .. } => CheckerState::Pending,
             Verdict::Shaky => CheckerState::Shaky,
             Verdict::Down => CheckerState::Faulty,
             Verdict::Disconnected => CheckerState::Disconnected,
@@ -90,8 +90,12 @@ impl Multipath {
         }
         self.schedule(now, id, verdict);
         match verdict {
-            Verdict::Pending => {}
-            Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost => {
+            Verdict::Pending { doubt } => {
+                if doubt {
+                    self.doubt(now, id, Cause::Checker("unit attention"), fx);
+                }
+            }
+            Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost { .. } => {
                 self.checked_good(now, id, verdict, fx);
             }
             Verdict::Shaky => self.fail(now, id, Cause::Checker("shaky"), fx),
@@ -107,7 +111,7 @@ impl Multipath {
         self.may_register(id);
         let Some(path) = self.path(id) else { return };
         match (path.state, verdict) {
-            (PathState::Active, Verdict::Up { doubt: true }) => {
+            (PathState::Active, _) if verdict.doubts() => {
                 self.doubt(now, id, Cause::Checker("unit attention"), fx);
             }
             (PathState::Active, Verdict::Resized) => self.resized(now, id, fx),
@@ -165,9 +169,9 @@ impl Multipath {
         let Some(path) = self.path(id) else { return };
         let retry = self.retry_interval(now, path);
         let calm = retry == self.policy.polling_interval;
-        let good = matches!(verdict, Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost);
+        let good = matches!(verdict, Verdict::Up { .. } | Verdict::Resized | Verdict::Ghost { .. });
         let (interval, next) = match verdict {
-            Verdict::Pending => (SOON, now + SOON),
+            Verdict::Pending { .. } => (SOON, now + SOON),
             _ if good && path.is_usable() && calm => {
                 let interval = (path.interval.max(retry) * 2).min(ceiling);
                 (interval, self.own_place(now, id, interval))

@@ -87,9 +87,15 @@ pub enum Verdict {
     /// (06/2A/09): read it again, the path may be used meanwhile.
     Resized,
     /// Answers, but only after an activation (ALUA standby).
-    Ghost,
+    Ghost {
+        /// As above: a unit attention is told once.
+        doubt: bool,
+    },
     /// In transition; keep the old state and ask again in a second.
-    Pending,
+    Pending {
+        /// As above.
+        doubt: bool,
+    },
     /// Answers, but is not in normal operation (`emc_clariion`).
     Shaky,
     /// Does not answer, or answers that it cannot.
@@ -98,6 +104,14 @@ pub enum Verdict {
     Disconnected,
     /// No answer within `checker_timeout`.
     TimedOut,
+}
+
+impl Verdict {
+    /// Whether the path's identity is to be proven before any further use.
+    pub fn doubts(self) -> bool {
+        use Verdict::{Ghost, Pending, Up};
+        matches!(self, Up { doubt: true } | Ghost { doubt: true } | Pending { doubt: true })
+    }
 }
 
 /// One path's checker; kept from one check to the next, since some learn.
@@ -149,7 +163,7 @@ impl Checker {
         let step = match (self.asked, answer) {
             (Asked::DeviceState, Answer::DeviceState(state)) => match state {
                 Some(DeviceState::Offline) => Step::Done(Verdict::Down),
-                Some(DeviceState::Blocked) => Step::Done(Verdict::Pending),
+                Some(DeviceState::Blocked) => Step::Done(Verdict::Pending { doubt: false }),
                 Some(DeviceState::Running) | None => self.first(),
             },
             (Asked::Probe, Answer::Completed { completion, data, .. }) => {
@@ -231,6 +245,14 @@ impl Tally {
         }
     }
 
+    fn ghost(&self) -> Verdict {
+        Verdict::Ghost { doubt: self.doubt }
+    }
+
+    fn pending(&self) -> Verdict {
+        Verdict::Pending { doubt: self.doubt }
+    }
+
     fn hear(&mut self, outcome: Outcome) -> Heard {
         match outcome {
             Outcome::Good | Outcome::Short => Heard::Good,
@@ -240,7 +262,7 @@ impl Tally {
                 self.again()
             }
             Outcome::Busy | Outcome::Reserved => Heard::There,
-            Outcome::Sense(SenseCode::NOT_READY_TRANSITIONING) => Heard::Final(Verdict::Pending),
+            Outcome::Sense(SenseCode::NOT_READY_TRANSITIONING) => Heard::Final(self.pending()),
             Outcome::Sense(SenseCode::LUN_NOT_SUPPORTED) => Heard::Final(Verdict::Disconnected),
             Outcome::Sense(code) => Heard::Sense(code),
             Outcome::Status => Heard::Final(Verdict::Down),
@@ -255,7 +277,7 @@ impl Tally {
             // Our own trouble is never a path's verdict (law 4): the state
             // stays, and the path is asked again in a second.
             Outcome::Errno(libc::ENOMEM | libc::EAGAIN | libc::EINTR) => {
-                Heard::Final(Verdict::Pending)
+                Heard::Final(self.pending())
             }
             Outcome::Errno(libc::ETIMEDOUT) => Heard::Final(Verdict::TimedOut),
             Outcome::Errno(_) => Heard::Final(Verdict::Down),

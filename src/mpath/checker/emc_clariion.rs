@@ -59,7 +59,7 @@ impl EmcClariion {
             },
             Heard::Again => return self.send(),
             // It does not say how it is bound.
-            Heard::There => Verdict::Pending,
+            Heard::There => tally.pending(),
             Heard::Sense(_) => Verdict::Down,
             Heard::Final(verdict) => verdict,
         })
@@ -85,7 +85,7 @@ impl EmcClariion {
             Binding::Owned => None,
             _ if self.inactive_snapshot => Some(Verdict::Down),
             _ if report.failover_mode & 0x07 == clariion::MODE_ALUA => Some(tally.up()),
-            _ => Some(Verdict::Ghost),
+            _ => Some(tally.ghost()),
         }
     }
 

@@ -72,7 +72,7 @@ impl Rdac {
             Heard::Again => self.send(),
             Heard::Final(verdict) => Step::Done(verdict),
             _ if self.stage != Stage::Access => self.set_tas(heard, data),
-            Heard::There => Step::Done(Verdict::Pending),
+            Heard::There => Step::Done(tally.pending()),
             Heard::Sense(_) => Step::Done(Verdict::Down),
             Heard::Good => Step::Done(match rdac::VolumeAccess::parse(data) {
                 Some(access) => verdict(&access, tally),
@@ -111,5 +111,5 @@ fn verdict(access: &rdac::VolumeAccess, tally: &Tally) -> Verdict {
         Some((AccessState::Transitioning, _)) => return Verdict::Down,
         _ => {}
     }
-    if access.owned || access.ioship { tally.up() } else { Verdict::Ghost }
+    if access.owned || access.ioship { tally.up() } else { tally.ghost() }
 }

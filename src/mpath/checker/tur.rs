@@ -17,7 +17,7 @@ pub(super) fn next(tally: &mut Tally, outcome: Outcome) -> Step<Verdict> {
     Step::Done(match tally.hear(outcome) {
         Heard::Again => return first(),
         Heard::Good | Heard::There => tally.up(),
-        Heard::Sense(SenseCode::NOT_READY_STANDBY) => Verdict::Ghost,
+        Heard::Sense(SenseCode::NOT_READY_STANDBY) => tally.ghost(),
         Heard::Sense(_) => Verdict::Down,
         Heard::Final(verdict) => verdict,
     })

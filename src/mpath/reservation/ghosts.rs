@@ -77,7 +77,13 @@ fn shares(
     }
     match s.out(path, registered.renewal())? {
         Word::Good(_) => {}
-        Word::Conflict(_) | Word::Refused(_) => return Ok(Some(false)),
+        // It has nothing, unless it has another key: there is nothing to be removed. (An array
+        // that says so wrongly would lose what all have.)
+        Word::Conflict(_) => {
+            let had = |map: &Multipath| map.path(path).and_then(|p| p.nexus.had);
+            return Ok(Some(s.is(|map| had(map).is_none_or(|had| had == registered.key))));
+        }
+        Word::Refused(_) => return Ok(Some(false)),
         Word::Lost { .. } => return Ok(None),
     }
     match s.keys(&[path])? {

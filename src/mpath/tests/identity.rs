@@ -66,6 +66,21 @@ fn a_unit_attention_seen_by_the_checker_is_doubt() {
     assert_eq!(rig.groups(), [["a", "b"]]);
 }
 
+/// It is told once: by the time the path carries I/O nobody would say it again.
+#[test]
+fn a_unit_attention_that_the_checker_of_a_passive_path_has_met_is_doubt() {
+    for verdict in [Verdict::Ghost { doubt: true }, Verdict::Pending { doubt: true }] {
+        let mut rig = Rig::new(multibus(), &["a", "b"]);
+        rig.saw("a", PathVerdict::Check);
+        rig.checked("a", verdict);
+        assert_eq!(rig.path("a").state, PathState::Doubt, "{verdict:?}");
+        assert!(rig.is_proving("a"), "{verdict:?}");
+        let elsewhere = Identity { wwid: "another".to_owned(), ..lu() };
+        rig.proven("a", Ok(elsewhere));
+        assert_eq!(rig.groups(), [["b"]], "{verdict:?}");
+    }
+}
+
 #[test]
 fn a_proof_begun_before_the_last_doubt_does_not_count() {
     let mut rig = Rig::new(multibus(), &["a", "b"]);

@@ -329,10 +329,11 @@ impl World {
             (false, _) => Verdict::Down,
             (true, false) => Verdict::Disconnected,
             (true, true) if passive.is_some() => {
-                truth.met |= std::mem::take(&mut truth.doubt_untold);
+                let doubt = std::mem::take(&mut truth.doubt_untold);
+                truth.met |= doubt;
                 match passive {
-                    Some(0x0a) => Verdict::Pending,
-                    Some(0x0b) => Verdict::Ghost,
+                    Some(0x0a) => Verdict::Pending { doubt },
+                    Some(0x0b) => Verdict::Ghost { doubt },
                     _ => Verdict::Down,
                 }
             }
