@@ -77,6 +77,10 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (698497, "a guest was not told that it is fenced, for its reservation was about to be moved"),
     (769777, "a guest was taken for fenced whose registration a path in transition had"),
     (870497, "a guest that preempted itself, holding nothing any more, was told that it is fenced"),
+    (
+        2385197,
+        "a path that denied its registration took away the one that all ports have in common",
+    ),
     (1049345, "a path that told of two things the guest had done was taken for another host's"),
 ];
 

@@ -386,6 +386,13 @@ impl ReservationLaws {
         }
     }
 
+    /// Orders that were withdrawn, of which the engine knows nothing any more.
+    pub(crate) fn forget_gone(&mut self) {
+        // (It may not have registered by them: what it had heard before counts still.)
+        self.told_meanwhile |= self.given.iter().any(|given| given.gone && given.was.1);
+        self.given.retain(|given| !given.gone);
+    }
+
     /// The guest hears of the loss of its registration, which may be another's.
     pub(crate) fn hears_of_loss(&mut self) {
         let earlier = self.left_untold > 0;

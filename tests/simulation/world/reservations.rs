@@ -435,7 +435,7 @@ impl World {
             return;
         }
         let Some(hosts) = &mut self.hosts else { return };
-        hosts.laws.given.retain(|given| !given.gone);
+        hosts.laws.forget_gone();
     }
 
     /// An order's request has ended.
