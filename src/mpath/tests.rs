@@ -82,6 +82,8 @@ fn multibus() -> Policy {
 }
 
 const UP: Verdict = Verdict::Up { doubt: false };
+const GHOST: Verdict = Verdict::Ghost { doubt: false };
+const PENDING: Verdict = Verdict::Pending { doubt: false };
 
 impl Rig {
     /// A map with these paths.

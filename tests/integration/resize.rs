@@ -152,7 +152,7 @@ fn a_shrink_is_told_and_the_guest_keeps_its_disk() {
         front_end.queue(0).run(RequestType::Out, SECTORS / 2 - 1, Payload::Bytes(&[9; 1024]), 0);
     assert_eq!(across.status, 1);
     assert_eq!(daemon.usable(), 2, "{}", daemon.log());
-    assert!(daemon.log().contains("the guest keeps its 4096 blocks"), "{}", daemon.log());
+    daemon.until_said("the guest keeps its 4096 blocks");
     // A mistake that is mended is as if it had never been.
     resize(&mut daemon, 2 * MIB);
     daemon.qmp().event("MAP_RESIZED");
@@ -182,7 +182,7 @@ fn a_shrink_while_no_daemon_runs_is_told_and_the_guest_keeps_its_disk() {
     assert_eq!(sizes(&mut daemon), (2 * MIB, 4 * MIB));
     assert_eq!(front_end.sectors(), 2 * SECTORS);
     assert_eq!((write_at(&mut front_end, SECTORS - 1), write_at(&mut front_end, SECTORS)), (0, 1));
-    assert!(daemon.log().contains("make sure that this was meant"), "{}", daemon.log());
+    daemon.until_said("make sure that this was meant");
 }
 
 /// One that never reads its channel, closes it, writes nonsense to it, gives

@@ -15,6 +15,8 @@ use crate::scsi::sense::Sense;
 use crate::scsi::status::Status;
 
 const UP: Verdict = Verdict::Up { doubt: false };
+const GHOST: Verdict = Verdict::Ghost { doubt: false };
+const PENDING: Verdict = Verdict::Pending { doubt: false };
 
 fn check(key: u8, asc: u8, ascq: u8) -> Completion {
     Completion::Scsi {
@@ -80,11 +82,7 @@ fn the_devices_state_decides_before_anything_is_sent() {
             checker.on_answer(&Answer::DeviceState(state))
         };
         assert_eq!(after(Some(DeviceState::Offline)), Step::Done(Verdict::Down), "{kind:?}");
-        assert_eq!(
-            after(Some(DeviceState::Blocked)),
-            Step::Done(Verdict::Pending { doubt: false }),
-            "{kind:?}"
-        );
+        assert_eq!(after(Some(DeviceState::Blocked)), Step::Done(PENDING), "{kind:?}");
         for goes_on in [Some(DeviceState::Running), None] {
             match (kind, after(goes_on)) {
                 (CheckerKind::None, step) => assert_eq!(step, Step::Done(UP)),
@@ -112,9 +110,9 @@ fn tur_verdicts_are_those_of_multipath_tools() {
         (check(0, 0x00, 0x00), UP),
         (check(1, 0x17, 0x01), UP),
         (status(Status::RESERVATION_CONFLICT), UP),
-        (check(2, 0x04, 0x0b), Verdict::Ghost { doubt: false }),
-        (check(2, 0x04, 0x0a), Verdict::Pending { doubt: false }),
-        (check(6, 0x04, 0x0a), Verdict::Pending { doubt: false }),
+        (check(2, 0x04, 0x0b), GHOST),
+        (check(2, 0x04, 0x0a), PENDING),
+        (check(6, 0x04, 0x0a), PENDING),
         (check(5, 0x25, 0x00), Verdict::Disconnected),
         (check(2, 0x04, 0x0c), Verdict::Down),
         (check(2, 0x04, 0x12), Verdict::Down),
@@ -148,8 +146,8 @@ fn tur_is_up_where_the_lu_is_there_and_has_no_time() {
 #[test]
 fn our_own_trouble_changes_no_paths_state() {
     for code in [libc::ENOMEM, libc::EAGAIN, libc::EINTR] {
-        assert_eq!(tur(&[ioctl(code)]), Verdict::Pending { doubt: false });
-        assert_eq!(read(&[ioctl(code)]), Verdict::Pending { doubt: false });
+        assert_eq!(tur(&[ioctl(code)]), PENDING);
+        assert_eq!(read(&[ioctl(code)]), PENDING);
     }
 }
 
@@ -198,7 +196,7 @@ fn a_read_of_the_first_block_is_never_a_ghost() {
         (Completion::Good, UP),
         (Completion::Short(256), Verdict::Down),
         (check(2, 0x04, 0x0b), Verdict::Down),
-        (check(2, 0x04, 0x0a), Verdict::Pending { doubt: false }),
+        (check(2, 0x04, 0x0a), PENDING),
         (check(5, 0x25, 0x00), Verdict::Disconnected),
         (check(4, 0x44, 0x00), Verdict::Down),
         (host(HostByte::NO_CONNECT), Verdict::Down),
@@ -261,17 +259,14 @@ fn rdac_verdicts_are_those_of_multipath_tools() {
     let owner = VolumeAccess { owned: true, ..passive };
     let table = [
         (owner, UP),
-        (passive, Verdict::Ghost { doubt: false }),
+        (passive, GHOST),
         (VolumeAccess { ioship: true, ..passive }, UP),
-        (VolumeAccess { avt: true, ..passive }, Verdict::Ghost { doubt: false }),
+        (VolumeAccess { avt: true, ..passive }, GHOST),
         (VolumeAccess { connected: false, ..owner }, Verdict::Down),
         (VolumeAccess { controllers: tpg(Unavailable, ActiveOptimized), ..owner }, Verdict::Down),
         (VolumeAccess { controllers: tpg(Transitioning, ActiveOptimized), ..owner }, Verdict::Down),
         (VolumeAccess { controllers: tpg(Transitioning, Transitioning), ..owner }, UP),
-        (
-            VolumeAccess { controllers: tpg(Transitioning, Transitioning), ..passive },
-            Verdict::Ghost { doubt: false },
-        ),
+        (VolumeAccess { controllers: tpg(Transitioning, Transitioning), ..passive }, GHOST),
         (VolumeAccess { controllers: tpg(ActiveOptimized, Unavailable), ..owner }, UP),
     ];
     for (access, expected) in table {
@@ -282,7 +277,7 @@ fn rdac_verdicts_are_those_of_multipath_tools() {
     assert_eq!(rdac_verdict(Completion::Good, vec![0; 48]), Verdict::Down, "another page");
     assert_eq!(rdac_verdict(check(5, 0x24, 0), vec![]), Verdict::Down, "no such page");
     assert_eq!(rdac_verdict(check(5, 0x25, 0), vec![]), Verdict::Disconnected);
-    assert_eq!(rdac_verdict(status(Status::BUSY), vec![]), Verdict::Pending { doubt: false });
+    assert_eq!(rdac_verdict(status(Status::BUSY), vec![]), PENDING);
     assert_eq!(rdac_verdict(host(HostByte::NO_CONNECT), vec![]), Verdict::Down);
 }
 
@@ -362,7 +357,7 @@ fn emc_clariion_verdicts_are_those_of_multipath_tools_but_for_the_ghost() {
     let bound = UnitPathReport { binding: Binding::Bound, ..FIT };
     let table = [
         (FIT, None),
-        (bound, Some(Verdict::Ghost { doubt: false })),
+        (bound, Some(GHOST)),
         (UnitPathReport { failover_mode: 6, ..bound }, Some(UP)),
         (UnitPathReport { failover_mode: 6, ..FIT }, None),
         (UnitPathReport { failover_mode: 5, ..FIT }, Some(Verdict::Down)),
@@ -380,7 +375,7 @@ fn emc_clariion_verdicts_are_those_of_multipath_tools_but_for_the_ghost() {
     let alone = |completion| verdict(CheckerKind::EmcClariion, &page, &[completion]);
     assert_eq!(alone(Completion::Good), Verdict::Down, "no page");
     assert_eq!(alone(check(5, 0x24, 0)), Verdict::Down);
-    assert_eq!(alone(status(Status::BUSY)), Verdict::Pending { doubt: false });
+    assert_eq!(alone(status(Status::BUSY)), PENDING);
     assert_eq!(alone(ioctl(libc::ENODEV)), Verdict::Down);
 }
 
@@ -393,14 +388,11 @@ fn emc_clariion_owners_read_and_inactive_snapshots_are_down_on_both_sides() {
         let read = checker.on_answer(&answer(completion, vec![]));
         (read, emc(&mut checker, &bound).unwrap())
     };
-    assert_eq!(owner(Completion::Good), (Step::Done(UP), Verdict::Ghost { doubt: false }));
-    assert_eq!(
-        owner(check(4, 0x44, 0)),
-        (Step::Done(Verdict::Down), Verdict::Ghost { doubt: false })
-    );
+    assert_eq!(owner(Completion::Good), (Step::Done(UP), GHOST));
+    assert_eq!(owner(check(4, 0x44, 0)), (Step::Done(Verdict::Down), GHOST));
     assert_eq!(owner(check(5, 0x25, 1)), (Step::Done(Verdict::Down), Verdict::Down));
     assert_eq!(owner(check(4, 0x44, 0)), (Step::Done(Verdict::Down), Verdict::Down));
-    assert_eq!(owner(Completion::Good), (Step::Done(UP), Verdict::Ghost { doubt: false }));
+    assert_eq!(owner(Completion::Good), (Step::Done(UP), GHOST));
 }
 
 #[test]

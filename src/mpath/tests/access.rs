@@ -202,7 +202,7 @@ fn if_one_priority_has_changed_all_are_read_and_that_ends() {
 #[test]
 fn a_priority_is_read_after_every_good_check_and_after_every_return() {
     let mut rig = Rig::read(multibus(), &[("a", priority(1)), ("b", priority(1))]);
-    for verdict in [UP, Verdict::Ghost { doubt: false }, Verdict::Pending { doubt: false }] {
+    for verdict in [UP, GHOST, PENDING] {
         rig.saw("a", PathVerdict::Check);
         rig.checks.retain(|c| c.0 == rig.map.path_by_name("a").expect("in the map").id);
         rig.pass(Duration::from_secs(1));
@@ -288,7 +288,7 @@ fn a_transition_that_takes_too_long_counts_as_standby_until_it_ends() {
         rig.prioritized("a", reading.clone());
         for _ in 1..seconds {
             rig.pass(Duration::from_secs(1));
-            rig.all_checked(Verdict::Pending { doubt: false });
+            rig.all_checked(PENDING);
             rig.prioritized("a", reading.clone());
             assert_eq!(rig.path("a").access.state, Some(Transitioning));
             assert_eq!(rig.table().queueing, Queueing::Hold);
@@ -333,7 +333,7 @@ fn where_no_reading_tells_the_checker_says_when_a_passive_path_carries_again() {
             rig.prioritized("a", priority(1));
         }
         assert!(rig.is_checking("a"), "at once");
-        rig.checked("a", Verdict::Ghost { doubt: false });
+        rig.checked("a", GHOST);
         assert_eq!(rig.groups(), [["b"]]);
         rig.pass(Duration::from_secs(5));
         rig.pass(Duration::from_secs(5));
@@ -360,7 +360,7 @@ fn a_path_that_is_told_it_is_passive_while_it_is_proven_is_checked_right_after()
 fn a_path_that_comes_back_in_transition_is_asked_within_a_second() {
     let mut rig = Rig::new(Policy { prio: PrioKind::Const, ..multibus() }, &["a", "b"]);
     told(&mut rig, "a", TRANSITION);
-    rig.checked("a", Verdict::Pending { doubt: false });
+    rig.checked("a", PENDING);
     rig.saw("a", PathVerdict::Doubt);
     // Nobody is left whose transition is followed.
     rig.pass(Duration::from_secs(1));
@@ -410,13 +410,13 @@ fn a_reading_that_never_answers_fails_no_path_and_leaves_it_to_the_checker() {
 fn a_ghost_is_usable_and_does_not_carry() {
     let mut rig = Rig::read(multibus(), &[("a", priority(1)), ("b", priority(1))]);
     rig.saw("a", PathVerdict::Check);
-    rig.checked("a", Verdict::Ghost { doubt: false });
+    rig.checked("a", GHOST);
     assert_eq!(rig.groups(), [["b"]]);
     assert!(rig.path("a").is_usable());
     assert_eq!(rig.path("a").checker_state, CheckerState::Ghost);
     assert_eq!(rig.failures_told(), 0);
     rig.pass(Duration::from_secs(10));
-    rig.checked("a", Verdict::Pending { doubt: false });
+    rig.checked("a", PENDING);
     assert_eq!(rig.groups(), [["b"]], "pending keeps the old state");
     rig.pass(Duration::from_secs(1));
     rig.checked("a", UP);
@@ -429,7 +429,7 @@ fn a_failed_path_that_comes_back_as_a_ghost_is_proven_and_still_does_not_carry()
     let mut rig = Rig::read(multibus(), &[("a", priority(1)), ("b", priority(1))]);
     rig.fail("a");
     rig.pass(Duration::from_secs(5));
-    rig.checked("a", Verdict::Ghost { doubt: false });
+    rig.checked("a", GHOST);
     assert!(!rig.path("a").is_usable());
     rig.proven("a", Ok(lu()));
     assert!(rig.path("a").is_usable());
@@ -444,7 +444,7 @@ fn a_path_recognized_in_standby_carries_nothing_before_its_capacity_is_proven() 
     let mut rig = two(multibus(), &[Standby, ActiveOptimized]);
     rig.fail("a");
     rig.pass(Duration::from_secs(5));
-    rig.checked("a", Verdict::Ghost { doubt: false });
+    rig.checked("a", GHOST);
     let recognize = |rig: &mut Rig, wwid: String| {
         let (path, proof) = rig.proofs.pop().expect("a proof is under way");
         rig.event(Event::Recognized { path, proof, wwid });

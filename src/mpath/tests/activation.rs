@@ -26,7 +26,7 @@ fn controllers(failback: Failback) -> Rig {
     let mut rig = Rig::read(Policy { grouping: GroupingPolicy::GroupByPrio, ..policy }, &paths);
     for name in ["c", "d"] {
         rig.saw(name, PathVerdict::Check);
-        rig.checked(name, Verdict::Ghost { doubt: false });
+        rig.checked(name, GHOST);
         rig.prioritized(name, priority(0));
     }
     rig
@@ -82,7 +82,7 @@ fn a_path_that_was_never_sized_is_proven_after_its_activation() {
         rig.fail(name);
     }
     rig.pass(Duration::from_secs(5));
-    rig.checked("b", Verdict::Ghost { doubt: false });
+    rig.checked("b", GHOST);
     let (path, proof) = rig.proofs.pop().expect("a proof is under way");
     rig.event(Event::Recognized { path, proof, wwid: lu().wwid });
     rig.fail("a");
@@ -245,7 +245,7 @@ fn requests_do_not_wait_for_a_busy_array_for_ever() {
                 rig.activated(name, Activation::Busy);
             }
         }
-        rig.all_checked(Verdict::Ghost { doubt: false });
+        rig.all_checked(GHOST);
         rig.pass(Duration::from_secs(2));
     }
     assert!(asked > 25, "{asked}: it is asked again and again");
@@ -484,7 +484,7 @@ fn a_path_that_is_left_alone_is_not_activated_along_with_another_of_its_group() 
     let policy = Policy { hardware_handler, prio, ..multibus() };
     let mut rig = Rig::read(policy, &[("a", priority(6)), ("b", priority(6))]);
     rig.saw("b", PathVerdict::Check);
-    rig.checked("b", Verdict::Ghost { doubt: false });
+    rig.checked("b", GHOST);
     rig.prioritized("b", priority(6));
     rig.fail("a");
     assert!(rig.is_activating("b"));
@@ -496,7 +496,7 @@ fn a_path_that_is_left_alone_is_not_activated_along_with_another_of_its_group() 
     while rig.is_reading("a") {
         rig.prioritized("a", priority(6));
     }
-    rig.all_checked(Verdict::Ghost { doubt: false });
+    rig.all_checked(GHOST);
     assert!(rig.is_activating("a") && !rig.is_activating("b"));
     rig.activated("a", Activation::Failed);
     assert!(!rig.is_activating("b"));

@@ -175,7 +175,7 @@ fn failback_never_leads_to_a_ghost_that_nothing_can_activate() {
         let mut rig = three(failback);
         rig.fail("a");
         rig.pass(Duration::from_secs(5));
-        rig.checked("a", Verdict::Ghost { doubt: false });
+        rig.checked("a", GHOST);
         rig.proven("a", Ok(lu()));
         rig.pass(Duration::from_secs(4));
         assert_eq!(in_use(&rig), "b");

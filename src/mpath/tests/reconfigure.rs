@@ -109,7 +109,7 @@ fn another_prioritizer_sends_no_io_to_a_path_that_was_passive() {
     let mut rig = Rig::read(multibus(), &[("a", alua(1, &states)), ("b", alua(2, &states))]);
     set(&mut rig, Policy { prio: PrioKind::Const, ..multibus() });
     assert_eq!(rig.groups(), [["a"]]);
-    rig.checked("b", Verdict::Ghost { doubt: false });
+    rig.checked("b", GHOST);
     assert_eq!(rig.groups(), [["a"]]);
     rig.saw("b", PathVerdict::Check);
     rig.checked("b", UP);

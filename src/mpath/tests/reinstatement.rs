@@ -194,7 +194,7 @@ fn a_check_that_says_pending_leaves_everything_as_it_is_and_is_repeated_in_a_sec
             rig.saw("a", PathVerdict::Check);
         }
         let before = rig.path("a").state;
-        rig.checked("a", Verdict::Pending { doubt: false });
+        rig.checked("a", PENDING);
         assert_eq!(rig.path("a").state, before);
         assert!(!rig.is_proving("a"));
         rig.pass(Duration::from_millis(999));

@@ -77,6 +77,8 @@ impl Rig {
 }
 
 const UP: Verdict = Verdict::Up { doubt: false };
+const GHOST: Verdict = Verdict::Ghost { doubt: false };
+const PENDING: Verdict = Verdict::Pending { doubt: false };
 
 fn is_up(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Up { .. })
@@ -88,14 +90,11 @@ fn an_rdac_lu_is_seen_moved_and_seen_again() {
     let a = rig.a;
     rig.array.set_transition(ms(50));
     let check = CheckerKind::Rdac;
-    assert_eq!((rig.check(a, check), rig.check(c, check)), (UP, Verdict::Ghost { doubt: false }));
+    assert_eq!((rig.check(a, check), rig.check(c, check)), (UP, GHOST));
     let better = rig.prio(a, PrioKind::Rdac) > rig.prio(c, PrioKind::Rdac);
     assert!(better);
     assert_eq!(rig.activate(c, HandlerKind::Rdac), Activation::Done);
-    assert_eq!(
-        (rig.check(a, check), is_up(rig.check(c, check))),
-        (Verdict::Ghost { doubt: false }, true)
-    );
+    assert_eq!((rig.check(a, check), is_up(rig.check(c, check))), (GHOST, true));
     rig.inject(Fault::ActivationSense { code: code(5, 0x91, 0x36), count: 0 });
     assert!(matches!(rig.activate(a, HandlerKind::Rdac), Activation::Retry { .. }));
     rig.array.inject(rig.now, c, Fault::ControllerDown { takeover: Duration::ZERO });
@@ -126,7 +125,7 @@ fn a_clariion_lu_is_seen_trespassed_and_seen_again() {
 fn a_standby_group_is_a_ghost_until_it_is_activated() {
     let (mut rig, c) = rig(Personality::Generic, Tpgs::Explicit, AccessState::Standby);
     let alua = || PrioKind::Alua { exclusive_pref: false };
-    assert_eq!(rig.check(c, CheckerKind::Tur), Verdict::Ghost { doubt: false });
+    assert_eq!(rig.check(c, CheckerKind::Tur), GHOST);
     assert_eq!((rig.prio(rig.a, alua()), rig.prio(c, alua())), (Some(50), Some(1)));
     let sysfs = PrioKind::Sysfs { exclusive_pref: false };
     assert_eq!(rig.prio(c, sysfs), Some(1));
@@ -148,5 +147,5 @@ fn a_path_that_only_looks_alive_is_found_by_reading() {
     rig.array.inject(rig.now, c, Fault::Device(DeviceState::Offline));
     assert_eq!(rig.check(c, CheckerKind::Tur), Verdict::Down);
     rig.array.inject(rig.now, c, Fault::Device(DeviceState::Blocked));
-    assert_eq!(rig.check(c, CheckerKind::Tur), Verdict::Pending { doubt: false });
+    assert_eq!(rig.check(c, CheckerKind::Tur), PENDING);
 }

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use vmm_sys_util::tempdir::TempDir;
 
+use super::daemon::until;
+
 /// What to start.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
@@ -186,11 +188,7 @@ impl Daemon {
     /// events by another way.
     #[track_caller]
     pub(crate) fn until_said(&self, what: &str) {
-        let until = Instant::now() + Duration::from_secs(20);
-        while !self.log().contains(what) {
-            assert!(Instant::now() < until, "{what:?} is not in the log:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        until(&format!("{what:?} in the log"), || self.log().contains(what));
     }
 
     /// The present process.
